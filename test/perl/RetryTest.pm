@@ -1,0 +1,234 @@
+# What the TAP tests of this project share, on top of PostgreSQL::Test::Cluster:
+# a server with the extension preloaded, a receiver to send to, and waiting for
+# conditions instead of sleeping.  See test/t/001_smoke.pl for how it is used.
+package RetryTest;
+
+use strict;
+use warnings FATAL => 'all';
+
+use Exporter 'import';
+use PostgreSQL::Test::Cluster;
+use PostgreSQL::Test::Utils;
+use RetryTest::Endpoint;
+use Test::More;
+use Time::HiRes qw(time usleep);
+
+our @EXPORT = qw(
+  new_node
+  start_endpoint
+  wait_for
+  wait_sql
+  wait_state
+  enqueue
+  session
+  sql_fails
+  workers
+  restart_after_kill
+);
+
+our $TIMEOUT = $ENV{RETRY_TEST_TIMEOUT} // 60;
+
+# A test that is told to stop must still stop its servers, which END blocks do;
+# and END blocks do not run when a signal ends the program.
+$SIG{TERM} = sub { die "stopped by SIGTERM\n" };
+$SIG{INT} = sub { die "stopped by SIGINT\n" };
+
+# new_node(NAME, %options): a server, made and started.
+#   preload   => 0        leave the library out of shared_preload_libraries
+#   extension => 0        do not CREATE EXTENSION in the database postgres
+#   start     => 0        do not start it (implies extension => 0)
+#   fsync     => 1        the real thing, for tests of crashes of the machine;
+#                         a killed server loses nothing without it
+#   streaming => 1        allow standbys, see init's allows_streaming
+#   archiving => 1        see init's has_archiving
+#   conf      => "a = b"  lines for postgresql.conf, after all others
+#   initdb    => [...]    more arguments for initdb
+sub new_node
+{
+	my ($name, %opt) = @_;
+	my $node = PostgreSQL::Test::Cluster->new($name);
+	my $preload = $opt{preload} // 1;
+
+	$node->init(
+		extra => $opt{initdb} // [],
+		allows_streaming => $opt{streaming} // 0,
+		has_archiving => $opt{archiving} // 0);
+	$node->append_conf('postgresql.conf', <<'CONF');
+log_statement = none
+log_min_messages = info
+max_worker_processes = 24
+max_connections = 60
+shared_buffers = 32MB
+max_prepared_transactions = 10
+CONF
+	$node->append_conf('postgresql.conf', "fsync = on") if $opt{fsync};
+	$node->append_conf('postgresql.conf', <<'CONF') if $preload;
+shared_preload_libraries = 'retry'
+retry.allowed_networks = '127.0.0.0/8'
+CONF
+	$node->append_conf('postgresql.conf', $opt{conf}) if defined $opt{conf};
+	if ($opt{start} // 1)
+	{
+		$node->start;
+		$node->safe_psql('postgres', 'CREATE EXTENSION retry')
+		  if $opt{extension} // 1;
+	}
+	return $node;
+}
+
+# start_endpoint(@arguments): a receiver on a free port, which ends with the
+# test.  See RetryTest::Endpoint.
+sub start_endpoint
+{
+	return RetryTest::Endpoint->new(@_);
+}
+
+# wait_for(SUB, DESCRIPTION, %options): calls SUB until it returns true, and
+# reports that as a test.  When it does not within the timeout (seconds), the
+# test fails and the program ends, since what follows would only fail slowly.
+#   timeout => 60
+#   diag    => SUB    called after a time-out, returns text that may explain it
+sub wait_for
+{
+	my ($condition, $description, %opt) = @_;
+	my $deadline = time() + ($opt{timeout} // $TIMEOUT);
+	my $pause = 10_000;
+	local $Test::Builder::Level = $Test::Builder::Level + 1;
+
+	while (1)
+	{
+		return pass($description) if $condition->();
+		last if time() > $deadline;
+		usleep($pause);
+		$pause = $pause * 1.5 if $pause < 200_000;
+	}
+	fail($description);
+	diag($opt{diag}->()) if $opt{diag};
+	die "gave up waiting: $description\n";
+}
+
+# wait_sql(NODE, QUERY, DESCRIPTION, %options): until QUERY prints EXPECTED.
+#   expected => 't', dbname => 'postgres', timeout => 60
+# A query that fails (the server may be restarting) counts as "not yet".
+sub wait_sql
+{
+	my ($node, $query, $description, %opt) = @_;
+	my $dbname = $opt{dbname} // 'postgres';
+	my $expected = $opt{expected} // 't';
+	my ($out, $err);
+	local $Test::Builder::Level = $Test::Builder::Level + 1;
+
+	return wait_for(
+		sub {
+			(undef, $out, $err) = $node->psql($dbname, $query);
+			return ($out // '') eq $expected;
+		},
+		$description,
+		timeout => $opt{timeout},
+		diag => sub {
+			"query: $query\nexpected: $expected\nlast result: $out\nlast error: $err\n"
+			  . picture($node, $dbname);
+		});
+}
+
+# wait_state(NODE, ID, STATE, %options): until the task is in that state.
+sub wait_state
+{
+	my ($node, $id, $state, %opt) = @_;
+	local $Test::Builder::Level = $Test::Builder::Level + 1;
+
+	return wait_sql(
+		$node,
+		"SELECT state FROM retry.tasks WHERE id = '$id'",
+		delete $opt{description} // "task is $state",
+		%opt, expected => $state);
+}
+
+# enqueue(NODE, ARGUMENTS, %options): calls retry.enqueue(ARGUMENTS), returns
+# the task's id.  ARGUMENTS is SQL text.
+sub enqueue
+{
+	my ($node, $arguments, %opt) = @_;
+
+	return $node->safe_psql($opt{dbname} // 'postgres',
+		"SELECT retry.enqueue($arguments)");
+}
+
+# session(NODE, %options): a session that stays open, e.g. to hold a
+# transaction; a PostgreSQL::Test::BackgroundPsql, whose query_safe(SQL) returns
+# the result and quit ends it.  Statements that block: query_until(qr/x/, ...).
+sub session
+{
+	my ($node, %opt) = @_;
+	my $dbname = delete $opt{dbname} // 'postgres';
+
+	return $node->background_psql($dbname, %opt);
+}
+
+# sql_fails(NODE, SQL, SQLSTATE, REGEX, DESCRIPTION, %options): the statement
+# fails with that SQLSTATE and a message (detail and hint included) like REGEX.
+sub sql_fails
+{
+	my ($node, $sql, $sqlstate, $regex, $description, %opt) = @_;
+	my ($rc, $out, $err) = $node->psql(
+		$opt{dbname} // 'postgres', $sql,
+		extra_params => [ '-v', 'VERBOSITY=verbose' ],
+		on_error_stop => 1);
+	local $Test::Builder::Level = $Test::Builder::Level + 1;
+
+	return like($err, qr/(?:ERROR|FATAL):  \Q$sqlstate\E: .*$regex/s,
+		$description);
+}
+
+# workers(NODE): process ids of the extension's background workers.
+# Optionally only those whose backend_type is like a pattern.
+sub workers
+{
+	my ($node, $like) = @_;
+	my $out = $node->safe_psql('postgres',
+		"SELECT pid FROM pg_stat_activity WHERE backend_type LIKE '"
+		  . ($like // 'retry%') . "' ORDER BY 1");
+
+	return split /\n/, $out;
+}
+
+# restart_after_kill(NODE): kills the postmaster with -9, waits until its
+# children are gone (they hold the shared memory), and starts it again.
+sub restart_after_kill
+{
+	my ($node) = @_;
+	my $deadline = time() + $TIMEOUT;
+
+	$node->kill9;
+	# pg_ctl refuses to start while a child is still attached.
+	while (!$node->start(fail_ok => 1))
+	{
+		die "server does not start again after kill -9" if time() > $deadline;
+		usleep(50_000);
+	}
+	return;
+}
+
+# What the tasks look like, for a failure's report.
+sub picture
+{
+	my ($node, $dbname) = @_;
+	my $text = '';
+
+	foreach my $query (
+		'SELECT left(id::text, 13) AS id, scene, state, attempts, last_status, left(last_error, 60) AS last_error, next_due, held_reason, now() FROM retry.tasks ORDER BY created_at DESC LIMIT 10',
+		'SELECT left(task_id::text, 13) AS task, attempt_no, outcome, http_status, left(error, 60) AS error, started_at, next_due FROM retry.attempts ORDER BY started_at DESC LIMIT 10',
+		"SELECT pid, backend_type, state, wait_event_type, wait_event, left(query, 60) AS query FROM pg_stat_activity WHERE backend_type LIKE 'retry%'"
+	  )
+	{
+		my ($rc, $out, $err) = $node->psql($dbname, $query,
+			extra_params => [ '-P', 'tuples_only=off', '-P', 'format=aligned' ]);
+		$text .= ($out // '') . ($err // '') . "\n";
+	}
+	my $log = eval { slurp_file($node->logfile) } // '';
+	$text .= "end of the server's log:\n" . substr($log, -3000)
+	  if length $log;
+	return $text;
+}
+
+1;
