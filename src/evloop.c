@@ -1,0 +1,295 @@
+/*
+ * evloop.c
+ *	  curl's sockets in one epoll set, many events handled per wake.
+ *
+ * curl asks for a socket to be watched when a request waits for its answer and
+ * to be forgotten when the answer is complete.  Followed literally, that is
+ * two system calls for every request on a kept-alive connection.  So a socket
+ * that curl no longer needs stays in the set, in the hope that the next
+ * request on it asks for the same thing; only if it becomes ready while idle
+ * (the peer closed it) is it taken out.  This is safe only while no descriptor
+ * can be closed, and its number reused, behind our back: it is done for the
+ * sockets opened and closed through our own callbacks and for no others (the
+ * name resolver has some).
+ *
+ * Everything here runs inside curl's callbacks or around them: no palloc, no
+ * ereport.
+ */
+#include "postgres.h"
+
+#include <errno.h>
+#include <sys/epoll.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "evloop.h"
+
+/* ready sockets taken from the kernel at once */
+#define EVENTS_PER_WAIT	256
+
+/* rounds of a full EVENTS_PER_WAIT in one call, lest a flood starve the rest */
+#define MAX_ROUNDS		8
+
+/* What is known of one descriptor; the table is indexed by it. */
+typedef struct SocketState
+{
+	uint32_t	registered;		/* EPOLLIN, EPOLLOUT as the kernel knows them */
+	bool		in_set;			/* member of the epoll set */
+	bool		wanted;			/* curl wants events now */
+	bool		ours;			/* opened and closed through our callbacks */
+} SocketState;
+
+struct RetryEvloop
+{
+	CURLM	   *multi;
+	int			epoll_fd;
+	SocketState *sockets;
+	int			capacity;
+	int64		deadline_us;	/* of curl's timer, monotonic; -1: none */
+	bool		failed;			/* a callback could not do its work */
+};
+
+static int64
+monotonic_us(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return (int64) now.tv_sec * 1000000 + now.tv_nsec / 1000;
+}
+
+/* The entry of a descriptor, NULL when memory is short. */
+static SocketState *
+socket_state(RetryEvloop *loop, curl_socket_t fd)
+{
+	if (fd < 0)
+		return NULL;
+	if (fd >= loop->capacity)
+	{
+		int			capacity = Max(loop->capacity, 64);
+		SocketState *grown;
+
+		while (capacity <= fd)
+			capacity *= 2;
+		grown = realloc(loop->sockets, sizeof(SocketState) * capacity);
+		if (grown == NULL)
+			return NULL;
+		memset(grown + loop->capacity, 0, sizeof(SocketState) * (capacity - loop->capacity));
+		loop->sockets = grown;
+		loop->capacity = capacity;
+	}
+	return &loop->sockets[fd];
+}
+
+static void
+forget_socket(RetryEvloop *loop, SocketState *state, curl_socket_t fd)
+{
+	if (state->in_set)
+		epoll_ctl(loop->epoll_fd, EPOLL_CTL_DEL, fd, NULL);
+	state->in_set = false;
+	state->registered = 0;
+}
+
+/* CURLMOPT_SOCKETFUNCTION */
+static int
+socket_callback(CURL *easy, curl_socket_t fd, int what, void *arg, void *socket_arg)
+{
+	RetryEvloop *loop = arg;
+	SocketState *state = socket_state(loop, fd);
+	struct epoll_event event;
+	uint32_t	wanted = 0;
+
+	if (state == NULL)
+	{
+		loop->failed = true;
+		return -1;
+	}
+	if (what == CURL_POLL_REMOVE || what == CURL_POLL_NONE)
+	{
+		state->wanted = false;
+		if (!state->ours)
+			forget_socket(loop, state, fd);
+		return 0;
+	}
+
+	if (what & CURL_POLL_IN)
+		wanted |= EPOLLIN;
+	if (what & CURL_POLL_OUT)
+		wanted |= EPOLLOUT;
+	state->wanted = true;
+	if (state->in_set && state->registered == wanted)
+		return 0;
+
+	memset(&event, 0, sizeof(event));
+	event.events = wanted;
+	event.data.fd = fd;
+	if (epoll_ctl(loop->epoll_fd, state->in_set ? EPOLL_CTL_MOD : EPOLL_CTL_ADD, fd, &event) != 0)
+	{
+		/* our picture of the set was wrong: believe the kernel */
+		int			other = errno == ENOENT ? EPOLL_CTL_ADD : EPOLL_CTL_MOD;
+
+		if ((errno != ENOENT && errno != EEXIST) ||
+			epoll_ctl(loop->epoll_fd, other, fd, &event) != 0)
+		{
+			loop->failed = true;
+			return -1;
+		}
+	}
+	state->in_set = true;
+	state->registered = wanted;
+	return 0;
+}
+
+/* CURLMOPT_TIMERFUNCTION: curl wants to be called in timeout_ms */
+static int
+timer_callback(CURLM *multi, long timeout_ms, void *arg)
+{
+	RetryEvloop *loop = arg;
+
+	if (timeout_ms < 0)
+		loop->deadline_us = -1;
+	else if (timeout_ms == 0)
+		loop->deadline_us = 0;
+	else
+		loop->deadline_us = monotonic_us() + (int64) timeout_ms * 1000;
+	return 0;
+}
+
+bool
+retry_evloop_socket_opened(RetryEvloop *loop, curl_socket_t fd)
+{
+	SocketState *state = socket_state(loop, fd);
+
+	if (state == NULL)
+		return false;
+	memset(state, 0, sizeof(*state));
+	state->ours = true;
+	return true;
+}
+
+int
+retry_evloop_close_socket(void *arg, curl_socket_t fd)
+{
+	RetryEvloop *loop = arg;
+
+	/* closing takes it out of the epoll set as well */
+	if (fd >= 0 && fd < loop->capacity)
+		memset(&loop->sockets[fd], 0, sizeof(SocketState));
+	return close(fd);
+}
+
+RetryEvloop *
+retry_evloop_create(CURLM *multi)
+{
+	RetryEvloop *loop = calloc(1, sizeof(RetryEvloop));
+
+	if (loop == NULL)
+		return NULL;
+	loop->multi = multi;
+	loop->deadline_us = -1;
+	loop->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
+	if (loop->epoll_fd < 0)
+	{
+		free(loop);
+		return NULL;
+	}
+	curl_multi_setopt(multi, CURLMOPT_SOCKETFUNCTION, socket_callback);
+	curl_multi_setopt(multi, CURLMOPT_SOCKETDATA, loop);
+	curl_multi_setopt(multi, CURLMOPT_TIMERFUNCTION, timer_callback);
+	curl_multi_setopt(multi, CURLMOPT_TIMERDATA, loop);
+	return loop;
+}
+
+int
+retry_evloop_fd(RetryEvloop *loop)
+{
+	return loop->epoll_fd;
+}
+
+long
+retry_evloop_timeout_ms(RetryEvloop *loop)
+{
+	int64		left;
+
+	if (loop->deadline_us <= 0)
+		return loop->deadline_us < 0 ? -1 : 0;
+	left = loop->deadline_us - monotonic_us();
+	return left <= 0 ? 0 : (long) ((left + 999) / 1000);
+}
+
+/* Lets curl do everything whose time has come, new transfers included. */
+static bool
+run_timer(RetryEvloop *loop)
+{
+	int			running;
+
+	if (loop->deadline_us < 0 ||
+		(loop->deadline_us > 0 && loop->deadline_us > monotonic_us()))
+		return true;
+
+	/* curl sets it anew from inside if it wants more */
+	loop->deadline_us = -1;
+	return curl_multi_socket_action(loop->multi, CURL_SOCKET_TIMEOUT, 0, &running) == CURLM_OK;
+}
+
+/* Tells curl of one ready socket. */
+static bool
+run_socket(RetryEvloop *loop, const struct epoll_event *event)
+{
+	curl_socket_t fd = event->data.fd;
+	SocketState *state = &loop->sockets[fd];
+	int			mask = 0;
+	int			running;
+
+	/* removed by what an earlier event of this batch caused */
+	if (!state->in_set)
+		return true;
+	if (!state->wanted)
+	{
+		/* idle and yet ready: closed by the peer, which curl finds out itself */
+		forget_socket(loop, state, fd);
+		return true;
+	}
+	if (event->events & (EPOLLIN | EPOLLHUP | EPOLLRDHUP))
+		mask |= CURL_CSELECT_IN;
+	if (event->events & EPOLLOUT)
+		mask |= CURL_CSELECT_OUT;
+	if (event->events & EPOLLERR)
+		mask |= CURL_CSELECT_ERR | CURL_CSELECT_IN;
+	return curl_multi_socket_action(loop->multi, fd, mask, &running) == CURLM_OK;
+}
+
+bool
+retry_evloop_run(RetryEvloop *loop)
+{
+	struct epoll_event events[EVENTS_PER_WAIT];
+	bool		ok = run_timer(loop);
+	int			round;
+
+	for (round = 0; round < MAX_ROUNDS; round++)
+	{
+		int			count = epoll_wait(loop->epoll_fd, events, EVENTS_PER_WAIT, 0);
+		int			i;
+
+		for (i = 0; i < count; i++)
+			ok = run_socket(loop, &events[i]) && ok;
+		if (!run_timer(loop))
+			ok = false;
+		if (count < EVENTS_PER_WAIT)
+			break;
+	}
+	if (loop->failed)
+		ok = false;
+	loop->failed = false;
+	return ok;
+}
+
+void
+retry_evloop_destroy(RetryEvloop *loop)
+{
+	if (loop == NULL)
+		return;
+	close(loop->epoll_fd);
+	free(loop->sockets);
+	free(loop);
+}

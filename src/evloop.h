@@ -1,0 +1,46 @@
+/*
+ * evloop.h
+ *	  Drives a curl multi handle from one private epoll set.
+ *
+ * The dispatcher waits in a WaitEventSet, from which PostgreSQL 15 cannot
+ * remove a socket again.  So curl's sockets live in an epoll set of their own
+ * and only that set's descriptor, which never changes, is waited on.  When it
+ * is readable, one call handles all ready sockets and timers.
+ */
+#ifndef RETRY_EVLOOP_H
+#define RETRY_EVLOOP_H
+
+#include <curl/curl.h>
+
+typedef struct RetryEvloop RetryEvloop;
+
+/*
+ * Creates the loop and takes over the multi handle's socket and timer
+ * callbacks.  NULL when descriptors or memory are short, errno says which.
+ * The loop must outlive the multi handle's transfers.
+ */
+extern RetryEvloop *retry_evloop_create(CURLM *multi);
+
+/*
+ * Must be told of each socket opened for curl, from its OPENSOCKETFUNCTION;
+ * false when memory is short.  Such sockets stay registered between transfers
+ * (see evloop.c); all others are registered and removed as curl asks.
+ */
+extern bool retry_evloop_socket_opened(RetryEvloop *loop, curl_socket_t fd);
+
+/* A CURLOPT_CLOSESOCKETFUNCTION; its data is the loop. */
+extern int	retry_evloop_close_socket(void *loop, curl_socket_t fd);
+
+/* The descriptor to wait on; owned by the loop. */
+extern int	retry_evloop_fd(RetryEvloop *loop);
+
+/* Milliseconds until curl's next timer, rounded up; 0: due; -1: none. */
+extern long retry_evloop_timeout_ms(RetryEvloop *loop);
+
+/* Handles what is ready, without waiting.  False if curl reported a fault. */
+extern bool retry_evloop_run(RetryEvloop *loop);
+
+/* Frees the loop; the multi handle must be cleaned up before. */
+extern void retry_evloop_destroy(RetryEvloop *loop);
+
+#endif							/* RETRY_EVLOOP_H */
