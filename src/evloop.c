@@ -46,7 +46,7 @@ struct RetryEvloop
 	SocketState *sockets;
 	int			capacity;
 	int64		deadline_us;	/* of curl's timer, monotonic; -1: none */
-	bool		failed;			/* a callback could not do its work */
+	int			error;			/* errno of a callback that could not do its work */
 };
 
 static int64
@@ -99,10 +99,14 @@ socket_callback(CURL *easy, curl_socket_t fd, int what, void *arg, void *socket_
 	struct epoll_event event;
 	uint32_t	wanted = 0;
 
+	/*
+	 * A failure is kept for retry_evloop_run to report: returning it would
+	 * make curl give up the multi handle for good.
+	 */
 	if (state == NULL)
 	{
-		loop->failed = true;
-		return -1;
+		loop->error = ENOMEM;
+		return 0;
 	}
 	if (what == CURL_POLL_REMOVE || what == CURL_POLL_NONE)
 	{
@@ -131,8 +135,8 @@ socket_callback(CURL *easy, curl_socket_t fd, int what, void *arg, void *socket_
 		if ((errno != ENOENT && errno != EEXIST) ||
 			epoll_ctl(loop->epoll_fd, other, fd, &event) != 0)
 		{
-			loop->failed = true;
-			return -1;
+			loop->error = errno;
+			return 0;
 		}
 	}
 	state->in_set = true;
@@ -259,11 +263,12 @@ run_socket(RetryEvloop *loop, const struct epoll_event *event)
 	return curl_multi_socket_action(loop->multi, fd, mask, &running) == CURLM_OK;
 }
 
-bool
+int
 retry_evloop_run(RetryEvloop *loop)
 {
 	struct epoll_event events[EVENTS_PER_WAIT];
 	bool		ok = run_timer(loop);
+	int			error;
 	int			round;
 
 	for (round = 0; round < MAX_ROUNDS; round++)
@@ -278,10 +283,9 @@ retry_evloop_run(RetryEvloop *loop)
 		if (count < EVENTS_PER_WAIT)
 			break;
 	}
-	if (loop->failed)
-		ok = false;
-	loop->failed = false;
-	return ok;
+	error = loop->error;
+	loop->error = 0;
+	return error != 0 ? error : ok ? 0 : -1;
 }
 
 void

@@ -37,8 +37,12 @@ extern int	retry_evloop_fd(RetryEvloop *loop);
 /* Milliseconds until curl's next timer, rounded up; 0: due; -1: none. */
 extern long retry_evloop_timeout_ms(RetryEvloop *loop);
 
-/* Handles what is ready, without waiting.  False if curl reported a fault. */
-extern bool retry_evloop_run(RetryEvloop *loop);
+/*
+ * Handles what is ready, without waiting.  0: done; an errno: a socket could
+ * not be watched; -1: curl reported a fault of the whole multi handle.  After
+ * either, transfers may hang until their timeouts.
+ */
+extern int	retry_evloop_run(RetryEvloop *loop);
 
 /* Frees the loop; the multi handle must be cleaned up before. */
 extern void retry_evloop_destroy(RetryEvloop *loop);

@@ -113,7 +113,7 @@ typedef struct RetryHttpResult
 
 	const char *body;			/* raw bytes, never NULL; a NUL follows */
 	size_t		body_len;
-	bool		body_truncated; /* the server sent, or announced, more */
+	bool		body_truncated; /* more came than was kept */
 	uint64		bytes_received; /* body bytes read, kept or not */
 
 	char		remote_ip[46];	/* "" when never connected; a proxy's when one

@@ -1,0 +1,427 @@
+/*
+ * http.c
+ *	  The HTTP client of a dispatcher: owns the transfers and drives them.
+ *
+ * Every transfer is in exactly one of five lists (idle, queued, running, done,
+ * fetched), so that nothing can be lost between curl's queue and ours, and a
+ * finished one keeps its easy handle and its buffers for the next request.
+ * Signals are blocked once for each batch, not for each call into curl: that
+ * is two system calls a turn.
+ */
+#include "postgres.h"
+
+#include <errno.h>
+#include <signal.h>
+
+#include "http_private.h"
+
+#define DEFAULT_MAX_IN_FLIGHT		256
+#define DEFAULT_MAX_RESPONSE		65536
+#define DEFAULT_HARD_LIMIT			(INT64CONST(16) * 1024 * 1024)
+#define DEFAULT_USER_AGENT			"pg-retry/1.0"
+
+/* buffers larger than this are not kept for the next request */
+#define KEEP_ARENA		(64 * 1024)
+#define KEEP_RESPONSE	(16 * 1024)
+
+static void
+list_append(RetryTransferList *list, RetryTransfer *t)
+{
+	t->next = NULL;
+	t->prev = list->tail;
+	if (list->tail != NULL)
+		list->tail->next = t;
+	else
+		list->head = t;
+	list->tail = t;
+	list->count++;
+}
+
+static void
+list_remove(RetryTransferList *list, RetryTransfer *t)
+{
+	if (t->prev != NULL)
+		t->prev->next = t->next;
+	else
+		list->head = t->next;
+	if (t->next != NULL)
+		t->next->prev = t->prev;
+	else
+		list->tail = t->prev;
+	list->count--;
+}
+
+static void
+block_signals(sigset_t *old)
+{
+	sigset_t	all;
+
+	sigfillset(&all);
+	sigprocmask(SIG_SETMASK, &all, old);
+}
+
+static void
+restore_signals(const sigset_t *old)
+{
+	sigprocmask(SIG_SETMASK, old, NULL);
+}
+
+bool
+retry_http_configure(RetryHttp *http, const RetryHttpOptions *options,
+					 char *errbuf, size_t errbuf_size)
+{
+	char	   *user_agent = strdup(options->user_agent ? options->user_agent : DEFAULT_USER_AGENT);
+	char	   *proxy = strdup(options->proxy ? options->proxy : "");
+	char	   *ca_bundle = strdup(options->ca_bundle ? options->ca_bundle : "");
+
+	if (user_agent == NULL || proxy == NULL || ca_bundle == NULL)
+	{
+		free(user_agent);
+		free(proxy);
+		free(ca_bundle);
+		strlcpy(errbuf, "out of memory", errbuf_size);
+		return false;
+	}
+
+	/* curl has its own copies, in the handles that are under way */
+	free(http->user_agent);
+	free(http->proxy);
+	free(http->ca_bundle);
+	http->user_agent = user_agent;
+	http->proxy = proxy;
+	http->ca_bundle = ca_bundle;
+	http->max_in_flight = options->max_in_flight > 0 ? options->max_in_flight : DEFAULT_MAX_IN_FLIGHT;
+	http->max_response_bytes = options->max_response_bytes == 0 ? DEFAULT_MAX_RESPONSE :
+		Max(options->max_response_bytes, 0);
+	http->hard_response_limit = options->hard_response_limit > 0 ? options->hard_response_limit : DEFAULT_HARD_LIMIT;
+	http->hard_response_limit = Max(http->hard_response_limit, http->max_response_bytes);
+	if (options->netguard != NULL)
+		http->netguard = *options->netguard;
+	else
+		http->netguard.blocked.count = http->netguard.allowed.count = 0;
+	http->settings++;
+	curl_multi_setopt(http->multi, CURLMOPT_MAXCONNECTS, (long) Max(http->max_in_flight, 64));
+	return true;
+}
+
+RetryHttp *
+retry_http_create(const RetryHttpOptions *options, char *errbuf, size_t errbuf_size)
+{
+	static bool curl_ready = false;
+	RetryHttp  *http = NULL;
+	sigset_t	old;
+
+	block_signals(&old);
+	if (!curl_ready && curl_global_init(CURL_GLOBAL_DEFAULT) != CURLE_OK)
+		strlcpy(errbuf, "could not initialize libcurl", errbuf_size);
+	else
+	{
+		curl_ready = true;
+		http = calloc(1, sizeof(RetryHttp));
+		if (http != NULL)
+			http->multi = curl_multi_init();
+		if (http == NULL || http->multi == NULL)
+			strlcpy(errbuf, "out of memory", errbuf_size);
+		else if ((http->loop = retry_evloop_create(http->multi)) == NULL)
+			snprintf(errbuf, errbuf_size, "could not create an epoll descriptor: %s", strerror(errno));
+	}
+	if (http != NULL &&
+		(http->loop == NULL || !retry_http_configure(http, options, errbuf, errbuf_size)))
+	{
+		retry_http_destroy(http);
+		http = NULL;
+	}
+	restore_signals(&old);
+	return http;
+}
+
+static void
+free_transfer(RetryTransfer *t)
+{
+	curl_easy_cleanup(t->easy);
+	free(t->arena);
+	free(t->response);
+	free(t);
+}
+
+/* An idle transfer, or a new one; in no list.  NULL when memory is short. */
+static RetryTransfer *
+take_transfer(RetryHttp *http)
+{
+	RetryTransfer *t = http->idle.tail;
+
+	if (t != NULL)
+	{
+		list_remove(&http->idle, t);
+		return t;
+	}
+	t = calloc(1, sizeof(RetryTransfer));
+	if (t == NULL)
+		return NULL;
+	t->http = http;
+	t->easy = curl_easy_init();
+	if (t->easy == NULL)
+	{
+		free(t);
+		return NULL;
+	}
+	return t;
+}
+
+/* Back to the idle ones, or freed when there are enough of them. */
+static void
+give_back(RetryHttp *http, RetryTransfer *t)
+{
+	t->state = RETRY_TRANSFER_FREE;
+	if (http->idle.count + http->in_flight > http->max_in_flight)
+	{
+		free_transfer(t);
+		return;
+	}
+	if (t->arena_size > KEEP_ARENA)
+	{
+		free(t->arena);
+		t->arena = NULL;
+		t->arena_size = 0;
+	}
+	if (t->response_size > KEEP_RESPONSE)
+	{
+		free(t->response);
+		t->response = NULL;
+		t->response_size = 0;
+	}
+	list_append(&http->idle, t);
+}
+
+static void
+finish(RetryHttp *http, RetryTransfer *t)
+{
+	t->state = RETRY_TRANSFER_DONE;
+	list_append(&http->done, t);
+}
+
+bool
+retry_http_start(RetryHttp *http, const RetryHttpRequest *request,
+				 char *errbuf, size_t errbuf_size)
+{
+	RetryTransfer *t;
+
+	if (http->in_flight >= http->max_in_flight)
+	{
+		snprintf(errbuf, errbuf_size, "%d requests are in flight already", http->in_flight);
+		return false;
+	}
+	t = take_transfer(http);
+	if (t == NULL || !retry_transfer_prepare(t, request))
+	{
+		if (t != NULL)
+			free_transfer(t);
+		strlcpy(errbuf, "out of memory", errbuf_size);
+		return false;
+	}
+	http->in_flight++;
+	if (t->result.error != RETRY_HTTP_OK)
+		finish(http, t);
+	else
+	{
+		t->state = RETRY_TRANSFER_QUEUED;
+		list_append(&http->queued, t);
+	}
+	return true;
+}
+
+int
+retry_http_fd(RetryHttp *http)
+{
+	return retry_evloop_fd(http->loop);
+}
+
+long
+retry_http_timeout_ms(RetryHttp *http)
+{
+	if (http->queued.count > 0 || http->done.count > 0)
+		return 0;
+	return retry_evloop_timeout_ms(http->loop);
+}
+
+/* Hands curl what was prepared since the last turn. */
+static void
+send_queued(RetryHttp *http)
+{
+	RetryTransfer *t;
+
+	while ((t = http->queued.head) != NULL)
+	{
+		CURLMcode	code = curl_multi_add_handle(http->multi, t->easy);
+
+		list_remove(&http->queued, t);
+		if (code != CURLM_OK)
+		{
+			retry_transfer_fail(t, RETRY_HTTP_INTERNAL, "transfer could not be started: %s",
+								curl_multi_strerror(code));
+			finish(http, t);
+			continue;
+		}
+		t->state = RETRY_TRANSFER_RUNNING;
+		list_append(&http->running, t);
+	}
+}
+
+/* Takes what has finished out of curl. */
+static void
+collect_finished(RetryHttp *http)
+{
+	CURLMsg    *message;
+	int			left;
+
+	while ((message = curl_multi_info_read(http->multi, &left)) != NULL)
+	{
+		CURL	   *easy = message->easy_handle;
+		CURLcode	code = message->data.result;
+		char	   *private = NULL;
+		RetryTransfer *t;
+
+		if (message->msg != CURLMSG_DONE)
+			continue;
+		/* removing the handle frees the message */
+		curl_easy_getinfo(easy, CURLINFO_PRIVATE, &private);
+		t = (RetryTransfer *) private;
+		retry_transfer_conclude(t, code);
+		curl_multi_remove_handle(http->multi, easy);
+		list_remove(&http->running, t);
+		finish(http, t);
+	}
+}
+
+/*
+ * curl or epoll reported a fault that belongs to no single transfer.  Each
+ * transfer's own timeout would end it some day; failing them now says why.
+ */
+static void
+fail_running(RetryHttp *http, int error)
+{
+	RetryTransfer *t;
+
+	while ((t = http->running.head) != NULL)
+	{
+		curl_multi_remove_handle(http->multi, t->easy);
+		list_remove(&http->running, t);
+		retry_transfer_fail(t, RETRY_HTTP_INTERNAL, "event loop failed: %s",
+							error > 0 ? strerror(error) : "libcurl reported a fault");
+		finish(http, t);
+	}
+}
+
+void
+retry_http_run(RetryHttp *http)
+{
+	sigset_t	old;
+	int			error;
+
+	block_signals(&old);
+	send_queued(http);
+	error = retry_evloop_run(http->loop);
+	collect_finished(http);
+	if (error != 0)
+		fail_running(http, error);
+	restore_signals(&old);
+}
+
+const RetryHttpResult *
+retry_http_next(RetryHttp *http)
+{
+	RetryTransfer *t = http->done.head;
+
+	if (t == NULL)
+		return NULL;
+	list_remove(&http->done, t);
+	list_append(&http->fetched, t);
+	return &t->result;
+}
+
+void
+retry_http_release(RetryHttp *http, const RetryHttpResult *result)
+{
+	RetryTransfer *t = (RetryTransfer *) result;
+
+	list_remove(&http->fetched, t);
+	http->in_flight--;
+	give_back(http, t);
+}
+
+int
+retry_http_in_flight(RetryHttp *http)
+{
+	return http->in_flight;
+}
+
+static RetryTransfer *
+find_tag(const RetryTransferList *list, void *tag)
+{
+	RetryTransfer *t;
+
+	for (t = list->head; t != NULL; t = t->next)
+		if (t->result.tag == tag)
+			return t;
+	return NULL;
+}
+
+bool
+retry_http_cancel(RetryHttp *http, void *tag)
+{
+	RetryTransfer *t = find_tag(&http->queued, tag);
+	sigset_t	old;
+
+	if (t != NULL)
+		list_remove(&http->queued, t);
+	else if ((t = find_tag(&http->running, tag)) != NULL)
+	{
+		block_signals(&old);
+		curl_multi_remove_handle(http->multi, t->easy);
+		restore_signals(&old);
+		list_remove(&http->running, t);
+	}
+	else
+		return false;
+	http->in_flight--;
+	give_back(http, t);
+	return true;
+}
+
+static void
+free_list(RetryHttp *http, RetryTransferList *list, bool in_multi)
+{
+	RetryTransfer *t;
+
+	while ((t = list->head) != NULL)
+	{
+		list_remove(list, t);
+		if (in_multi)
+			curl_multi_remove_handle(http->multi, t->easy);
+		free_transfer(t);
+	}
+}
+
+void
+retry_http_destroy(RetryHttp *http)
+{
+	sigset_t	old;
+
+	if (http == NULL)
+		return;
+	block_signals(&old);
+	free_list(http, &http->running, true);
+	free_list(http, &http->queued, false);
+	free_list(http, &http->done, false);
+	free_list(http, &http->fetched, false);
+	free_list(http, &http->idle, false);
+	/* closes the kept connections, through the loop: so before the loop goes */
+	if (http->multi != NULL)
+		curl_multi_cleanup(http->multi);
+	retry_evloop_destroy(http->loop);
+	free(http->user_agent);
+	free(http->proxy);
+	free(http->ca_bundle);
+	free(http);
+	restore_signals(&old);
+}

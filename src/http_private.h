@@ -1,0 +1,123 @@
+/*
+ * http_private.h
+ *	  What the three files of the HTTP client share: http.c owns the transfers
+ *	  and drives them, http_transfer.c prepares one and receives its answer in
+ *	  curl's callbacks, http_outcome.c turns curl's verdict into ours.
+ *
+ * Included by those three only.  Nothing here may allocate with palloc or
+ * raise an error: most of it runs inside curl's callbacks.
+ */
+#ifndef RETRY_HTTP_PRIVATE_H
+#define RETRY_HTTP_PRIVATE_H
+
+#include <curl/curl.h>
+
+#include "evloop.h"
+#include "http.h"
+
+#if LIBCURL_VERSION_NUM < 0x075800
+#error "libcurl 7.88 or newer is required"
+#endif
+
+#define RETRY_HTTP_DEFAULT_TIMEOUT_MS	15000
+#define RETRY_HTTP_DEFAULT_CONNECT_MS	5000
+#define RETRY_HTTP_MAX_HEADER_BYTES		(256 * 1024)
+
+typedef enum RetryTransferState
+{
+	RETRY_TRANSFER_FREE,
+	RETRY_TRANSFER_QUEUED,		/* prepared, not yet given to curl */
+	RETRY_TRANSFER_RUNNING,		/* in the multi handle */
+	RETRY_TRANSFER_DONE			/* result waits to be fetched or released */
+} RetryTransferState;
+
+typedef struct RetryTransfer
+{
+	RetryHttpResult result;		/* must be first: release gets it back */
+	struct RetryTransfer *next;
+	struct RetryTransfer *prev;
+	RetryTransferState state;
+	RetryHttp  *http;
+	CURL	   *easy;
+	uint64		settings;		/* generation its easy handle was set up for */
+
+	/* the request; all of it lies in arena */
+	char	   *arena;
+	size_t		arena_size;
+	int32		timeout_ms;
+	int32		connect_timeout_ms;
+	char		method[33];		/* as last given to the easy handle */
+	int			body_mode;		/* likewise; see http_transfer.c */
+
+	/* the answer, as far as it came */
+	char	   *response;
+	size_t		response_size;	/* allocated, less one for the final NUL */
+	size_t		response_limit; /* bytes to keep */
+	uint64		hard_limit;		/* bytes to read */
+	int64		announced;		/* Content-Length, -1: none */
+	uint64		header_bytes;
+	int			status;			/* of the status line last seen */
+	bool		answering;		/* some byte of the answer came */
+	bool		headers_complete;
+	bool		connected;		/* curl was about to send the request */
+	bool		oversize;		/* we stopped reading at hard_limit */
+	bool		headers_too_long;
+	bool		out_of_memory;	/* in a callback */
+	int			open_errno;		/* of a socket that could not be made */
+	int			sockets_opened;
+	int			sockets_blocked;
+	char		blocked_address[46];
+	char		blocked_rule[RETRY_NETGUARD_RULE_TEXT];
+	char		curl_error[CURL_ERROR_SIZE];
+} RetryTransfer;
+
+typedef struct RetryTransferList
+{
+	RetryTransfer *head;
+	RetryTransfer *tail;
+	int			count;
+} RetryTransferList;
+
+struct RetryHttp
+{
+	CURLM	   *multi;
+	RetryEvloop *loop;
+	uint64		settings;		/* generation, counts configure calls */
+	int			max_in_flight;
+	int			max_response_bytes;
+	int64		hard_response_limit;
+	char	   *user_agent;
+	char	   *proxy;			/* "" for none */
+	char	   *ca_bundle;		/* "" for the system's */
+	RetryNetguard netguard;
+
+	int			in_flight;		/* queued, running, done, not yet released */
+	RetryTransferList queued;
+	RetryTransferList running;
+	RetryTransferList done;		/* not yet fetched */
+	RetryTransferList fetched;	/* fetched, not yet released */
+	RetryTransferList idle;		/* for reuse */
+};
+
+/* http_transfer.c */
+
+/*
+ * Makes the transfer ready for curl_multi_add_handle: copies the request, sets
+ * the easy handle.  False when memory is short.  A request that cannot be sent
+ * is true with result.error set.
+ */
+extern bool retry_transfer_prepare(RetryTransfer *transfer, const RetryHttpRequest *request);
+
+/* http_outcome.c */
+
+/*
+ * Fills in transfer->result from curl's verdict, while the easy handle still
+ * knows the details.
+ */
+extern void retry_transfer_conclude(RetryTransfer *transfer, CURLcode code);
+
+/* Records a failure that curl did not report itself. */
+extern void retry_transfer_fail(RetryTransfer *transfer, RetryHttpError error,
+								const char *format,...) pg_attribute_printf(3, 4);
+
+#endif							/* RETRY_HTTP_PRIVATE_H */
