@@ -132,7 +132,7 @@ wanted_major()
 # Installs what is missing, or stops and names it.
 need_packages()
 {
-	local list sudo=
+	local list log sudo=
 
 	list=$(missing_packages "$@" | sort -u | tr '\n' ' ')
 	[ -n "${list// /}" ] || return 0
@@ -145,10 +145,19 @@ need_packages()
 		sudo="sudo -n"
 	fi
 	say "installing: $list"
-	$sudo apt-get update -qq >&2 || die "apt-get update failed; needed: $list"
+	log=$(mktemp) || die "cannot make a temporary file"
+	$sudo apt-get update -qq >"$log" 2>&1 </dev/null || {
+		cat "$log" >&2
+		die "apt-get update failed; needed: $list"
+	}
 	# Only now is it known which major versions there are.
 	list=$(missing_packages "$@" | sort -u | tr '\n' ' ')
-	apt_install "$sudo" $list || die "apt-get could not install: $list"
+	# shellcheck disable=SC2086
+	apt_install "$sudo" $list >"$log" 2>&1 || {
+		tail -n 30 "$log" >&2
+		die "apt-get could not install: $list"
+	}
+	rm -f "$log"
 	list=$(missing_packages "$@" | sort -u | tr '\n' ' ')
 	[ -z "${list// /}" ] || die "still missing after apt-get install: $list"
 }
@@ -158,25 +167,27 @@ need_packages()
 # is switched off for the moment of the installation.
 apt_install()
 {
-	local sudo=$1 conf=/etc/postgresql-common/createcluster.conf saved rc
+	local conf=/etc/postgresql-common/createcluster.conf rc
 	local apt="$1 env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends"
 
-	shift
 	case " $* " in
 		*" postgresql-"[1-9]*)
-			$apt postgresql-common >&2 </dev/null || return 1
-			saved=$(mktemp) || return 1
-			cat "$conf" >"$saved" 2>/dev/null || :
-			{ grep -v '^ *create_main_cluster' "$saved"; echo 'create_main_cluster = false'; } |
-				$sudo tee "$conf" >/dev/null
-			$apt "$@" >&2 </dev/null
+			$apt postgresql-common </dev/null || return 1
+			CONF_SAVED=$(mktemp) || return 1
+			cat "$conf" >"$CONF_SAVED" 2>/dev/null
+			# shellcheck disable=SC2064
+			trap "$1 tee $conf <$CONF_SAVED >/dev/null; rm -f $CONF_SAVED" EXIT
+			{ grep -v '^ *create_main_cluster' "$CONF_SAVED"; echo 'create_main_cluster = false'; } |
+				$1 tee "$conf" >/dev/null
+			$apt "${@:2}" </dev/null
 			rc=$?
-			$sudo tee "$conf" <"$saved" >/dev/null
-			rm -f "$saved"
+			$1 tee "$conf" <"$CONF_SAVED" >/dev/null
+			rm -f "$CONF_SAVED"
+			trap - EXIT
 			return $rc
 			;;
 		*)
-			$apt "$@" >&2 </dev/null
+			$apt "${@:2}" </dev/null
 			;;
 	esac
 }
@@ -423,4 +434,40 @@ find_endpoint()
 		[ -f "$f" ] && [ -x "$f" ] && { say "$PWD/$f"; return 0; }
 	done
 	return 1
+}
+
+# kill_server DATA-FOLDER: what a power cut would do to the processes.
+kill_server()
+{
+	kill -9 "$(head -n 1 "$1/postmaster.pid")"
+}
+
+# start_again DATA-FOLDER: after kill_server.  The first tries may find that the
+# old server's children have not noticed yet.
+start_again()
+{
+	local i
+
+	for i in $(seq 50); do
+		pg_ctl -D "$1" -l "$1.log" -w -t 60 start >"$1.start.log" 2>&1 </dev/null && return 0
+		sleep 0.2
+	done
+	tail -n 20 "$1.start.log" >&2
+	return 1
+}
+
+# receiver_request METHOD PATH [BODY]: prints the answer's body.  Plain bash, so
+# that the demo needs no HTTP client.
+receiver_request()
+{
+	local host=${RECEIVER#http://} fd body=${3:-} line
+
+	exec {fd}<>"/dev/tcp/${host%:*}/${host#*:}" || return 1
+	printf '%s %s HTTP/1.1\r\nHost: %s\r\nContent-Length: %d\r\nConnection: close\r\n\r\n%s' \
+		"$1" "$2" "$host" "${#body}" "$body" >&"$fd"
+	while IFS= read -r line <&"$fd"; do
+		[ -n "${line%$'\r'}" ] || break
+	done
+	cat <&"$fd"
+	exec {fd}>&-
 }

@@ -167,6 +167,7 @@ sub session
 
 # sql_fails(NODE, SQL, SQLSTATE, REGEX, DESCRIPTION, %options): the statement
 # fails with that SQLSTATE and a message (detail and hint included) like REGEX.
+# SQLSTATE may be a regular expression too.
 sub sql_fails
 {
 	my ($node, $sql, $sqlstate, $regex, $description, %opt) = @_;
@@ -176,7 +177,7 @@ sub sql_fails
 		on_error_stop => 1);
 	local $Test::Builder::Level = $Test::Builder::Level + 1;
 
-	return like($err, qr/(?:ERROR|FATAL):  \Q$sqlstate\E: .*$regex/s,
+	return like($err, qr/(?:ERROR|FATAL):  $sqlstate: .*$regex/s,
 		$description);
 }
 
