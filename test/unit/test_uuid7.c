@@ -1,0 +1,137 @@
+/*
+ * test_uuid7.c
+ *		Ids of tasks: their bits, their order, and the moment they carry.
+ *
+ * The leaf a task lies in, the order of a batch and the bulk of its index's
+ * locality depend on these ids.  The clock is an argument, so the test can
+ * stop it, set it back and let it jump, which no test with a server could.
+ */
+#include "postgres.h"
+
+#include "../../src/uuid7.h"
+
+#include "check.h"
+
+#define SHIFT_US \
+	((int64) (POSTGRES_EPOCH_JDATE - UNIX_EPOCH_JDATE) * USECS_PER_DAY)
+
+static const uint8 ones[RETRY_UUID7_RANDOM] = {255, 255, 255, 255, 255, 255, 255, 255};
+static const uint8 zeros[RETRY_UUID7_RANDOM] = {0};
+
+static int
+compare(const pg_uuid_t *a, const pg_uuid_t *b)
+{
+	return memcmp(a->data, b->data, UUID_LEN);
+}
+
+/* The example of RFC 9562, appendix A.6, but for the bits that are ours. */
+static void
+test_bits(void)
+{
+	RetryUuid7State state = {0};
+	TimestampTz at = INT64CONST(1645557742000000) - SHIFT_US;
+	static const uint8 want[UUID_LEN] = {
+		0x01, 0x7F, 0x22, 0xE2, 0x79, 0xB0, 0x70, 0x00,
+		0xBF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF
+	};
+	pg_uuid_t	id;
+
+	retry_uuid7_make(&state, at, ones, &id);
+	CHECK(memcmp(id.data, want, UUID_LEN) == 0, "milliseconds, version and variant are where RFC 9562 has them");
+
+	memset(&state, 0, sizeof(state));
+	retry_uuid7_make(&state, at + 500, zeros, &id);
+	CHECK_INT(id.data[6], 0x78, "half a millisecond: upper bits of the fraction");
+	CHECK_INT(id.data[7], 0x00, "half a millisecond: lower bits of the fraction");
+	CHECK_INT(id.data[8], 0x80, "the variant is set over random bits that are zero");
+}
+
+static void
+test_time(void)
+{
+	TimestampTz base = INT64CONST(1645557742000000) - SHIFT_US;
+	TimestampTz got;
+	pg_uuid_t	id;
+	int			wrong = 0;
+
+	for (int us = 0; us < 2000; us++)
+	{
+		RetryUuid7State state = {0};
+
+		retry_uuid7_make(&state, base + us, zeros, &id);
+		if (!retry_uuid7_time(&id, &got) || got != base + us)
+			wrong++;
+	}
+	CHECK_INT(wrong, 0, "each microsecond of two milliseconds is read back exactly");
+
+	id.data[6] = 0x40 | (id.data[6] & 0x0F);
+	CHECK(!retry_uuid7_time(&id, &got), "version 4 carries no time");
+	id.data[6] = 0x70;
+	id.data[8] = 0xC0;
+	CHECK(!retry_uuid7_time(&id, &got), "another variant carries no time");
+}
+
+static void
+test_order(void)
+{
+	RetryUuid7State state = {0};
+	TimestampTz now = 0;
+	TimestampTz got;
+	pg_uuid_t	last;
+	pg_uuid_t	id;
+	int			wrong = 0;
+
+	retry_uuid7_make(&state, now, ones, &last);
+	for (int i = 0; i < 100000; i++)
+	{
+		/* the clock stands still for 50 ids, then ticks */
+		if (i % 50 == 49)
+			now++;
+		retry_uuid7_make(&state, now, zeros, &id);
+		if (compare(&last, &id) >= 0)
+			wrong++;
+		last = id;
+	}
+	CHECK_INT(wrong, 0, "100,000 ids, 50 to each microsecond, ascend strictly");
+	retry_uuid7_time(&id, &got);
+	CHECK(got - now < 100000, "they are no further ahead of the clock than their number tells");
+
+	now -= 900000;
+	retry_uuid7_make(&state, now, zeros, &id);
+	CHECK(compare(&last, &id) < 0, "they ascend also when the clock is set back by 0.9 s");
+
+	now -= INT64CONST(3600000000);
+	retry_uuid7_make(&state, now, zeros, &id);
+	retry_uuid7_time(&id, &got);
+	CHECK(got == now, "set back by an hour, the clock counts again");
+
+	now += INT64CONST(7200000000);
+	retry_uuid7_make(&state, now, zeros, &id);
+	retry_uuid7_time(&id, &got);
+	CHECK(got == now, "set forward by two hours, the clock counts");
+}
+
+static void
+test_ends(void)
+{
+	RetryUuid7State state = {0};
+	TimestampTz got;
+	pg_uuid_t	id;
+
+	retry_uuid7_make(&state, -SHIFT_US - 1, zeros, &id);
+	retry_uuid7_time(&id, &got);
+	CHECK(got <= -SHIFT_US + 1, "a moment before 1970 counts as 1970");
+	retry_uuid7_make(&state, INT64CONST(9000000000) * USECS_PER_SEC / 3, zeros, &id);
+	CHECK(retry_uuid7_time(&id, &got) && got == INT64CONST(9000000000) * USECS_PER_SEC / 3,
+		  "the year 2095 is read back exactly");
+}
+
+int
+main(void)
+{
+	test_bits();
+	test_time();
+	test_order();
+	test_ends();
+	return check_done();
+}
