@@ -1,0 +1,275 @@
+/*
+ * shmem.h
+ *		What the processes of retry share: who works where, what is in flight,
+ *		and the flags by which sessions make dispatchers look again.
+ *
+ * Everything here is a cache or a hint.  After a crash it starts empty and
+ * the dispatchers rebuild what they need from the facts in the store.
+ */
+#ifndef RETRY_SHMEM_H
+#define RETRY_SHMEM_H
+
+#include "port/atomics.h"
+#include "storage/condition_variable.h"
+#include "storage/latch.h"
+#include "task.h"
+
+/* The version of this library; that of the SQL objects must be the same. */
+#define RETRY_VERSION			"1.0"
+#define RETRY_VERSION_NUM		10000
+
+#define RETRY_MAX_DISPATCHERS	16	/* for one database */
+#define RETRY_MAX_DATABASES		1024	/* with the extension, in one cluster */
+
+/* One transfer that is under way, as retry.running shows it. */
+typedef struct RetryInFlight
+{
+	pg_uuid_t	id;
+	TimestampTz started_at;
+	int64		lane_hash;
+	int32		attempt_no;		/* 0: this entry is free; see below */
+	int32		scene_id;
+	int16		leaf;
+} RetryInFlight;
+
+/* What is known of one database. */
+typedef enum RetryDatabaseState
+{
+	RETRY_DB_UNKNOWN,			/* not looked at yet */
+	RETRY_DB_ABSENT,			/* the extension is not there */
+	RETRY_DB_PRESENT,			/* dispatchers are running or to be started */
+	RETRY_DB_MISMATCH,			/* the extension is of another version */
+	RETRY_DB_EXCLUDED			/* retry.databases leaves it out */
+} RetryDatabaseState;
+
+/* Where one worker entry is in its life. */
+typedef enum RetryWorkerPhase
+{
+	RETRY_WORKER_FREE,
+	RETRY_WORKER_STARTING,		/* the launcher asked for a process */
+	RETRY_WORKER_RUNNING,		/* the process has claimed the entry */
+	RETRY_WORKER_ENDED			/* it has left; the launcher draws conclusions */
+} RetryWorkerPhase;
+
+/*
+ * One dispatcher process, as the launcher started it.  The upper part changes
+ * under the lock of shmem.c only.  Readers that only set latches look at it
+ * without: a latch of another process stays valid memory when it ends, and
+ * setting the wrong one does no harm.
+ */
+typedef struct RetryWorker
+{
+	RetryWorkerPhase phase;
+	Oid			database;		/* InvalidOid: this entry is free */
+	int			number;			/* k of n, from 0 */
+	volatile int count;			/* n; changes by reload */
+	uint64		ticket;			/* names this start, see attach_worker */
+	uint32		look;			/* RetryDatabase.look when it was started */
+	volatile bool stop;			/* it is to end */
+	RetryDatabaseState verdict; /* what it found, by mark_database */
+	pid_t		pid;			/* 0: not running */
+	Latch	   *volatile latch; /* its process latch, while pid is set */
+	TimestampTz started_at;
+
+	/* statistics: written by the dispatcher alone, read without a lock */
+	int32		in_flight;
+	int32		queued;
+	int32		lanes;
+	uint64		attempts;
+	uint64		turns;
+	TimestampTz last_turn_at;
+	TimestampTz oldest_due;		/* earliest due entry not yet sent; 0 none */
+	/* its in-flight entries lie apart, see retry_shmem_in_flight */
+} RetryWorker;
+
+/*
+ * One database in which the extension is, or may soon be.  An entry is never
+ * freed while a process is connected to its database.
+ *
+ * leaf_xid is what lets the feed skip leaves.  It is never lower than the
+ * newest full transaction id that put a task or signal into the leaf, and it
+ * is raised before the row is put there, hence before any snapshot can see the
+ * row.  So a feed whose last snapshot had this xmin has to look into a leaf
+ * exactly while
+ *
+ *		leaf_xid >= xmin
+ *
+ * since rows of older transactions were all seen or rolled back by then.
+ * Shared memory forgets: transactions that are prepared, or were running at a
+ * crash, may have touched any leaf.  Hence a new entry starts with all values
+ * at the next transaction id to be given out, which none of them reaches.
+ * newest_xid is the highest of all leaf_xid.
+ */
+typedef struct RetryDatabase
+{
+	Oid			database;		/* InvalidOid: this entry is free */
+	volatile RetryDatabaseState state;	/* for show and for hints; the launcher
+										 * knows better */
+	pg_atomic_uint32 look;		/* bumped to make the launcher look here */
+	pg_atomic_uint32 prepared;	/* a prepared transaction may make the
+								 * extension appear */
+	/* bumped at commit of a configuration change */
+	pg_atomic_uint64 config_generation;
+	/* newest full xid that inserted tasks or signals into each leaf */
+	pg_atomic_uint64 leaf_xid[RETRY_LEAVES];
+	/* the same for all leaves at once: the feed's cheap first look */
+	pg_atomic_uint64 newest_xid;
+	/* broadcast by dispatchers when terminal attempts have been recorded */
+	ConditionVariable finished;
+} RetryDatabase;
+
+/* Installs the shared memory hooks; called from _PG_init while preloading. */
+extern void retry_shmem_init(void);
+
+/* True when the library was preloaded and shared memory exists. */
+extern bool retry_shmem_ready(void);
+
+/*
+ * WARNING, once a session, when the library is not preloaded: tasks are stored
+ * and nothing delivers them.  Does nothing otherwise.
+ */
+extern void retry_warn_not_preloaded(void);
+
+/*
+ * The entry of this process's database, made on first use; NULL when the
+ * library is not preloaded or no entry is free.  Valid until the process ends.
+ * Only for processes that are connected to a database.
+ */
+extern RetryDatabase *retry_shmem_database(void);
+
+/* ---- for dispatchers ---- */
+
+/*
+ * Claims the worker entry that the launcher prepared (index from bgw_main_arg)
+ * for this process, and registers its release at exit.  To be called before
+ * connecting to the database, which is worker->database: the release must come
+ * after the process has left the database.  NULL: the process is no longer
+ * wanted and should end quietly, with exit code 0.
+ */
+extern RetryWorker *retry_shmem_attach_worker(int index);
+
+/*
+ * What this dispatcher found about the extension in its database.  PRESENT
+ * makes the launcher start the other dispatchers; after ABSENT or MISMATCH the
+ * process should end with exit code 0, the launcher then says what is to be
+ * said and does not start it again in vain.  Needs a connected database.
+ */
+extern void retry_shmem_mark_database(RetryDatabaseState state);
+
+/*
+ * The in-flight entries of a worker: retry_max_in_flight of them.  Readers take
+ * no lock, so the owner sets attempt_no last (after pg_write_barrier()) and
+ * clears it first.
+ */
+extern RetryInFlight *retry_shmem_in_flight(const RetryWorker *worker);
+
+/*
+ * True once this worker is to stop: its database is wanted empty, fewer
+ * dispatchers are wanted, or the server or an administrator asked for it.
+ * One memory read.
+ */
+extern bool retry_shmem_worker_unwanted(const RetryWorker *worker);
+
+/* ---- for everybody ---- */
+
+/* True when this task is in flight in any dispatcher of the database. */
+extern bool retry_shmem_task_running(Oid database, const pg_uuid_t *id);
+
+/* True when any in-flight task of the database lies in this leaf. */
+extern bool retry_shmem_leaf_running(Oid database, int leaf);
+
+/*
+ * Sets the latches of this database's dispatchers that own any of these slots
+ * (bit s for slot s).  Takes no lock and cannot fail: usable in a commit
+ * callback.
+ */
+extern void retry_shmem_wake(RetryDatabase *db, uint64 slots);
+
+/* The same for all dispatchers of a database that need not be one's own. */
+extern void retry_shmem_wake_config(Oid database);
+
+/* Sets the launcher's latch, so that it looks at the list of databases again. */
+extern void retry_shmem_wake_launcher(void);
+
+/* Sets the launcher's latch, so that it looks into this database again. */
+extern void retry_shmem_look(RetryDatabase *db);
+
+/*
+ * Databases whose dispatchers wait for a free background worker slot, as of
+ * the launcher's last look; 0 when all is well.
+ */
+extern int	retry_shmem_starved(void);
+
+/* The launcher's process id, 0 when it is not running. */
+extern pid_t retry_shmem_launcher_pid(void);
+
+/*
+ * Copies the worker entries of a database (InvalidOid: of all) that are
+ * STARTING or RUNNING, consistently but for the statistics; returns how many.
+ * "out" has room for retry_shmem_max_workers().
+ */
+extern int	retry_shmem_workers(Oid database, RetryWorker *out);
+extern int	retry_shmem_max_workers(void);
+
+/*
+ * Copies the in-flight entries of a database; returns how many, at most "max".
+ */
+extern int	retry_shmem_running(Oid database, RetryInFlight *out, int max);
+
+/* ---- for commands that need a database empty (database_hook.c) ---- */
+
+/*
+ * From now on no dispatcher starts in the database, and those there are asked
+ * to end.  False when too many sessions hold databases already: nothing is
+ * held then.  A session holds one database at a time.
+ */
+extern bool retry_shmem_hold(Oid database);
+
+/* Ends this session's hold, if there is one; cannot fail. */
+extern void retry_shmem_release_hold(void);
+
+/* True while a dispatcher has not yet left the database. */
+extern bool retry_shmem_occupied(Oid database);
+
+/* ---- for the launcher ---- */
+
+/* Makes this process the launcher until it exits. */
+extern void retry_shmem_become_launcher(void);
+
+/* Bumped by retry_shmem_wake_launcher. */
+extern uint32 retry_shmem_catalog_generation(void);
+
+/*
+ * Takes a free entry for dispatcher number of count; *ticket is to reach the
+ * process in bgw_extra.  -1: no entry is free.  -2: the database is held.
+ */
+extern int	retry_shmem_prepare_worker(Oid database, int number, int count, uint64 *ticket);
+
+/* Frees an entry: of a worker that has ENDED, or never came (STARTING). */
+extern void retry_shmem_free_worker(int index);
+
+/* Asks for the end of a worker / tells it the number of dispatchers. */
+extern void retry_shmem_stop_worker(int index);
+extern void retry_shmem_set_count(int index, int count);
+
+/* A consistent copy of one entry, whatever its phase. */
+extern void retry_shmem_get_worker(int index, RetryWorker *out);
+
+/* How often retry_shmem_look was called for a database; 0 without an entry. */
+extern uint32 retry_shmem_look_of(Oid database);
+
+/* Shows a database's state in its entry, if it has one. */
+extern void retry_shmem_publish(Oid database, RetryDatabaseState state);
+
+/* OIDs that have an entry; "out" has room for RETRY_MAX_DATABASES. */
+extern int	retry_shmem_databases(Oid *out);
+
+/* Frees the entry of a database that no longer exists. */
+extern void retry_shmem_forget_database(Oid database);
+
+/* Ends holds whose session is gone. */
+extern void retry_shmem_sweep_holds(void);
+
+extern void retry_shmem_set_starved(int databases);
+
+#endif							/* RETRY_SHMEM_H */
