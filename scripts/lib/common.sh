@@ -33,7 +33,7 @@ die()
 # there is none.
 find_pg_config()
 {
-	local c bin best= major bestmajor=0
+	local c best="" major bestmajor=0
 
 	if [ -n "${PG_CONFIG:-}" ]; then
 		c=$(command -v "$PG_CONFIG") || return 1
