@@ -90,6 +90,8 @@ refuse(Parser *p, const char *reason, const char *hint)
 static bool
 refuse_word(Parser *p, const char *reason, const char *hint)
 {
+	if (p->at == p->part && p->text[p->at] == ',')
+		p->at++;
 	while (p->text[p->at] != '\0' && p->text[p->at] != ',' &&
 		   !retry_is_space(p->text[p->at]))
 		p->at++;
@@ -151,8 +153,8 @@ digits(Parser *p)
 {
 	int64		value = 0;
 
-	while (retry_is_digit(p->text[p->at]))
-		value = Min(value * 10 + (p->text[p->at++] - '0'),
+	for (; retry_is_digit(p->text[p->at]); p->at++)
+		value = Min(value * 10 + (p->text[p->at] - '0'),
 					INT64CONST(100000000000));
 	return value;
 }
@@ -194,8 +196,6 @@ parse_duration(Parser *p, int64 *ms)
 		return true;
 	}
 	p->part = number;
-	if (p->at == number_end)
-		return refuse_word(p, "is a number without a known unit", DURATION_HINT);
 	p->at = number_end;
 	return refuse_word(p, "is a number without a known unit", DURATION_HINT);
 }
@@ -243,13 +243,18 @@ static bool
 parse_random(Parser *p)
 {
 	RetryBackoff *b = p->out;
+	int			end;
 
 	if (!parse_duration(p, &b->base_ms))
 		return false;
+	end = p->at;
 	skip_space(p);
 	if (p->text[p->at] != '.' || p->text[p->at + 1] != '.')
-		return refuse_missing(p, "must be followed by .. and a longest delay",
-							  "Write random 5s..60s.");
+	{
+		p->at = end;
+		return refuse_word(p, "must be followed by .. and a longest delay",
+						   "Write the shortest and the longest delay, such as random 5s..60s.");
+	}
 	p->at += 2;
 	if (!parse_duration(p, &b->max_ms))
 		return false;
