@@ -128,7 +128,7 @@ conclude_timeout(RetryTransfer *t)
 {
 	char		limit[32];
 	curl_off_t	resolved = 0;
-	curl_off_t	connected = 0;
+	long		local_port = 0;
 
 	if (t->connected)
 	{
@@ -151,8 +151,9 @@ conclude_timeout(RetryTransfer *t)
 
 	duration_text(Min(t->timeout_ms, t->connect_timeout_ms), limit, sizeof(limit));
 	curl_easy_getinfo(t->easy, CURLINFO_NAMELOOKUP_TIME_T, &resolved);
-	curl_easy_getinfo(t->easy, CURLINFO_CONNECT_TIME_T, &connected);
-	if (connected > 0)
+	/* the connect time is not set before the handshake is over, the port is */
+	curl_easy_getinfo(t->easy, CURLINFO_LOCAL_PORT, &local_port);
+	if (local_port > 0)
 		retry_transfer_fail(t, RETRY_HTTP_CONNECT_TIMEOUT, "TLS handshake not complete within %s", limit);
 	else if (resolved > 0 || t->sockets_opened > 0)
 		retry_transfer_fail(t, RETRY_HTTP_CONNECT_TIMEOUT, "no connection within %s", limit);
