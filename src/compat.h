@@ -18,20 +18,20 @@
 
 /* 16 replaced one function for each kind of object by one for all. */
 #if PG_VERSION_NUM < 160000
-#define RETRY_OWNS_DATABASE(database, role) \
+#define retry_owns_database(database, role) \
 	pg_database_ownercheck(database, role)
 #else
-#define RETRY_OWNS_DATABASE(database, role) \
+#define retry_owns_database(database, role) \
 	object_ownercheck(DatabaseRelationId, database, role)
 #endif
 
 /* 18 counts index searches for EXPLAIN; nobody explains ours. */
 #if PG_VERSION_NUM < 180000
-#define RETRY_INDEX_BEGINSCAN(heap, index, snapshot, nkeys, norderbys) \
-	index_beginscan(heap, index, snapshot, nkeys, norderbys)
+#define retry_index_beginscan(heap, index, snapshot, nkeys) \
+	index_beginscan(heap, index, snapshot, nkeys, 0)
 #else
-#define RETRY_INDEX_BEGINSCAN(heap, index, snapshot, nkeys, norderbys) \
-	index_beginscan(heap, index, snapshot, NULL, nkeys, norderbys)
+#define retry_index_beginscan(heap, index, snapshot, nkeys) \
+	index_beginscan(heap, index, snapshot, NULL, nkeys, 0)
 #endif
 
 #endif							/* RETRY_COMPAT_H */

@@ -39,7 +39,8 @@ typedef enum RetryDatabaseState
 	RETRY_DB_ABSENT,			/* the extension is not there */
 	RETRY_DB_PRESENT,			/* dispatchers are running or to be started */
 	RETRY_DB_MISMATCH,			/* the extension is of another version */
-	RETRY_DB_EXCLUDED			/* retry.databases leaves it out */
+	RETRY_DB_EXCLUDED,			/* retry.databases leaves it out */
+	RETRY_DB_NO_ROOM			/* RETRY_MAX_DATABASES others have it already */
 } RetryDatabaseState;
 
 /* Where one worker entry is in its life. */
@@ -137,6 +138,9 @@ extern void retry_warn_not_preloaded(void);
  */
 extern RetryDatabase *retry_shmem_database(void);
 
+/* The same, but NULL when there is no entry yet.  Takes no lock. */
+extern RetryDatabase *retry_shmem_peek_database(void);
+
 /* ---- for dispatchers ---- */
 
 /*
@@ -145,6 +149,10 @@ extern RetryDatabase *retry_shmem_database(void);
  * connecting to the database, which is worker->database: the release must come
  * after the process has left the database.  NULL: the process is no longer
  * wanted and should end quietly, with exit code 0.
+ *
+ * While it connects, the process should leave SIGTERM to the handler that
+ * background workers start with (or die()): connecting may wait for a lock on
+ * the database, and a handler that only sets a flag would not end the wait.
  */
 extern RetryWorker *retry_shmem_attach_worker(int index);
 

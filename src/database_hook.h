@@ -1,0 +1,12 @@
+/*
+ * database_hook.h
+ *		Lets commands on whole databases, such as DROP DATABASE, get past the
+ *		dispatchers.
+ */
+#ifndef RETRY_DATABASE_HOOK_H
+#define RETRY_DATABASE_HOOK_H
+
+/* Puts itself into the chain of ProcessUtility hooks; while preloading only. */
+extern void retry_database_hook_init(void);
+
+#endif							/* RETRY_DATABASE_HOOK_H */

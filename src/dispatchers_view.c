@@ -1,0 +1,106 @@
+/*
+ * dispatchers_view.c
+ *		Shared memory as rows: what is in flight, and the dispatchers.
+ *
+ * Both functions show the current database only.  They return nothing when the
+ * library is not preloaded, because then nothing is in flight.
+ */
+#include "postgres.h"
+
+#include "fmgr.h"
+#include "funcapi.h"
+#include "miscadmin.h"
+#include "utils/builtins.h"
+#include "utils/timestamp.h"
+#include "utils/uuid.h"
+
+#include "guc.h"
+#include "shmem.h"
+
+#define RUNNING_COLUMNS		6
+#define DISPATCHER_COLUMNS	11
+
+PG_FUNCTION_INFO_V1(retry_running_rows);
+PG_FUNCTION_INFO_V1(retry_dispatcher_rows);
+
+/* retry.running_rows() */
+Datum
+retry_running_rows(PG_FUNCTION_ARGS)
+{
+	ReturnSetInfo *result = (ReturnSetInfo *) fcinfo->resultinfo;
+	RetryInFlight *transfers;
+	int			max;
+	int			n;
+	int			i;
+
+	InitMaterializedSRF(fcinfo, 0);
+	if (!retry_shmem_ready())
+		return (Datum) 0;
+
+	max = retry_max_in_flight * RETRY_MAX_DISPATCHERS;
+	transfers = palloc(sizeof(RetryInFlight) * max);
+	n = retry_shmem_running(MyDatabaseId, transfers, max);
+	for (i = 0; i < n; i++)
+	{
+		Datum		values[RUNNING_COLUMNS];
+		bool		nulls[RUNNING_COLUMNS] = {0};
+
+		values[0] = UUIDPGetDatum(&transfers[i].id);
+		values[1] = Int32GetDatum(transfers[i].attempt_no);
+		values[2] = TimestampTzGetDatum(transfers[i].started_at);
+		values[3] = Int16GetDatum(transfers[i].leaf);
+		values[4] = Int64GetDatum(transfers[i].lane_hash);
+		values[5] = Int32GetDatum(transfers[i].scene_id);
+		tuplestore_putvalues(result->setResult, result->setDesc, values, nulls);
+	}
+	pfree(transfers);
+	return (Datum) 0;
+}
+
+/* A moment, or null when it is not known. */
+static Datum
+moment(TimestampTz value, bool *isnull)
+{
+	*isnull = value == 0;
+	return TimestampTzGetDatum(value);
+}
+
+/* retry.dispatcher_rows() */
+Datum
+retry_dispatcher_rows(PG_FUNCTION_ARGS)
+{
+	ReturnSetInfo *result = (ReturnSetInfo *) fcinfo->resultinfo;
+	RetryWorker *workers;
+	int			n;
+	int			i;
+
+	InitMaterializedSRF(fcinfo, 0);
+	if (!retry_shmem_ready())
+		return (Datum) 0;
+
+	workers = palloc(sizeof(RetryWorker) * retry_shmem_max_workers());
+	n = retry_shmem_workers(MyDatabaseId, workers);
+	for (i = 0; i < n; i++)
+	{
+		const RetryWorker *worker = &workers[i];
+		Datum		values[DISPATCHER_COLUMNS];
+		bool		nulls[DISPATCHER_COLUMNS] = {0};
+
+		if (worker->phase != RETRY_WORKER_RUNNING)
+			continue;
+		values[0] = Int32GetDatum(worker->number);
+		values[1] = Int32GetDatum(worker->count);
+		values[2] = Int32GetDatum((int32) worker->pid);
+		values[3] = moment(worker->started_at, &nulls[3]);
+		values[4] = Int32GetDatum(worker->in_flight);
+		values[5] = Int32GetDatum(worker->queued);
+		values[6] = Int32GetDatum(worker->lanes);
+		values[7] = Int64GetDatum((int64) worker->attempts);
+		values[8] = Int64GetDatum((int64) worker->turns);
+		values[9] = moment(worker->last_turn_at, &nulls[9]);
+		values[10] = moment(worker->oldest_due, &nulls[10]);
+		tuplestore_putvalues(result->setResult, result->setDesc, values, nulls);
+	}
+	pfree(workers);
+	return (Datum) 0;
+}

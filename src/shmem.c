@@ -1,0 +1,804 @@
+/*
+ * shmem.c
+ *		The memory that sessions, the launcher and the dispatchers share.
+ *
+ * Its size is fixed when the server starts: an entry for each background worker
+ * there can be, with its in-flight transfers, and RETRY_MAX_DATABASES entries
+ * for databases.  One LWLock guards who works where; everything that sessions
+ * touch at each commit is atomic or a latch and takes no lock.
+ *
+ * Nothing in here raises an error while it holds the lock, so that an exit
+ * callback finds the lock free.
+ */
+#include "postgres.h"
+
+#include "access/transam.h"
+#include "miscadmin.h"
+#include "postmaster/bgworker.h"
+#include "postmaster/interrupt.h"
+#include "storage/ipc.h"
+#include "storage/lwlock.h"
+#include "storage/proc.h"
+#include "storage/procarray.h"
+#include "storage/shmem.h"
+#include "utils/timestamp.h"
+
+#include "compat.h"
+#include "guc.h"
+#include "shmem.h"
+
+#define TRANCHE			"retry"
+#define MAX_HOLDS		64
+
+/* A session that needs a database empty. */
+typedef struct RetryHold
+{
+	Oid			database;		/* InvalidOid: this entry is free */
+	pid_t		pid;
+	Latch	   *latch;
+} RetryHold;
+
+typedef struct RetryShared
+{
+	LWLock	   *lock;
+	uint64		last_ticket;
+	pid_t		launcher_pid;
+	Latch	   *volatile launcher_latch;
+	pg_atomic_uint32 catalog_generation;
+	int			starved;
+	RetryHold	holds[MAX_HOLDS];
+	RetryDatabase databases[RETRY_MAX_DATABASES];
+	RetryWorker workers[FLEXIBLE_ARRAY_MEMBER];
+	/* then the in-flight entries of each worker */
+} RetryShared;
+
+static RetryShared *shared = NULL;
+static RetryInFlight *in_flight = NULL; /* in shared memory */
+
+/* This process's own entries. */
+static RetryDatabase *my_database = NULL;
+static RetryWorker *my_worker = NULL;
+static RetryHold *my_hold = NULL;
+
+static shmem_request_hook_type previous_request_hook = NULL;
+static shmem_startup_hook_type previous_startup_hook = NULL;
+
+static Size
+workers_size(void)
+{
+	return MAXALIGN(add_size(offsetof(RetryShared, workers),
+							 mul_size(sizeof(RetryWorker), max_worker_processes)));
+}
+
+static Size
+shared_size(void)
+{
+	return add_size(workers_size(),
+					mul_size(sizeof(RetryInFlight),
+							 mul_size(max_worker_processes, retry_max_in_flight)));
+}
+
+static void
+request_memory(void)
+{
+	if (previous_request_hook)
+		previous_request_hook();
+	RequestAddinShmemSpace(shared_size());
+	RequestNamedLWLockTranche(TRANCHE, 1);
+}
+
+/* Runs in the postmaster, again after each crash; elsewhere under EXEC_BACKEND. */
+static void
+create_memory(void)
+{
+	bool		found;
+
+	if (previous_startup_hook)
+		previous_startup_hook();
+
+	LWLockAcquire(AddinShmemInitLock, LW_EXCLUSIVE);
+	shared = ShmemInitStruct("retry", shared_size(), &found);
+	in_flight = (RetryInFlight *) ((char *) shared + workers_size());
+	if (!found)
+	{
+		memset(shared, 0, shared_size());
+		shared->lock = &(GetNamedLWLockTranche(TRANCHE))->lock;
+		pg_atomic_init_u32(&shared->catalog_generation, 0);
+	}
+	LWLockRelease(AddinShmemInitLock);
+}
+
+void
+retry_shmem_init(void)
+{
+	previous_request_hook = shmem_request_hook;
+	shmem_request_hook = request_memory;
+	previous_startup_hook = shmem_startup_hook;
+	shmem_startup_hook = create_memory;
+}
+
+bool
+retry_shmem_ready(void)
+{
+	return shared != NULL;
+}
+
+void
+retry_warn_not_preloaded(void)
+{
+	static bool warned = false;
+
+	if (warned || shared != NULL)
+		return;
+	warned = true;
+	ereport(WARNING,
+			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+			 errmsg("tasks are stored, but nothing delivers them: the library retry is not preloaded"),
+			 errhint("Add retry to shared_preload_libraries and restart the server.")));
+}
+
+/* ---------------------------------------------------------------- databases */
+
+/* The caller holds the lock, except where a stale answer does no harm. */
+static RetryDatabase *
+find_database(Oid database)
+{
+	int			i;
+
+	for (i = 0; i < RETRY_MAX_DATABASES; i++)
+	{
+		if (shared->databases[i].database == database)
+			return &shared->databases[i];
+	}
+	return NULL;
+}
+
+/*
+ * Fills a free entry.  "xid" is the next transaction id as of some moment
+ * before: transactions that got theirs since raise the values themselves, as
+ * they find no entry, or this one, but cannot have written any row yet.
+ */
+static void
+init_database(RetryDatabase *db, Oid database, uint64 xid)
+{
+	int			leaf;
+
+	pg_atomic_init_u32(&db->look, 0);
+	pg_atomic_init_u32(&db->prepared, 0);
+	pg_atomic_init_u64(&db->config_generation, 0);
+	for (leaf = 0; leaf < RETRY_LEAVES; leaf++)
+		pg_atomic_init_u64(&db->leaf_xid[leaf], xid);
+	pg_atomic_init_u64(&db->newest_xid, xid);
+	ConditionVariableInit(&db->finished);
+	db->state = RETRY_DB_UNKNOWN;
+	pg_write_barrier();
+	db->database = database;
+}
+
+RetryDatabase *
+retry_shmem_database(void)
+{
+	RetryDatabase *db;
+	uint64		xid;
+
+	if (my_database != NULL || shared == NULL || !OidIsValid(MyDatabaseId))
+		return my_database;
+
+	xid = U64FromFullTransactionId(ReadNextFullTransactionId());
+	LWLockAcquire(shared->lock, LW_EXCLUSIVE);
+	db = find_database(MyDatabaseId);
+	if (db == NULL)
+	{
+		db = find_database(InvalidOid);
+		if (db != NULL)
+			init_database(db, MyDatabaseId, xid);
+	}
+	LWLockRelease(shared->lock);
+	my_database = db;
+	return db;
+}
+
+/* Unlocked: the entry of one's own database does not go away. */
+RetryDatabase *
+retry_shmem_peek_database(void)
+{
+	if (my_database == NULL && shared != NULL && OidIsValid(MyDatabaseId))
+		my_database = find_database(MyDatabaseId);
+	return my_database;
+}
+
+int
+retry_shmem_databases(Oid *out)
+{
+	int			n = 0;
+	int			i;
+
+	LWLockAcquire(shared->lock, LW_SHARED);
+	for (i = 0; i < RETRY_MAX_DATABASES; i++)
+	{
+		if (OidIsValid(shared->databases[i].database))
+			out[n++] = shared->databases[i].database;
+	}
+	LWLockRelease(shared->lock);
+	return n;
+}
+
+void
+retry_shmem_forget_database(Oid database)
+{
+	RetryDatabase *db;
+
+	LWLockAcquire(shared->lock, LW_EXCLUSIVE);
+	db = find_database(database);
+	if (db != NULL)
+		db->database = InvalidOid;
+	LWLockRelease(shared->lock);
+}
+
+uint32
+retry_shmem_look_of(Oid database)
+{
+	RetryDatabase *db;
+	uint32		look = 0;
+
+	LWLockAcquire(shared->lock, LW_SHARED);
+	db = find_database(database);
+	if (db != NULL)
+		look = pg_atomic_read_u32(&db->look);
+	LWLockRelease(shared->lock);
+	return look;
+}
+
+void
+retry_shmem_publish(Oid database, RetryDatabaseState state)
+{
+	RetryDatabase *db;
+
+	LWLockAcquire(shared->lock, LW_EXCLUSIVE);
+	db = find_database(database);
+	if (db != NULL)
+		db->state = state;
+	LWLockRelease(shared->lock);
+}
+
+/* ---------------------------------------------------------------- workers */
+
+static void
+set_launcher_latch(void)
+{
+	Latch	   *latch = shared->launcher_latch;
+
+	if (latch != NULL)
+		SetLatch(latch);
+}
+
+static RetryInFlight *
+transfers_of(int index)
+{
+	return in_flight + (Size) index * retry_max_in_flight;
+}
+
+/* The caller holds the lock. */
+static bool
+is_held(Oid database)
+{
+	int			i;
+
+	for (i = 0; i < MAX_HOLDS; i++)
+	{
+		if (shared->holds[i].database == database)
+			return true;
+	}
+	return false;
+}
+
+/*
+ * Exit callback of a dispatcher.  It was registered before the process
+ * connected, so it runs after the process has left its database, and whoever
+ * waits for the database can have it at once.
+ */
+static void
+release_worker(int code, Datum arg)
+{
+	RetryWorker *worker = my_worker;
+	int			i;
+
+	if (worker == NULL)
+		return;
+	my_worker = NULL;
+	LWLockAcquire(shared->lock, LW_EXCLUSIVE);
+	if (worker->phase == RETRY_WORKER_RUNNING && worker->pid == MyProcPid)
+	{
+		memset(transfers_of(worker - shared->workers), 0,
+			   sizeof(RetryInFlight) * retry_max_in_flight);
+		worker->in_flight = worker->queued = worker->lanes = 0;
+		worker->latch = NULL;
+		worker->pid = 0;
+		worker->phase = RETRY_WORKER_ENDED;
+		for (i = 0; i < MAX_HOLDS; i++)
+		{
+			if (shared->holds[i].database == worker->database)
+				SetLatch(shared->holds[i].latch);
+		}
+	}
+	LWLockRelease(shared->lock);
+	set_launcher_latch();
+}
+
+/*
+ * The ticket in bgw_extra tells this start from an earlier one that the
+ * launcher has given up: then the entry may be free, or somebody else's.
+ */
+RetryWorker *
+retry_shmem_attach_worker(int index)
+{
+	RetryWorker *worker;
+	uint64		ticket;
+	bool		wanted = false;
+
+	if (shared == NULL || index < 0 || index >= max_worker_processes)
+		return NULL;
+	worker = &shared->workers[index];
+	memcpy(&ticket, MyBgworkerEntry->bgw_extra, sizeof(ticket));
+
+	on_shmem_exit(release_worker, (Datum) 0);
+
+	LWLockAcquire(shared->lock, LW_EXCLUSIVE);
+	if (worker->phase == RETRY_WORKER_STARTING && worker->ticket == ticket)
+	{
+		wanted = !worker->stop && !is_held(worker->database);
+		if (wanted)
+		{
+			worker->phase = RETRY_WORKER_RUNNING;
+			worker->pid = MyProcPid;
+			worker->started_at = GetCurrentTimestamp();
+			worker->latch = MyLatch;
+		}
+		else
+		{
+			worker->stop = true;
+			worker->phase = RETRY_WORKER_ENDED;
+		}
+	}
+	LWLockRelease(shared->lock);
+	if (!wanted)
+	{
+		set_launcher_latch();
+		return NULL;
+	}
+	my_worker = worker;
+	return worker;
+}
+
+void
+retry_shmem_mark_database(RetryDatabaseState state)
+{
+	RetryDatabase *db = NULL;
+
+	if (my_worker == NULL)
+		return;
+	if (state == RETRY_DB_PRESENT)
+	{
+		db = retry_shmem_database();
+		if (db == NULL)
+		{
+			my_worker->stop = true;
+			state = RETRY_DB_NO_ROOM;
+		}
+	}
+	LWLockAcquire(shared->lock, LW_EXCLUSIVE);
+	my_worker->verdict = state;
+	db = find_database(my_worker->database);
+	if (db != NULL)
+		db->state = state;
+	LWLockRelease(shared->lock);
+	set_launcher_latch();
+}
+
+RetryInFlight *
+retry_shmem_in_flight(const RetryWorker *worker)
+{
+	return transfers_of(worker - shared->workers);
+}
+
+bool
+retry_shmem_worker_unwanted(const RetryWorker *worker)
+{
+	return ShutdownRequestPending || worker->stop;
+}
+
+/*
+ * Copies an in-flight entry while its owner may be writing it.  False when the
+ * entry is free, or changed meanwhile: then the transfer has ended, or has
+ * hardly begun.
+ */
+static bool
+copy_transfer(const RetryInFlight *entry, RetryInFlight *out)
+{
+	const volatile int32 *owned = &entry->attempt_no;
+	int32		attempt_no = *owned;
+
+	if (attempt_no == 0)
+		return false;
+	pg_read_barrier();
+	memcpy(out, entry, sizeof(RetryInFlight));
+	pg_read_barrier();
+	return *owned == attempt_no && out->attempt_no == attempt_no;
+}
+
+/*
+ * Copies what is in flight in a database; with "id" or "leaf" (not negative)
+ * only those entries.  Returns how many, at most "max".
+ */
+static int
+find_transfers(Oid database, const pg_uuid_t *id, int leaf, RetryInFlight *out, int max)
+{
+	int			n = 0;
+	int			w;
+	int			i;
+
+	if (shared == NULL)
+		return 0;
+	for (w = 0; w < max_worker_processes; w++)
+	{
+		const RetryWorker *worker = &shared->workers[w];
+		const RetryInFlight *transfers = transfers_of(w);
+
+		if (worker->database != database || worker->phase != RETRY_WORKER_RUNNING)
+			continue;
+		for (i = 0; i < retry_max_in_flight && n < max; i++)
+		{
+			if (copy_transfer(&transfers[i], &out[n]) &&
+				(id == NULL || memcmp(&out[n].id, id, sizeof(pg_uuid_t)) == 0) &&
+				(leaf < 0 || out[n].leaf == leaf))
+				n++;
+		}
+	}
+	return n;
+}
+
+bool
+retry_shmem_task_running(Oid database, const pg_uuid_t *id)
+{
+	RetryInFlight found;
+
+	return find_transfers(database, id, -1, &found, 1) > 0;
+}
+
+bool
+retry_shmem_leaf_running(Oid database, int leaf)
+{
+	RetryInFlight found;
+
+	return find_transfers(database, NULL, leaf, &found, 1) > 0;
+}
+
+int
+retry_shmem_running(Oid database, RetryInFlight *out, int max)
+{
+	return find_transfers(database, NULL, -1, out, max);
+}
+
+int
+retry_shmem_max_workers(void)
+{
+	return max_worker_processes;
+}
+
+int
+retry_shmem_workers(Oid database, RetryWorker *out)
+{
+	int			n = 0;
+	int			i;
+
+	if (shared == NULL)
+		return 0;
+	LWLockAcquire(shared->lock, LW_SHARED);
+	for (i = 0; i < max_worker_processes; i++)
+	{
+		const RetryWorker *worker = &shared->workers[i];
+
+		if ((worker->phase == RETRY_WORKER_STARTING || worker->phase == RETRY_WORKER_RUNNING) &&
+			(database == InvalidOid || worker->database == database))
+			out[n++] = *worker;
+	}
+	LWLockRelease(shared->lock);
+	return n;
+}
+
+void
+retry_shmem_get_worker(int index, RetryWorker *out)
+{
+	LWLockAcquire(shared->lock, LW_SHARED);
+	*out = shared->workers[index];
+	LWLockRelease(shared->lock);
+}
+
+int
+retry_shmem_prepare_worker(Oid database, int number, int count, uint64 *ticket)
+{
+	RetryWorker *worker = NULL;
+	RetryDatabase *db;
+	int			i;
+
+	LWLockAcquire(shared->lock, LW_EXCLUSIVE);
+	if (is_held(database))
+	{
+		LWLockRelease(shared->lock);
+		return -2;
+	}
+	for (i = 0; i < max_worker_processes && worker == NULL; i++)
+	{
+		if (shared->workers[i].phase == RETRY_WORKER_FREE)
+			worker = &shared->workers[i];
+	}
+	if (worker != NULL)
+	{
+		memset(worker, 0, sizeof(RetryWorker));
+		db = find_database(database);
+		worker->phase = RETRY_WORKER_STARTING;
+		worker->database = database;
+		worker->number = number;
+		worker->count = count;
+		worker->ticket = *ticket = ++shared->last_ticket;
+		worker->look = db != NULL ? pg_atomic_read_u32(&db->look) : 0;
+	}
+	LWLockRelease(shared->lock);
+	return worker != NULL ? worker - shared->workers : -1;
+}
+
+void
+retry_shmem_free_worker(int index)
+{
+	RetryWorker *worker = &shared->workers[index];
+
+	LWLockAcquire(shared->lock, LW_EXCLUSIVE);
+	if (worker->phase != RETRY_WORKER_RUNNING)
+	{
+		worker->phase = RETRY_WORKER_FREE;
+		worker->database = InvalidOid;
+		worker->ticket = 0;
+	}
+	LWLockRelease(shared->lock);
+}
+
+void
+retry_shmem_stop_worker(int index)
+{
+	RetryWorker *worker = &shared->workers[index];
+
+	LWLockAcquire(shared->lock, LW_EXCLUSIVE);
+	worker->stop = true;
+	if (worker->latch != NULL)
+		SetLatch(worker->latch);
+	LWLockRelease(shared->lock);
+}
+
+void
+retry_shmem_set_count(int index, int count)
+{
+	RetryWorker *worker = &shared->workers[index];
+
+	LWLockAcquire(shared->lock, LW_EXCLUSIVE);
+	if (worker->count != count)
+	{
+		worker->count = count;
+		if (worker->latch != NULL)
+			SetLatch(worker->latch);
+	}
+	LWLockRelease(shared->lock);
+}
+
+/* ---------------------------------------------------------------- waking */
+
+/* Does dispatcher number of count own any of these slots? */
+static bool
+owns_any(int number, int count, uint64 slots)
+{
+	int			slot;
+
+	if (count <= 1 || slots == PG_UINT64_MAX)
+		return true;
+	for (slot = number; slot < RETRY_SLOTS; slot += count)
+	{
+		if (slots & (UINT64CONST(1) << slot))
+			return true;
+	}
+	return false;
+}
+
+/*
+ * Without the lock: a dispatcher that attaches at this moment takes its first
+ * snapshot later than it sets its latch here, and sees what we committed.
+ */
+static void
+wake_workers(Oid database, uint64 slots)
+{
+	int			i;
+
+	pg_memory_barrier();
+	for (i = 0; i < max_worker_processes; i++)
+	{
+		RetryWorker *worker = &shared->workers[i];
+		Latch	   *latch = worker->latch;
+
+		if (latch != NULL && worker->database == database &&
+			owns_any(worker->number, worker->count, slots))
+			SetLatch(latch);
+	}
+}
+
+void
+retry_shmem_wake(RetryDatabase *db, uint64 slots)
+{
+	if (db != NULL && slots != 0)
+		wake_workers(db->database, slots);
+}
+
+void
+retry_shmem_wake_config(Oid database)
+{
+	RetryDatabase *db;
+
+	if (shared == NULL)
+		return;
+	db = find_database(database);
+	if (db == NULL)
+		return;
+	pg_atomic_fetch_add_u64(&db->config_generation, 1);
+	wake_workers(database, PG_UINT64_MAX);
+}
+
+void
+retry_shmem_wake_launcher(void)
+{
+	if (shared == NULL)
+		return;
+	pg_atomic_fetch_add_u32(&shared->catalog_generation, 1);
+	set_launcher_latch();
+}
+
+void
+retry_shmem_look(RetryDatabase *db)
+{
+	if (db == NULL)
+		return;
+	pg_atomic_fetch_add_u32(&db->look, 1);
+	set_launcher_latch();
+}
+
+int
+retry_shmem_starved(void)
+{
+	return shared != NULL ? *(volatile int *) &shared->starved : 0;
+}
+
+void
+retry_shmem_set_starved(int databases)
+{
+	shared->starved = databases;
+}
+
+/* ---------------------------------------------------------------- the launcher */
+
+uint32
+retry_shmem_catalog_generation(void)
+{
+	return pg_atomic_read_u32(&shared->catalog_generation);
+}
+
+pid_t
+retry_shmem_launcher_pid(void)
+{
+	return shared != NULL ? *(volatile pid_t *) &shared->launcher_pid : 0;
+}
+
+static void
+release_launcher(int code, Datum arg)
+{
+	LWLockAcquire(shared->lock, LW_EXCLUSIVE);
+	if (shared->launcher_pid == MyProcPid)
+	{
+		shared->launcher_latch = NULL;
+		shared->launcher_pid = 0;
+	}
+	LWLockRelease(shared->lock);
+}
+
+void
+retry_shmem_become_launcher(void)
+{
+	LWLockAcquire(shared->lock, LW_EXCLUSIVE);
+	shared->launcher_pid = MyProcPid;
+	shared->launcher_latch = MyLatch;
+	LWLockRelease(shared->lock);
+	on_shmem_exit(release_launcher, (Datum) 0);
+}
+
+/* ---------------------------------------------------------------- holds */
+
+bool
+retry_shmem_hold(Oid database)
+{
+	int			i;
+
+	retry_shmem_release_hold();
+	LWLockAcquire(shared->lock, LW_EXCLUSIVE);
+	for (i = 0; i < MAX_HOLDS && my_hold == NULL; i++)
+	{
+		if (!OidIsValid(shared->holds[i].database))
+			my_hold = &shared->holds[i];
+	}
+	if (my_hold != NULL)
+	{
+		my_hold->pid = MyProcPid;
+		my_hold->latch = MyLatch;
+		my_hold->database = database;
+		for (i = 0; i < max_worker_processes; i++)
+		{
+			RetryWorker *worker = &shared->workers[i];
+
+			if (worker->database != database)
+				continue;
+			worker->stop = true;
+			if (worker->latch != NULL)
+				SetLatch(worker->latch);
+		}
+	}
+	LWLockRelease(shared->lock);
+	return my_hold != NULL;
+}
+
+void
+retry_shmem_release_hold(void)
+{
+	if (my_hold == NULL)
+		return;
+	LWLockAcquire(shared->lock, LW_EXCLUSIVE);
+	if (my_hold->pid == MyProcPid)
+	{
+		my_hold->database = InvalidOid;
+		my_hold->pid = 0;
+		my_hold->latch = NULL;
+	}
+	my_hold = NULL;
+	LWLockRelease(shared->lock);
+	set_launcher_latch();
+}
+
+bool
+retry_shmem_occupied(Oid database)
+{
+	bool		occupied = false;
+	int			i;
+
+	LWLockAcquire(shared->lock, LW_SHARED);
+	for (i = 0; i < max_worker_processes && !occupied; i++)
+	{
+		if (shared->workers[i].database == database &&
+			shared->workers[i].phase == RETRY_WORKER_RUNNING)
+			occupied = true;
+	}
+	LWLockRelease(shared->lock);
+	return occupied;
+}
+
+/*
+ * A session ends its hold itself, however it ends; this is for what nobody
+ * thought of, since a forgotten hold would silence a database for good.
+ */
+void
+retry_shmem_sweep_holds(void)
+{
+	int			i;
+
+	LWLockAcquire(shared->lock, LW_EXCLUSIVE);
+	for (i = 0; i < MAX_HOLDS; i++)
+	{
+		RetryHold  *hold = &shared->holds[i];
+
+		if (OidIsValid(hold->database) && BackendPidGetProc(hold->pid) == NULL)
+			memset(hold, 0, sizeof(RetryHold));
+	}
+	LWLockRelease(shared->lock);
+}
