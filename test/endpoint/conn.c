@@ -121,7 +121,7 @@ conn_close(Conn *c, bool reset)
 	timer_cancel(c);
 #ifdef ENDPOINT_TLS
 	if (c->ssl)
-		tls_detach(c);
+		tls_detach(c, !reset);
 #endif
 	if (reset)
 	{
@@ -444,6 +444,15 @@ conn_event(Conn *c, uint32_t events)
 	if ((events & EPOLLIN) && !read_some(c))
 		return;
 	advance(c);
+#ifdef ENDPOINT_TLS
+	/* what OpenSSL has already taken from the socket, epoll does not report */
+	while (c->fd >= 0 && c->ssl && tls_pending(c) && c->interest & EPOLLIN)
+	{
+		if (!read_some(c))
+			return;
+		advance(c);
+	}
+#endif
 }
 
 void

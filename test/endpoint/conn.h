@@ -47,7 +47,6 @@ struct Conn
 	bool		early;			/* this request was answered before its body */
 	bool		counted;		/* this request is in in_progress */
 	void	   *ssl;			/* SSL *, or NULL */
-	bool		handshaking;
 
 	/* the plan: set by a behaviour, cleared before each request */
 	int			status;			/* what was answered, 0 = nothing */

@@ -53,7 +53,7 @@ static void
 usage(int code)
 {
 	fputs("usage: endpoint [--port N] [--port-file FILE] [--bind ADDRESS] [--ledger FILE] [--count-only]\n"
-		  "                [--delay-ms N] [--fail-percent P] [--seed N] [--tls CERT,KEY]\n",
+		  "                [--delay-ms N] [--fail-percent P] [--seed N] [--tls CERT KEY]\n",
 		  code ? stderr : stdout);
 	exit(code);
 }

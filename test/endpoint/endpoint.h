@@ -60,9 +60,13 @@ extern void answer(Conn *c, const Request *req, int status, const char *type,
 extern void answer_json(Conn *c, const Request *req, int status, const char *json);
 
 #ifdef ENDPOINT_TLS
+#include <sys/types.h>
+
+/* tls.c; tls_read and tls_write answer as recv and send do. */
 extern bool tls_init(const char *cert, const char *key);
 extern void tls_attach(Conn *c);
-extern void tls_detach(Conn *c);
+extern void tls_detach(Conn *c, bool polite);
+extern bool tls_pending(Conn *c);
 extern ssize_t tls_read(Conn *c, void *p, size_t len);
 extern ssize_t tls_write(Conn *c, const void *p, size_t len);
 #endif
