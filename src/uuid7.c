@@ -15,8 +15,11 @@
 /* Fractions of a millisecond that 12 bits can tell apart. */
 #define FRACTIONS	4096
 
-/* The clock may fall behind the last id by this much before it counts again. */
-#define MAX_AHEAD	(UINT64CONST(1000) * FRACTIONS)
+/*
+ * The clock may fall behind the last id by this much before it counts again:
+ * ten seconds, or 40 million ids made for one moment.
+ */
+#define MAX_AHEAD	(UINT64CONST(10000) * FRACTIONS)
 
 #define EPOCH_SHIFT_US \
 	((int64) (POSTGRES_EPOCH_JDATE - UNIX_EPOCH_JDATE) * USECS_PER_DAY)

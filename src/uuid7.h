@@ -29,8 +29,8 @@ typedef struct RetryUuid7State
 /*
  * Makes the next id for this moment.  Ids of one process are strictly
  * ascending, also within a microsecond and when the clock is set back by less
- * than a second; after a greater jump they start again from the clock, so
- * that an id is never more than about a second ahead of it.  Moments before
+ * than ten seconds; after a greater jump they start again from the clock, so
+ * that an id is never more than ten seconds ahead of it.  Moments before
  * 1970 count as 1970.  Cannot fail.
  */
 extern void retry_uuid7_make(RetryUuid7State *state, TimestampTz now,

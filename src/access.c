@@ -1,0 +1,182 @@
+/*
+ * access.c
+ *		Rights: which role may use which group.
+ *
+ * A group belongs to its owner's members and to the roles it was granted to.
+ * The built-in group default is different in one way: everybody who was
+ * granted it shares it, so there each role sees and administers only tasks of
+ * roles it is a member of.  All of it is decided here, for the functions and,
+ * through retry.my_scenes(), for the views.
+ */
+#include "postgres.h"
+
+#include "access/genam.h"
+#include "access/htup_details.h"
+#include "access/stratnum.h"
+#include "access/table.h"
+#include "catalog/pg_class.h"
+#include "fmgr.h"
+#include "funcapi.h"
+#include "miscadmin.h"
+#include "utils/acl.h"
+#include "utils/builtins.h"
+#include "utils/fmgroids.h"
+#include "utils/rel.h"
+#include "utils/snapmgr.h"
+#include "utils/syscache.h"
+#include "utils/tuplestore.h"
+
+#include "access.h"
+#include "store.h"
+
+PG_FUNCTION_INFO_V1(retry_my_scenes);
+
+bool
+retry_owns_group(Oid role, const RetryGroupRow *group)
+{
+	return has_privs_of_role(role, group->owner);
+}
+
+/* Whether the group was granted to a role that this one is a member of. */
+static bool
+was_granted(Snapshot snapshot, Oid role, int32 group_id)
+{
+	Relation	rel = table_open(retry_relation_oid("group_member"), AccessShareLock);
+	ScanKeyData key;
+	SysScanDesc scan;
+	HeapTuple	tuple;
+	bool		granted = false;
+
+	ScanKeyInit(&key, Member_group_id + 1, BTEqualStrategyNumber, F_INT4EQ, Int32GetDatum(group_id));
+	scan = systable_beginscan(rel, retry_relation_oid("group_member_pkey"), true, snapshot, 1, &key);
+	while (!granted && HeapTupleIsValid(tuple = systable_getnext(scan)))
+	{
+		bool		isnull;
+		Oid			member = DatumGetObjectId(heap_getattr(tuple, Member_role + 1,
+														   RelationGetDescr(rel), &isnull));
+
+		granted = has_privs_of_role(role, member);
+	}
+	systable_endscan(scan);
+	table_close(rel, NoLock);
+	return granted;
+}
+
+bool
+retry_may_use_group(Snapshot snapshot, Oid role, const RetryGroupRow *group)
+{
+	return retry_owns_group(role, group) || was_granted(snapshot, role, group->id);
+}
+
+void
+retry_check_group(Snapshot snapshot, Oid role, const RetryGroupRow *group)
+{
+	if (!retry_may_use_group(snapshot, role, group))
+		ereport(ERROR,
+				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+				 errmsg("role \"%s\" may not use group \"%s\"",
+						GetUserNameFromId(role, true), group->name),
+				 errhint("A member of the group's owner can allow it: SELECT retry.grant('%s', '%s').",
+						 quote_identifier(GetUserNameFromId(role, true)), group->name)));
+}
+
+bool
+retry_may_use_task(Snapshot snapshot, Oid role, const RetryGroupRow *group, Oid enqueued_by)
+{
+	if (retry_owns_group(role, group))
+		return true;
+	if (group->shared && !has_privs_of_role(role, enqueued_by))
+		return false;
+	return was_granted(snapshot, role, group->id);
+}
+
+int32 *
+retry_visible_scenes(Snapshot snapshot, Oid role, bool own_only, int *count)
+{
+	Relation	rel = table_open(retry_relation_oid("scene"), AccessShareLock);
+	int			room = 64;
+	int32	   *ids = palloc(room * sizeof(int32));
+	RetryGroupRow	group = {0};
+	bool		visible = false;
+	SysScanDesc scan;
+	HeapTuple	tuple;
+
+	/* the rows of a group mostly lie together, so the last group is kept */
+	*count = 0;
+	scan = systable_beginscan(rel, InvalidOid, false, snapshot, 0, NULL);
+	while (HeapTupleIsValid(tuple = systable_getnext(scan)))
+	{
+		bool		isnull;
+		char		name[RETRY_NAME_MAX + 1];
+
+		text_to_cstring_buffer(DatumGetTextPP(heap_getattr(tuple, Scene_group_name + 1,
+														   RelationGetDescr(rel), &isnull)),
+							   name, sizeof(name));
+		if (strcmp(name, group.name) != 0)
+		{
+			if (!retry_group_by_name(snapshot, name, &group))
+				continue;
+			if (retry_owns_group(role, &group))
+				visible = !own_only;
+			else
+				visible = group.shared == own_only && was_granted(snapshot, role, group.id);
+		}
+		if (!visible)
+			continue;
+		if (*count == room)
+		{
+			room *= 2;
+			ids = repalloc(ids, room * sizeof(int32));
+		}
+		ids[(*count)++] = DatumGetInt32(heap_getattr(tuple, Scene_id + 1,
+													 RelationGetDescr(rel), &isnull));
+	}
+	systable_endscan(scan);
+	table_close(rel, NoLock);
+	return ids;
+}
+
+/* retry.my_scenes(own_only): the same, for the views. */
+Datum
+retry_my_scenes(PG_FUNCTION_ARGS)
+{
+	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
+	int32	   *ids;
+	int			count;
+
+	InitMaterializedSRF(fcinfo, MAT_SRF_USE_EXPECTED_DESC);
+	ids = retry_visible_scenes(GetActiveSnapshot(), GetUserId(), PG_GETARG_BOOL(0), &count);
+	for (int i = 0; i < count; i++)
+	{
+		Datum		value = Int32GetDatum(ids[i]);
+		bool		isnull = false;
+
+		tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, &value, &isnull);
+	}
+	return (Datum) 0;
+}
+
+void
+retry_become_owner(RetryRoleSwitch *before)
+{
+	Oid			key = retry_relation_oid("key");
+	HeapTuple	tuple = SearchSysCache1(RELOID, ObjectIdGetDatum(key));
+	Oid			owner;
+
+	if (!HeapTupleIsValid(tuple))
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_TABLE),
+				 errmsg("relation with OID %u does not exist", key)));
+	owner = ((Form_pg_class) GETSTRUCT(tuple))->relowner;
+	ReleaseSysCache(tuple);
+
+	GetUserIdAndSecContext(&before->role, &before->sec_context);
+	SetUserIdAndSecContext(owner, before->sec_context | SECURITY_LOCAL_USERID_CHANGE |
+						   SECURITY_NOFORCE_RLS);
+}
+
+void
+retry_become_caller(const RetryRoleSwitch *before)
+{
+	SetUserIdAndSecContext(before->role, before->sec_context);
+}

@@ -1,0 +1,50 @@
+/*
+ * access.h
+ *		Who may use which group, and see which tasks.
+ *
+ * The functions of retry check rights in C, for the role that calls them, and
+ * then act for themselves; none is SECURITY DEFINER, so what is stored as the
+ * enqueuing role is the role that really called.
+ */
+#ifndef RETRY_ACCESS_H
+#define RETRY_ACCESS_H
+
+#include "utils/snapshot.h"
+#include "scene.h"
+
+/* Member of the group's owner, so may also grant and revoke it. */
+extern bool retry_owns_group(Oid role, const RetryGroupRow *group);
+
+/* Owner, or a member of a role that was granted the group. */
+extern bool retry_may_use_group(Snapshot snapshot, Oid role, const RetryGroupRow *group);
+
+/* ERROR (insufficient_privilege) unless the role may use the group. */
+extern void retry_check_group(Snapshot snapshot, Oid role, const RetryGroupRow *group);
+
+/*
+ * Whether the role may see and administer a task of the group.  In the shared
+ * group default that is its owner and members of the role that enqueued it,
+ * else whoever may use the group.
+ */
+extern bool retry_may_use_task(Snapshot snapshot, Oid role, const RetryGroupRow *group, Oid enqueued_by);
+
+/*
+ * Ids of the scenes whose tasks the role may see, palloc'd: all their tasks,
+ * or (own_only) only those enqueued by roles that it is a member of.
+ */
+extern int32 *retry_visible_scenes(Snapshot snapshot, Oid role, bool own_only, int *count);
+
+/*
+ * Acts as the owner of retry's tables until the second is called.  An ERROR in
+ * between needs no care: the end of the (sub)transaction restores the role.
+ */
+typedef struct RetryRoleSwitch
+{
+	Oid			role;			/* who called */
+	int			sec_context;
+} RetryRoleSwitch;
+
+extern void retry_become_owner(RetryRoleSwitch *before);
+extern void retry_become_caller(const RetryRoleSwitch *before);
+
+#endif							/* RETRY_ACCESS_H */

@@ -1,0 +1,154 @@
+/*
+ * admin.c
+ *		Groups for roles, and what is asked of one task: grant, revoke, cancel,
+ *		run_now.
+ *
+ * An ordinary role uses these; the rights are checked here for the role that
+ * called.  Nothing is changed about a task: what is asked of it is another
+ * fact, which the dispatcher reads as it reads the tasks, and which does not
+ * have to wait for anybody.
+ */
+#include "postgres.h"
+
+#include "access/genam.h"
+#include "access/xact.h"
+#include "catalog/pg_type.h"
+#include "executor/spi.h"
+#include "executor/tuptable.h"
+#include "fmgr.h"
+#include "miscadmin.h"
+#include "utils/builtins.h"
+#include "utils/snapmgr.h"
+#include "utils/syscache.h"
+
+#include "access.h"
+#include "locate.h"
+#include "writer.h"
+
+PG_FUNCTION_INFO_V1(retry_grant);
+PG_FUNCTION_INFO_V1(retry_revoke);
+PG_FUNCTION_INFO_V1(retry_cancel);
+PG_FUNCTION_INFO_V1(retry_run_now);
+
+/* The group by name, if the caller is a member of its owner. */
+static void
+own_group(const text *name, RetryGroupRow *group)
+{
+	char	   *given = text_to_cstring(name);
+
+	if (!retry_group_by_name(GetActiveSnapshot(), given, group))
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_OBJECT),
+				 errmsg("group \"%s\" does not exist", given),
+				 errhint("Groups are rows of retry.scene_group.")));
+	if (!retry_owns_group(GetUserId(), group))
+		ereport(ERROR,
+				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+				 errmsg("role \"%s\" may not grant or revoke group \"%s\"",
+						GetUserNameFromId(GetUserId(), true), given),
+				 errhint("Members of the group's owner may.")));
+}
+
+static void
+check_role(Oid role)
+{
+	if (!SearchSysCacheExists1(AUTHOID, ObjectIdGetDatum(role)))
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_OBJECT),
+				 errmsg("role with OID %u does not exist", role)));
+}
+
+/* Runs one statement as the tables' owner; the arguments are int, oid, oid. */
+static void
+run_as_owner(const char *sql, int nargs, Datum *values)
+{
+	Oid			types[3] = {INT4OID, OIDOID, OIDOID};
+	RetryRoleSwitch caller;
+	int			rc;
+
+	if (SPI_connect() != SPI_OK_CONNECT)
+		ereport(ERROR,
+				(errcode(ERRCODE_INTERNAL_ERROR),
+				 errmsg("could not connect to SPI")));
+	retry_become_owner(&caller);
+	rc = SPI_execute_with_args(sql, nargs, types, values, NULL, false, 0);
+	if (rc < 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_INTERNAL_ERROR),
+				 errmsg("could not change retry.group_member: %s", SPI_result_code_string(rc))));
+	retry_become_caller(&caller);
+	SPI_finish();
+}
+
+/* retry.grant(role, group_name) */
+Datum
+retry_grant(PG_FUNCTION_ARGS)
+{
+	RetryGroupRow group;
+	Datum		values[3];
+
+	check_role(PG_GETARG_OID(0));
+	own_group(PG_GETARG_TEXT_PP(1), &group);
+	values[0] = Int32GetDatum(group.id);
+	values[1] = ObjectIdGetDatum(PG_GETARG_OID(0));
+	values[2] = ObjectIdGetDatum(GetUserId());
+	run_as_owner("INSERT INTO retry.group_member (group_id, role, granted_by)"
+				 " VALUES ($1, $2, $3) ON CONFLICT DO NOTHING", 3, values);
+	PG_RETURN_VOID();
+}
+
+/* retry.revoke(role, group_name); the role need not exist any more. */
+Datum
+retry_revoke(PG_FUNCTION_ARGS)
+{
+	RetryGroupRow group;
+	Datum		values[2];
+
+	own_group(PG_GETARG_TEXT_PP(1), &group);
+	values[0] = Int32GetDatum(group.id);
+	values[1] = ObjectIdGetDatum(PG_GETARG_OID(0));
+	run_as_owner("DELETE FROM retry.group_member m"
+				 " WHERE m.group_id OPERATOR(pg_catalog.=) $1 AND m.role OPERATOR(pg_catalog.=) $2",
+				 2, values);
+	PG_RETURN_VOID();
+}
+
+static void
+signal_task(const char *function, char action, const RetryLocated *task)
+{
+	RetryWriter *writer = retry_writer_begin(function);
+
+	retry_write_signal(writer, action, &task->id, task->leaf, task->lane_hash,
+					   task->probe.attempts, GetUserId());
+	retry_writer_end(writer);
+}
+
+/*
+ * retry.cancel(id): asking again for what is already asked stores nothing and
+ * is true.
+ */
+Datum
+retry_cancel(PG_FUNCTION_ARGS)
+{
+	RetryLocated task;
+
+	retry_locate(PG_GETARG_UUID_P(0), &task);
+	if (task.probe.terminal)
+		PG_RETURN_BOOL(false);
+	if (!task.probe.cancelled)
+		signal_task("retry.cancel()", RETRY_SIGNAL_CANCEL, &task);
+	PG_RETURN_BOOL(true);
+}
+
+/* retry.run_now(id) */
+Datum
+retry_run_now(PG_FUNCTION_ARGS)
+{
+	RetryLocated task;
+
+	retry_locate(PG_GETARG_UUID_P(0), &task);
+	if (task.probe.terminal || task.probe.cancelled)
+		PG_RETURN_BOOL(false);
+	signal_task("retry.run_now()", RETRY_SIGNAL_RUN_NOW, &task);
+	PG_RETURN_BOOL(true);
+}

@@ -1,0 +1,340 @@
+/*
+ * enqueue.c
+ *		retry.enqueue() and retry.enqueue_many(): where tasks come from.
+ *
+ * Both run inside a user's transaction, in the path of whatever the user is
+ * really doing, so one task costs little more than an INSERT and a batch has
+ * no cost per task but its row.  The order is: judge all arguments, then claim
+ * keys, then store; an error anywhere stores nothing.
+ */
+#include "postgres.h"
+
+#include "catalog/pg_type.h"
+#include "executor/tuptable.h"
+#include "funcapi.h"
+#include "mb/pg_wchar.h"
+#include "miscadmin.h"
+#include "utils/array.h"
+#include "utils/builtins.h"
+#include "utils/jsonb.h"
+#include "utils/memutils.h"
+#include "utils/snapmgr.h"
+#include "utils/timestamp.h"
+#include "utils/tuplestore.h"
+
+#include "enqueue_options.h"
+#include "key.h"
+#include "writer.h"
+
+PG_FUNCTION_INFO_V1(retry_enqueue);
+PG_FUNCTION_INFO_V1(retry_enqueue_many);
+
+/* Rows of a batch after which scratch memory is given back. */
+#define SCRATCH_ROWS	64
+
+/* One row of a batch. */
+typedef struct BatchRow
+{
+	pg_uuid_t	id;
+	bool		stored_before;	/* its key had a live task, or came earlier in the batch */
+} BatchRow;
+
+/* A key of a batch and the row it came with, to be sorted. */
+typedef struct BatchKey
+{
+	text	   *key;
+	int			row;
+} BatchKey;
+
+/* What all tasks of one call have in common. */
+static void
+fill_common(const RetryEnqueueOptions *o, Oid role, Datum *values, bool *isnull)
+{
+	for (int i = 0; i < Task_natts; i++)
+	{
+		values[i] = (Datum) 0;
+		isnull[i] = true;
+	}
+
+#define FILL(column, given, datum) \
+	do { \
+		if (given) \
+		{ \
+			values[column] = (datum); \
+			isnull[column] = false; \
+		} \
+	} while (0)
+
+	FILL(Task_max_attempts, o->max_attempts != 0, Int32GetDatum(o->max_attempts));
+	FILL(Task_lane_hash, true, Int64GetDatum(o->lane_hash));
+	FILL(Task_scene_id, true, Int32GetDatum(o->scene.id));
+	FILL(Task_enqueued_by, true, ObjectIdGetDatum(role));
+	FILL(Task_expires_at, o->has_expiry, TimestampTzGetDatum(o->expires_at));
+	FILL(Task_timeout_ms, o->timeout_ms != 0, Int32GetDatum(o->timeout_ms));
+	FILL(Task_lane, o->lane != NULL, PointerGetDatum(o->lane));
+	FILL(Task_reference, o->reference != NULL, PointerGetDatum(o->reference));
+	FILL(Task_url, o->url != NULL, PointerGetDatum(o->url));
+	FILL(Task_method, o->method != NULL, PointerGetDatum(o->method));
+	FILL(Task_headers, o->headers != NULL, JsonbPGetDatum(o->headers));
+	FILL(Task_content_type, o->content_type != NULL, PointerGetDatum(o->content_type));
+	FILL(Task_backoff, o->has_backoff, o->backoff);
+
+#undef FILL
+}
+
+/* The text of a payload as the bytes to be sent, which are UTF-8 always. */
+static bytea *
+body_of(Jsonb *payload)
+{
+	StringInfoData text;
+	char	   *utf8;
+	int			len;
+	bytea	   *body;
+
+	initStringInfo(&text);
+	JsonbToCString(&text, &payload->root, VARSIZE(payload));
+	utf8 = pg_server_to_any(text.data, text.len, PG_UTF8);
+	len = utf8 == text.data ? text.len : (int) strlen(utf8);
+	retry_check_body_size(len);
+
+	body = palloc(VARHDRSZ + len);
+	SET_VARSIZE(body, VARHDRSZ + len);
+	memcpy(VARDATA(body), utf8, len);
+	return body;
+}
+
+static inline TimestampTz
+first_due(const RetryEnqueueOptions *o, TimestampTz now)
+{
+	return o->has_due && o->due_at > now ? o->due_at : now;
+}
+
+/* The body of a single task, from payload or body; false: it has none. */
+static bool
+single_body(FunctionCallInfo fcinfo, Datum *body)
+{
+	if (!PG_ARGISNULL(1) && !PG_ARGISNULL(9))
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("both payload and body are given"),
+				 errhint("Give one of them.")));
+	if (!PG_ARGISNULL(1))
+		*body = PointerGetDatum(body_of(PG_GETARG_JSONB_P(1)));
+	else if (!PG_ARGISNULL(9))
+	{
+		*body = PointerGetDatum(PG_GETARG_BYTEA_PP(9));
+		retry_check_body_size(VARSIZE_ANY_EXHDR(DatumGetPointer(*body)));
+	}
+	else
+		return false;
+	return true;
+}
+
+/* retry.enqueue(): stores one task and returns its id. */
+Datum
+retry_enqueue(PG_FUNCTION_ARGS)
+{
+	TimestampTz now = GetCurrentTimestamp();
+	Oid			role = GetUserId();
+	pg_uuid_t  *id = palloc(sizeof(pg_uuid_t));
+	RetryEnqueueOptions options;
+	RetryWriter *writer;
+	Datum		values[Task_natts];
+	bool		isnull[Task_natts];
+
+	retry_enqueue_options(fcinfo, false, GetActiveSnapshot(), role, now, &options);
+	fill_common(&options, role, values, isnull);
+	isnull[Task_body] = !single_body(fcinfo, &values[Task_body]);
+	if (!PG_ARGISNULL(2))
+	{
+		values[Task_key] = PointerGetDatum(PG_GETARG_TEXT_PP(2));
+		isnull[Task_key] = false;
+		retry_check_short_text("key", DatumGetTextPP(values[Task_key]));
+	}
+
+	writer = retry_writer_begin("retry.enqueue()");
+	retry_new_id(now, id);
+	if (!isnull[Task_key])
+	{
+		RetryKeyring keyring;
+		bool		is_new;
+
+		retry_keyring_begin(&keyring, &options.scene, options.on_conflict);
+		is_new = retry_key_claim(&keyring, DatumGetTextPP(values[Task_key]),
+								 retry_leaf_for(id, first_due(&options, now)), id);
+		retry_keyring_end(&keyring);
+		if (!is_new)
+		{
+			retry_writer_end(writer);
+			PG_RETURN_UUID_P(id);
+		}
+	}
+	retry_write_task(writer, id, first_due(&options, now), values, isnull);
+	retry_writer_end(writer);
+	PG_RETURN_UUID_P(id);
+}
+
+/* The elements of a one-dimensional array. */
+static int
+read_array(const char *what, ArrayType *array, Oid type, Datum **elements, bool **nulls)
+{
+	int			count;
+
+	if (ARR_NDIM(array) > 1)
+		ereport(ERROR,
+				(errcode(ERRCODE_ARRAY_SUBSCRIPT_ERROR),
+				 errmsg("%s has more than one dimension", what)));
+	deconstruct_array(array, type, -1, false, TYPALIGN_INT, elements, nulls, &count);
+	return count;
+}
+
+static int
+compare_keys(const void *a, const void *b)
+{
+	const BatchKey *ka = a;
+	const BatchKey *kb = b;
+	int			la = VARSIZE_ANY_EXHDR(ka->key);
+	int			lb = VARSIZE_ANY_EXHDR(kb->key);
+	int			order = memcmp(VARDATA_ANY(ka->key), VARDATA_ANY(kb->key), Min(la, lb));
+
+	if (order == 0)
+		order = la - lb;
+	return order != 0 ? order : ka->row - kb->row;
+}
+
+/*
+ * Claims the keys of a batch in one order for all sessions, so that two
+ * batches with keys in common never wait for each other.  Rows of a key that
+ * came earlier in the batch get the same task.
+ */
+static void
+claim_keys(const RetryEnqueueOptions *o, TimestampTz now, const Datum *keys, const bool *nulls,
+		   BatchRow *rows, int count)
+{
+	BatchKey   *sorted = palloc_extended(sizeof(BatchKey) * Max(count, 1), MCXT_ALLOC_HUGE);
+	RetryKeyring keyring;
+	int			n = 0;
+
+	for (int i = 0; i < count; i++)
+	{
+		if (nulls[i])
+			continue;
+		sorted[n].key = DatumGetTextPP(keys[i]);
+		sorted[n].row = i;
+		retry_check_short_text("key", sorted[n].key);
+		n++;
+	}
+	qsort(sorted, n, sizeof(BatchKey), compare_keys);
+
+	retry_keyring_begin(&keyring, &o->scene, o->on_conflict);
+	for (int i = 0; i < n; i++)
+	{
+		BatchRow   *row = &rows[sorted[i].row];
+		text	   *key = sorted[i].key;
+
+		CHECK_FOR_INTERRUPTS();
+		if (i > 0 && VARSIZE_ANY_EXHDR(key) == VARSIZE_ANY_EXHDR(sorted[i - 1].key) &&
+			memcmp(VARDATA_ANY(key), VARDATA_ANY(sorted[i - 1].key), VARSIZE_ANY_EXHDR(key)) == 0)
+		{
+			row->id = rows[sorted[i - 1].row].id;
+			row->stored_before = true;
+		}
+		else
+			row->stored_before = !retry_key_claim(&keyring, key, retry_leaf_for(&row->id, first_due(o, now)),
+												  &row->id);
+	}
+	retry_keyring_end(&keyring);
+	pfree(sorted);
+}
+
+/* Stores the rows of a batch that are new, in the order of the array. */
+static void
+write_batch(RetryWriter *writer, const RetryEnqueueOptions *o, Oid role, TimestampTz now,
+			const BatchRow *rows, const Datum *payloads, const bool *payload_nulls,
+			const Datum *keys, const bool *key_nulls, int count)
+{
+	MemoryContext scratch = AllocSetContextCreate(CurrentMemoryContext, "retry enqueue batch",
+												  ALLOCSET_DEFAULT_SIZES);
+	Datum		values[Task_natts];
+	bool		isnull[Task_natts];
+
+	fill_common(o, role, values, isnull);
+	for (int i = 0; i < count; i++)
+	{
+		MemoryContext old;
+
+		if (rows[i].stored_before)
+			continue;
+		old = MemoryContextSwitchTo(scratch);
+		isnull[Task_body] = payload_nulls[i];
+		if (!payload_nulls[i])
+			values[Task_body] = PointerGetDatum(body_of(DatumGetJsonbP(payloads[i])));
+		isnull[Task_key] = keys == NULL || key_nulls[i];
+		if (!isnull[Task_key])
+			values[Task_key] = keys[i];
+		retry_write_task(writer, &rows[i].id, first_due(o, now), values, isnull);
+		MemoryContextSwitchTo(old);
+
+		if (i % SCRATCH_ROWS == SCRATCH_ROWS - 1)
+		{
+			MemoryContextReset(scratch);
+			CHECK_FOR_INTERRUPTS();
+		}
+	}
+	MemoryContextDelete(scratch);
+}
+
+/*
+ * retry.enqueue_many(): all tasks of a batch are enqueued at one moment, and
+ * their ids ascend in the order of the array, so that order is the batch's.
+ */
+Datum
+retry_enqueue_many(PG_FUNCTION_ARGS)
+{
+	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
+	TimestampTz now = GetCurrentTimestamp();
+	Oid			role = GetUserId();
+	RetryEnqueueOptions options;
+	RetryWriter *writer;
+	BatchRow   *rows;
+	Datum	   *payloads = NULL;
+	Datum	   *keys = NULL;
+	bool	   *payload_nulls = NULL;
+	bool	   *key_nulls = NULL;
+	int			count = 0;
+
+	InitMaterializedSRF(fcinfo, MAT_SRF_USE_EXPECTED_DESC);
+	retry_enqueue_options(fcinfo, true, GetActiveSnapshot(), role, now, &options);
+	if (!PG_ARGISNULL(1))
+		count = read_array("payloads", PG_GETARG_ARRAYTYPE_P(1), JSONBOID, &payloads, &payload_nulls);
+	if (!PG_ARGISNULL(2))
+	{
+		int			nkeys = read_array("keys", PG_GETARG_ARRAYTYPE_P(2), TEXTOID, &keys, &key_nulls);
+
+		if (nkeys != count)
+			ereport(ERROR,
+					(errcode(ERRCODE_ARRAY_SUBSCRIPT_ERROR),
+					 errmsg("%d keys are given for %d payloads", nkeys, count),
+					 errhint("keys has one element, which may be null, for each payload.")));
+	}
+	if (count == 0)
+		return (Datum) 0;
+
+	writer = retry_writer_begin("retry.enqueue_many()");
+	rows = palloc_extended(sizeof(BatchRow) * count, MCXT_ALLOC_HUGE | MCXT_ALLOC_ZERO);
+	for (int i = 0; i < count; i++)
+		retry_new_id(now, &rows[i].id);
+	if (keys != NULL)
+		claim_keys(&options, now, keys, key_nulls, rows, count);
+	write_batch(writer, &options, role, now, rows, payloads, payload_nulls, keys, key_nulls, count);
+	retry_writer_end(writer);
+
+	for (int i = 0; i < count; i++)
+	{
+		Datum		value = UUIDPGetDatum(&rows[i].id);
+		bool		isnull = false;
+
+		tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, &value, &isnull);
+	}
+	return (Datum) 0;
+}

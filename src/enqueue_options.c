@@ -1,0 +1,494 @@
+/*
+ * enqueue_options.c
+ *		Judges the arguments of retry.enqueue().
+ *
+ * A task that cannot be sent as asked would only be found out by a worker,
+ * after the caller's transaction has long committed; so whatever can be known
+ * to be wrong is refused here, with a message that names it.  The same checks
+ * are offered to the constraints of the configuration tables.
+ */
+#include "postgres.h"
+
+#include "executor/tuptable.h"
+#include "mb/pg_wchar.h"
+#include "miscadmin.h"
+#include "utils/builtins.h"
+#include "utils/datetime.h"
+#include "utils/timestamp.h"
+#include "utils/uuid.h"
+
+#include "access.h"
+#include "enqueue_options.h"
+#include "guc.h"
+#include "lane_name.h"
+#include "url.h"
+#include "uuid7.h"
+
+PG_FUNCTION_INFO_V1(retry_check_url);
+PG_FUNCTION_INFO_V1(retry_check_headers);
+PG_FUNCTION_INFO_V1(retry_origin);
+PG_FUNCTION_INFO_V1(retry_task_time);
+
+/* Positions of the arguments of retry.enqueue(); enqueue_many has no body. */
+enum
+{
+	Arg_target, Arg_payload, Arg_key, Arg_delay, Arg_due_at, Arg_lane, Arg_url,
+	Arg_method, Arg_headers, Arg_body, Arg_content_type, Arg_expires_at,
+	Arg_max_attempts, Arg_reference, Arg_timeout, Arg_backoff, Arg_on_success,
+	Arg_on_dead, Arg_on_conflict
+};
+
+/* The arguments of one call, whichever function it is. */
+typedef struct Args
+{
+	FunctionCallInfo fcinfo;
+	bool		many;
+} Args;
+
+static inline int
+arg_position(const Args *args, int arg)
+{
+	return args->many && arg > Arg_body ? arg - 1 : arg;
+}
+
+static inline bool
+arg_given(const Args *args, int arg)
+{
+	return !args->fcinfo->args[arg_position(args, arg)].isnull;
+}
+
+static inline Datum
+arg_value(const Args *args, int arg)
+{
+	return args->fcinfo->args[arg_position(args, arg)].value;
+}
+
+static inline text *
+arg_text(const Args *args, int arg)
+{
+	return arg_given(args, arg) ? DatumGetTextPP(arg_value(args, arg)) : NULL;
+}
+
+static void
+refuse_control_characters(const char *what, const text *value)
+{
+	const unsigned char *bytes = (const unsigned char *) VARDATA_ANY(value);
+
+	for (int i = 0; i < VARSIZE_ANY_EXHDR(value); i++)
+	{
+		if (bytes[i] < 0x20 || bytes[i] == 0x7F)
+			ereport(ERROR,
+					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+					 errmsg("%s contains a control character (byte 0x%02X) at position %d",
+							what, bytes[i], i + 1)));
+	}
+}
+
+void
+retry_check_short_text(const char *what, const text *value)
+{
+	int			len = VARSIZE_ANY_EXHDR(value);
+
+	if (len == 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("%s is empty", what),
+				 errhint("Use NULL for none.")));
+	if (len > RETRY_SHORT_TEXT_MAX)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("%s of %d bytes is longer than %d bytes", what, len, RETRY_SHORT_TEXT_MAX)));
+	refuse_control_characters(what, value);
+}
+
+void
+retry_check_body_size(Size bytes)
+{
+	if (bytes > (Size) retry_max_request_bytes)
+		ereport(ERROR,
+				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
+				 errmsg("body of %zu bytes is larger than retry.max_request_bytes, %d bytes",
+						bytes, retry_max_request_bytes),
+				 errhint("Store large data elsewhere and send a reference to it, or raise the setting.")));
+}
+
+/* Reads a URL or raises the reason why it cannot be called. */
+static void
+check_url(const char *url, RetryUrl *parsed)
+{
+	char		why[256];
+
+	if (!retry_url_check(url, parsed, why, sizeof(why)))
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("invalid URL: %s", why),
+				 errhint("A URL looks like https://host[:port]/path.")));
+}
+
+/* Headers whose meaning for receivers is retry's. */
+static bool
+is_reserved_header(const char *name, int len)
+{
+	static const char *const reserved[] = {
+		"Idempotency-Key", "Retry-Attempt", "Retry-Deadline-Ms"
+	};
+
+	for (int i = 0; i < lengthof(reserved); i++)
+	{
+		if (strlen(reserved[i]) == len && pg_strncasecmp(name, reserved[i], len) == 0)
+			return true;
+	}
+	return len >= 8 && pg_strncasecmp(name, "webhook-", 8) == 0;
+}
+
+static void
+check_header(const JsonbValue *name, const JsonbValue *value)
+{
+	char		why[256];
+
+	if (value->type != jbvString)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("value of header \"%.*s\" is not a string",
+						Min(name->val.string.len, 100), name->val.string.val),
+				 errhint("Headers are an object of strings: {\"Name\": \"value\"}.")));
+	if (is_reserved_header(name->val.string.val, name->val.string.len))
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("header \"%.*s\" is reserved", name->val.string.len, name->val.string.val),
+				 errhint("Idempotency-Key, Retry-Attempt, Retry-Deadline-Ms and webhook-* are set by retry itself.")));
+	if (!retry_header_check(name->val.string.val, name->val.string.len,
+							value->val.string.val, value->val.string.len, why, sizeof(why)))
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("invalid header: %s", why)));
+}
+
+static void
+check_headers(Jsonb *headers)
+{
+	JsonbIterator *it;
+	JsonbIteratorToken token;
+	JsonbValue	name;
+	JsonbValue	value;
+	Size		bytes = 0;
+
+	if (!JB_ROOT_IS_OBJECT(headers))
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("headers are not a JSON object"),
+				 errhint("Headers are an object of strings: {\"Name\": \"value\"}.")));
+
+	it = JsonbIteratorInit(&headers->root);
+	(void) JsonbIteratorNext(&it, &value, true);
+	while ((token = JsonbIteratorNext(&it, &name, true)) == WJB_KEY)
+	{
+		(void) JsonbIteratorNext(&it, &value, true);
+		check_header(&name, &value);
+		bytes += name.val.string.len + value.val.string.len;
+	}
+	if (bytes > RETRY_HEADERS_MAX_BYTES)
+		ereport(ERROR,
+				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
+				 errmsg("headers of %zu bytes are larger than %d bytes", bytes, RETRY_HEADERS_MAX_BYTES)));
+}
+
+/* Finds out which scene is meant, and whether the target is the URL itself. */
+static void
+read_target(const Args *args, RetryEnqueueOptions *o, char *group, char *scene)
+{
+	text	   *target = arg_text(args, Arg_target);
+	char	   *name;
+
+	if (target == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+				 errmsg("target must not be null"),
+				 errhint("A target is an http or https URL, scene, or group/scene.")));
+	name = text_to_cstring(target);
+	o->url = arg_text(args, Arg_url);
+
+	if (strncmp(name, "sql:", 4) == 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("target \"%.100s\" is not supported", name),
+				 errdetail("Targets that are functions of the database are not available in this version.")));
+	if (strstr(name, ":/") != NULL)
+	{
+		if (o->url != NULL)
+			ereport(ERROR,
+					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+					 errmsg("both target and url are URLs"),
+					 errhint("Give one of them, or the name of a scene as target.")));
+		o->url = target;
+		strcpy(group, RETRY_DEFAULT_NAME);
+		strcpy(scene, RETRY_DEFAULT_NAME);
+	}
+	else if (!retry_scene_parse(name, group, scene))
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("invalid target: \"%.100s\"", name),
+				 errhint("A target is an http or https URL, scene, or group/scene; names have lower-case letters, digits, _ and -, at most %d.", RETRY_NAME_MAX)));
+	pfree(name);
+}
+
+/* A table of the scenes is what the hint points at; it knows no rights. */
+static void
+find_scene(Snapshot snapshot, Oid role, const char *group, const char *name, RetryEnqueueOptions *o)
+{
+	if (!retry_scene_by_name(snapshot, group, name, &o->scene))
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_OBJECT),
+				 errmsg("scene \"%s/%s\" does not exist", group, name),
+				 errhint("Scenes are rows of retry.scene; a target without a group means the group default.")));
+	retry_check_group(snapshot, role, &o->scene.group);
+	if (o->scene.archived)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("scene \"%s/%s\" is archived and takes no new tasks", group, name),
+				 errhint("UPDATE retry.scene SET archived = false makes it take tasks again.")));
+}
+
+/* Whose lane the task joins; see lane_name.h. */
+static void
+choose_lane(const Args *args, const RetryUrl *url, RetryEnqueueOptions *o)
+{
+	const RetrySceneRow *scene = &o->scene;
+	bool		ok;
+
+	o->lane = arg_text(args, Arg_lane);
+	if (o->lane != NULL)
+	{
+		retry_check_short_text("lane", o->lane);
+		ok = retry_lane_hash(scene->group.id, RETRY_LANE_NAMED,
+							 VARDATA_ANY(o->lane), VARSIZE_ANY_EXHDR(o->lane), &o->lane_hash);
+	}
+	else if (scene->own_lane)
+	{
+		o->lane = cstring_to_text(scene->name);
+		ok = retry_scene_lane_hash(scene->group.id, scene->id, &o->lane_hash);
+	}
+	else
+	{
+		if (o->url == NULL)
+			o->lane = cstring_to_text(url->origin);
+		ok = retry_lane_hash(scene->group.id, RETRY_LANE_ORIGIN,
+							 url->origin, strlen(url->origin), &o->lane_hash);
+	}
+	if (!ok)
+		ereport(ERROR,
+				(errcode(ERRCODE_INTERNAL_ERROR),
+				 errmsg("could not compute the SHA-256 of a lane's name")));
+}
+
+/* Length of an interval, a month as 30 days; as wide as intervals are. */
+static double
+interval_length_us(const Interval *interval)
+{
+	return ((double) interval->month * DAYS_PER_MONTH + interval->day) * (double) USECS_PER_DAY +
+		(double) interval->time;
+}
+
+/* The moment of the first attempt, from delay or due_at. */
+static void
+read_due(const Args *args, TimestampTz now, RetryEnqueueOptions *o)
+{
+	if (arg_given(args, Arg_delay) && arg_given(args, Arg_due_at))
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("both delay and due_at are given"),
+				 errhint("Give one of them.")));
+	if (arg_given(args, Arg_delay))
+	{
+		Interval   *delay = DatumGetIntervalP(arg_value(args, Arg_delay));
+
+		if (interval_length_us(delay) < 0)
+			ereport(ERROR,
+					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+					 errmsg("delay is negative: %s",
+							DatumGetCString(DirectFunctionCall1(interval_out, IntervalPGetDatum(delay))))));
+		o->due_at = DatumGetTimestampTz(DirectFunctionCall2(timestamptz_pl_interval,
+															TimestampTzGetDatum(now),
+															IntervalPGetDatum(delay)));
+	}
+	else if (arg_given(args, Arg_due_at))
+		o->due_at = DatumGetTimestampTz(arg_value(args, Arg_due_at));
+	else
+		return;
+
+	if (TIMESTAMP_NOT_FINITE(o->due_at))
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("%s is infinite", arg_given(args, Arg_delay) ? "delay" : "due_at")));
+	o->has_due = true;
+}
+
+static void
+read_limits(const Args *args, TimestampTz now, RetryEnqueueOptions *o)
+{
+	if (arg_given(args, Arg_expires_at))
+	{
+		o->expires_at = DatumGetTimestampTz(arg_value(args, Arg_expires_at));
+		if (o->expires_at <= now || TIMESTAMP_IS_NOEND(o->expires_at))
+			ereport(ERROR,
+					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+					 errmsg("expires_at is %s: %s",
+							TIMESTAMP_IS_NOEND(o->expires_at) ? "infinite" : "in the past",
+							timestamptz_to_str(o->expires_at)),
+					 errhint("Use NULL for no limit.")));
+		o->has_expiry = true;
+	}
+	if (arg_given(args, Arg_max_attempts))
+	{
+		o->max_attempts = DatumGetInt32(arg_value(args, Arg_max_attempts));
+		if (o->max_attempts < 1 || o->max_attempts > 1000000)
+			ereport(ERROR,
+					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+					 errmsg("max_attempts is not between 1 and 1000000: %d", o->max_attempts)));
+	}
+	if (arg_given(args, Arg_timeout))
+	{
+		Interval   *timeout = DatumGetIntervalP(arg_value(args, Arg_timeout));
+		double		us = interval_length_us(timeout);
+
+		if (!(us >= 1000.0 && us <= (double) USECS_PER_HOUR))
+			ereport(ERROR,
+					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+					 errmsg("timeout is not between 1 ms and 1 h: %s",
+							DatumGetCString(DirectFunctionCall1(interval_out, IntervalPGetDatum(timeout))))));
+		o->timeout_ms = (int32) (us / 1000.0);
+	}
+}
+
+/* Methods may be given in any case, and are stored in capitals. */
+static text *
+read_method(text *given)
+{
+	char	   *method = text_to_cstring(given);
+	char		why[256];
+
+	for (char *p = method; *p; p++)
+		*p = pg_ascii_toupper((unsigned char) *p);
+	if (!retry_method_check(method, why, sizeof(why)))
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("invalid method: %s", why)));
+	return cstring_to_text(method);
+}
+
+static void
+read_request(const Args *args, RetryEnqueueOptions *o)
+{
+	if (arg_given(args, Arg_method))
+		o->method = read_method(arg_text(args, Arg_method));
+	if (arg_given(args, Arg_headers))
+	{
+		o->headers = DatumGetJsonbP(arg_value(args, Arg_headers));
+		check_headers(o->headers);
+	}
+	o->content_type = arg_text(args, Arg_content_type);
+	if (o->content_type != NULL)
+		retry_check_short_text("content_type", o->content_type);
+	o->reference = arg_text(args, Arg_reference);
+	if (o->reference != NULL)
+		retry_check_short_text("reference", o->reference);
+	o->has_backoff = arg_given(args, Arg_backoff);
+	if (o->has_backoff)
+		o->backoff = arg_value(args, Arg_backoff);
+
+	if (arg_given(args, Arg_on_success) || arg_given(args, Arg_on_dead))
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("%s is not supported", arg_given(args, Arg_on_success) ? "on_success" : "on_dead"),
+				 errdetail("Callbacks are not available in this version.")));
+}
+
+static RetryKeyConflict
+read_on_conflict(const Args *args)
+{
+	char	   *given;
+
+	if (!arg_given(args, Arg_on_conflict))
+		return RETRY_KEY_RETURN;
+	given = text_to_cstring(arg_text(args, Arg_on_conflict));
+	if (strcmp(given, "return") == 0)
+		return RETRY_KEY_RETURN;
+	if (strcmp(given, "error") == 0)
+		return RETRY_KEY_ERROR;
+	if (strcmp(given, "replace") == 0)
+		return RETRY_KEY_REPLACE;
+	ereport(ERROR,
+			(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+			 errmsg("invalid on_conflict: \"%.100s\"", given),
+			 errhint("It is one of return, error, replace.")));
+}
+
+void
+retry_enqueue_options(FunctionCallInfo fcinfo, bool many, Snapshot snapshot,
+					  Oid role, TimestampTz now, RetryEnqueueOptions *o)
+{
+	Args		args = {fcinfo, many};
+	char		group[RETRY_NAME_MAX + 1];
+	char		scene[RETRY_NAME_MAX + 1];
+	RetryUrl	url;
+
+	memset(o, 0, sizeof(*o));
+	read_target(&args, o, group, scene);
+	read_due(&args, now, o);
+	read_limits(&args, now, o);
+	read_request(&args, o);
+	o->on_conflict = read_on_conflict(&args);
+	if (o->url != NULL)
+		check_url(text_to_cstring(o->url), &url);
+
+	find_scene(snapshot, role, group, scene, o);
+	if (o->url == NULL)
+	{
+		if (o->scene.url == NULL)
+			ereport(ERROR,
+					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+					 errmsg("scene \"%s/%s\" has no URL, and none is given", group, scene),
+					 errhint("Give the argument url, or set the URL of the scene.")));
+		check_url(o->scene.url, &url);
+	}
+	choose_lane(&args, &url, o);
+}
+
+/* retry.check_url(url): for the constraints of configuration tables. */
+Datum
+retry_check_url(PG_FUNCTION_ARGS)
+{
+	if (!PG_ARGISNULL(0))
+		check_url(text_to_cstring(PG_GETARG_TEXT_PP(0)), NULL);
+	PG_RETURN_BOOL(true);
+}
+
+/* retry.check_headers(headers): for the constraints of configuration tables. */
+Datum
+retry_check_headers(PG_FUNCTION_ARGS)
+{
+	if (!PG_ARGISNULL(0))
+		check_headers(PG_GETARG_JSONB_P(0));
+	PG_RETURN_BOOL(true);
+}
+
+/* retry.origin(url): the name of a URL's lane. */
+Datum
+retry_origin(PG_FUNCTION_ARGS)
+{
+	RetryUrl	url;
+
+	check_url(text_to_cstring(PG_GETARG_TEXT_PP(0)), &url);
+	PG_RETURN_TEXT_P(cstring_to_text(url.origin));
+}
+
+/* retry.task_time(id): when a task was enqueued. */
+Datum
+retry_task_time(PG_FUNCTION_ARGS)
+{
+	TimestampTz time;
+
+	if (!retry_uuid7_time(PG_GETARG_UUID_P(0), &time))
+		PG_RETURN_NULL();
+	PG_RETURN_TIMESTAMPTZ(time);
+}

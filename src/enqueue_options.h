@@ -1,0 +1,68 @@
+/*
+ * enqueue_options.h
+ *		What a caller asked for, checked, as a plain struct.
+ *
+ * All arguments of retry.enqueue() are judged in one place and before
+ * anything is written, so that a bad one stores nothing and every function
+ * that makes tasks from arguments refuses the same things in the same words.
+ */
+#ifndef RETRY_ENQUEUE_OPTIONS_H
+#define RETRY_ENQUEUE_OPTIONS_H
+
+#include "fmgr.h"
+#include "datatype/timestamp.h"
+#include "utils/jsonb.h"
+#include "utils/snapshot.h"
+#include "key.h"
+#include "scene.h"
+
+/* Longest key, reference, lane name and content type, in bytes. */
+#define RETRY_SHORT_TEXT_MAX	255
+
+/* Names and values of a task's or scene's headers together, in bytes. */
+#define RETRY_HEADERS_MAX_BYTES	32768
+
+/*
+ * Pointers are to the function's arguments or to the memory context that was
+ * current; NULL or 0 means not given, where nothing else is said.
+ */
+typedef struct RetryEnqueueOptions
+{
+	RetrySceneRow scene;
+	int64		lane_hash;
+	text	   *lane;			/* for the column: NULL is the origin of url */
+	bool		has_due;
+	TimestampTz due_at;			/* of delay or due_at */
+	bool		has_expiry;
+	TimestampTz expires_at;
+	text	   *url;			/* the task's own, from target or url */
+	text	   *method;
+	Jsonb	   *headers;
+	text	   *content_type;
+	text	   *reference;
+	int32		max_attempts;
+	int32		timeout_ms;
+	Datum		backoff;
+	bool		has_backoff;
+	RetryKeyConflict on_conflict;
+} RetryEnqueueOptions;
+
+/*
+ * Checks the arguments of retry.enqueue() or retry.enqueue_many() but those
+ * that are there once for each task (payload, body, key), finds the scene
+ * with this snapshot, and checks that the role may use its group.  "now" is the moment that
+ * the task is enqueued.  ERROR, with an SQLSTATE for each mistake, otherwise.
+ */
+extern void retry_enqueue_options(FunctionCallInfo fcinfo, bool many, Snapshot snapshot,
+								  Oid role, TimestampTz now, RetryEnqueueOptions *options);
+
+/*
+ * ERROR (invalid_parameter_value) unless the text has 1 to 255 bytes and no
+ * control characters.  "what" names it in the message.
+ */
+extern void retry_check_short_text(const char *what, const text *value);
+
+/* ERROR (program_limit_exceeded) when a body is larger than retry.max_request_bytes. */
+extern void retry_check_body_size(Size bytes);
+
+#endif							/* RETRY_ENQUEUE_OPTIONS_H */

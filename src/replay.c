@@ -1,0 +1,340 @@
+/*
+ * replay.c
+ *		retry.replay() and retry.replay_dead(): finished tasks once more.
+ *
+ * A replay is a new task with attempts of its own; what it replays stays as it
+ * is.  It names itself to the receiver as the first task of its chain, so that
+ * a receiver that did act the first time can tell.  Which dead letters were
+ * replayed is decided by a unique index, so that two administrators who ask
+ * for the same ones at the same moment send each only once.
+ */
+#include "postgres.h"
+
+#include "access/genam.h"
+#include "access/htup_details.h"
+#include "catalog/pg_type.h"
+#include "executor/spi.h"
+#include "executor/tuptable.h"
+#include "fmgr.h"
+#include "miscadmin.h"
+#include "utils/acl.h"
+#include "utils/array.h"
+#include "utils/builtins.h"
+#include "utils/memutils.h"
+#include "utils/snapmgr.h"
+#include "utils/syscache.h"
+#include "utils/timestamp.h"
+
+#include "access.h"
+#include "locate.h"
+#include "writer.h"
+
+PG_FUNCTION_INFO_V1(retry_replay);
+PG_FUNCTION_INFO_V1(retry_replay_dead);
+
+/* Dead letters fetched at once. */
+#define REPLAY_BATCH	500
+
+/* One call of replay_dead. */
+typedef struct ReplayDead
+{
+	Oid			role;			/* who called */
+	Datum		values[4];		/* parameters of the query: scenes, since, */
+	char		nulls[5];		/* until, reference */
+	int32	   *own_scenes;		/* of them, those that show only own tasks */
+	int			n_own_scenes;
+	TimestampTz now;
+	int64		spread_us;
+	int64		total;			/* among which they are spread */
+	int64		seen;
+	int64		replayed;
+	RetryWriter *writer;
+	SPIPlanPtr	mark;
+} ReplayDead;
+
+#define DEAD_FILTER \
+	" FROM retry.dead_letter d" \
+	" WHERE d.scene_id OPERATOR(pg_catalog.=) ANY ($1)" \
+	" AND ($2 IS NULL OR d.died_at OPERATOR(pg_catalog.>=) $2)" \
+	" AND ($3 IS NULL OR d.died_at OPERATOR(pg_catalog.<) $3)" \
+	" AND ($4 IS NULL OR d.reference OPERATOR(pg_catalog.=) $4)" \
+	" AND NOT EXISTS (SELECT FROM retry.replayed r WHERE r.task_id OPERATOR(pg_catalog.=) d.id)"
+
+static const char *const dead_count = "SELECT pg_catalog.count(*)" DEAD_FILTER;
+static const char *const dead_rows = "SELECT d.*" DEAD_FILTER " ORDER BY d.died_at, d.id";
+static const char *const dead_mark =
+"INSERT INTO retry.replayed (task_id, replayed_as) VALUES ($1, $2) ON CONFLICT DO NOTHING";
+
+static Oid	filter_types[4] = {INT4ARRAYOID, TIMESTAMPTZOID, TIMESTAMPTZOID, TEXTOID};
+static Oid	mark_types[2] = {UUIDOID, UUIDOID};
+
+static void
+spi_failed(int rc)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_INTERNAL_ERROR),
+			 errmsg("could not replay: %s", SPI_result_code_string(rc))));
+}
+
+/*
+ * Stores the task anew.  The row's columns begin with those of retry.task.
+ * The key goes with it, because it is what the receiver knows the message by,
+ * but it is not claimed: a live task that has it meanwhile keeps it.
+ */
+static void
+write_replay(RetryWriter *writer, HeapTuple row, TupleDesc desc, Oid role,
+			 const pg_uuid_t *new_id, TimestampTz due_at)
+{
+	Datum		values[Dead_natts];
+	bool		isnull[Dead_natts];
+
+	Assert(desc->natts <= Dead_natts);
+	heap_deform_tuple(row, desc, values, isnull);
+
+	values[Task_replay_of] = values[Task_id];
+	isnull[Task_replay_of] = false;
+	if (isnull[Task_origin_id])
+	{
+		values[Task_origin_id] = values[Task_id];
+		isnull[Task_origin_id] = false;
+	}
+	if (!isnull[Task_expires_at] && DatumGetTimestampTz(values[Task_expires_at]) <= due_at)
+		isnull[Task_expires_at] = true;
+	if (!SearchSysCacheExists1(AUTHOID, values[Task_enqueued_by]))
+		values[Task_enqueued_by] = ObjectIdGetDatum(role);
+	retry_write_task(writer, new_id, due_at, values, isnull);
+}
+
+/* Notes that a dead letter was replayed; false when it was already. */
+static bool
+mark_replayed(SPIPlanPtr plan, const pg_uuid_t *id, const pg_uuid_t *new_id)
+{
+	Datum		values[2] = {UUIDPGetDatum(id), UUIDPGetDatum(new_id)};
+	int			rc = SPI_execute_plan(plan, values, NULL, false, 0);
+
+	if (rc < 0)
+		spi_failed(rc);
+	return SPI_processed == 1;
+}
+
+/* Connects to SPI as the tables' owner, with the statement above prepared. */
+static SPIPlanPtr
+connect_to_mark(RetryRoleSwitch *caller)
+{
+	SPIPlanPtr	plan;
+
+	if (SPI_connect() != SPI_OK_CONNECT)
+		ereport(ERROR,
+				(errcode(ERRCODE_INTERNAL_ERROR),
+				 errmsg("could not connect to SPI")));
+	retry_become_owner(caller);
+	plan = SPI_prepare(dead_mark, 2, mark_types);
+	if (plan == NULL)
+		spi_failed(SPI_result);
+	return plan;
+}
+
+/*
+ * retry.replay(id): explicit, so a dead letter may be replayed so again; it
+ * then still shows the first replay.
+ */
+Datum
+retry_replay(PG_FUNCTION_ARGS)
+{
+	pg_uuid_t  *new_id = palloc(sizeof(pg_uuid_t));
+	TimestampTz now = GetCurrentTimestamp();
+	RetryLocated task;
+	RetryWriter *writer;
+
+	retry_locate(PG_GETARG_UUID_P(0), &task);
+	if (!task.probe.terminal && !task.probe.cancelled)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("task %s has not finished", retry_id_text(&task.id)),
+				 errhint("retry.run_now() makes its next attempt now.")));
+
+	writer = retry_writer_begin("retry.replay()");
+	retry_new_id(now, new_id);
+	if (task.probe.terminal && task.probe.outcome != RETRY_SUCCEEDED)
+	{
+		RetryRoleSwitch caller;
+
+		(void) mark_replayed(connect_to_mark(&caller), &task.id, new_id);
+		retry_become_caller(&caller);
+		SPI_finish();
+	}
+	write_replay(writer, task.row, task.desc, GetUserId(), new_id, now);
+	retry_writer_end(writer);
+	PG_RETURN_UUID_P(new_id);
+}
+
+static Datum
+int4_array(const int32 *ids, int count)
+{
+	Datum	   *elements = palloc(sizeof(Datum) * Max(count, 1));
+
+	for (int i = 0; i < count; i++)
+		elements[i] = Int32GetDatum(ids[i]);
+	return PointerGetDatum(construct_array(elements, count, INT4OID, sizeof(int32), true, TYPALIGN_INT));
+}
+
+/* Which scenes are meant: all that the role may use, or the one of the target. */
+static void
+choose_scenes(ReplayDead *call, const text *target)
+{
+	Snapshot	snapshot = GetActiveSnapshot();
+	int32	   *ids = NULL;
+	int			count = 0;
+
+	call->own_scenes = retry_visible_scenes(snapshot, call->role, true, &call->n_own_scenes);
+	if (target != NULL)
+	{
+		char	   *given = text_to_cstring(target);
+		char		group[RETRY_NAME_MAX + 1];
+		char		name[RETRY_NAME_MAX + 1];
+		RetrySceneRow scene;
+
+		if (!retry_scene_parse(given, group, name))
+			ereport(ERROR,
+					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+					 errmsg("invalid target: \"%.100s\"", given),
+					 errhint("The target is scene or group/scene here; plain URLs are of the scene default.")));
+		if (!retry_scene_by_name(snapshot, group, name, &scene))
+			ereport(ERROR,
+					(errcode(ERRCODE_UNDEFINED_OBJECT),
+					 errmsg("scene \"%s/%s\" does not exist", group, name)));
+		retry_check_group(snapshot, call->role, &scene.group);
+		call->values[0] = int4_array(&scene.id, 1);
+		return;
+	}
+	ids = retry_visible_scenes(snapshot, call->role, false, &count);
+	ids = repalloc(ids, sizeof(int32) * (Size) Max(count + call->n_own_scenes, 1));
+	memcpy(ids + count, call->own_scenes, sizeof(int32) * call->n_own_scenes);
+	call->values[0] = int4_array(ids, count + call->n_own_scenes);
+}
+
+/* In scenes that show only own tasks: is it one? */
+static bool
+may_replay(const ReplayDead *call, int32 scene_id, Oid enqueued_by)
+{
+	for (int i = 0; i < call->n_own_scenes; i++)
+	{
+		if (call->own_scenes[i] == scene_id)
+			return has_privs_of_role(call->role, enqueued_by);
+	}
+	return true;
+}
+
+static void
+replay_row(ReplayDead *call, HeapTuple row, TupleDesc desc)
+{
+	bool		isnull;
+	Datum		id = heap_getattr(row, Task_id + 1, desc, &isnull);
+	int32		scene_id = DatumGetInt32(heap_getattr(row, Task_scene_id + 1, desc, &isnull));
+	Oid			enqueued_by = DatumGetObjectId(heap_getattr(row, Task_enqueued_by + 1, desc, &isnull));
+	TimestampTz due_at = call->now;
+	pg_uuid_t	new_id;
+
+	if (!may_replay(call, scene_id, enqueued_by))
+		return;
+	if (call->spread_us > 0 && call->total > 0)
+		due_at += (int64) ((double) call->spread_us * Min(call->seen, call->total) / call->total);
+	call->seen++;
+
+	retry_new_id(call->now, &new_id);
+	if (mark_replayed(call->mark, DatumGetUUIDP(id), &new_id))
+	{
+		write_replay(call->writer, row, desc, call->role, &new_id, due_at);
+		call->replayed++;
+	}
+}
+
+/* How many there are, which only spreading them needs to know. */
+static int64
+count_dead(ReplayDead *call)
+{
+	bool		isnull;
+	int			rc = SPI_execute_with_args(dead_count, 4, filter_types, call->values, call->nulls, true, 0);
+	int64		count;
+
+	if (rc != SPI_OK_SELECT)
+		spi_failed(rc);
+	count = DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull));
+	SPI_freetuptable(SPI_tuptable);
+	return count;
+}
+
+/* Replays them in batches, so that memory does not grow with their number. */
+static void
+replay_all(ReplayDead *call)
+{
+	MemoryContext scratch = AllocSetContextCreate(CurrentMemoryContext, "retry replay",
+												  ALLOCSET_DEFAULT_SIZES);
+	Portal		portal;
+
+	if (call->spread_us > 0)
+		call->total = count_dead(call);
+	portal = SPI_cursor_open_with_args(NULL, dead_rows, 4, filter_types, call->values, call->nulls, true, 0);
+	for (;;)
+	{
+		SPITupleTable *batch;
+		uint64		n;
+
+		SPI_cursor_fetch(portal, true, REPLAY_BATCH);
+		batch = SPI_tuptable;
+		n = SPI_processed;
+		if (n == 0)
+			break;
+		for (uint64 i = 0; i < n; i++)
+		{
+			MemoryContext old = MemoryContextSwitchTo(scratch);
+
+			CHECK_FOR_INTERRUPTS();
+			replay_row(call, batch->vals[i], batch->tupdesc);
+			MemoryContextSwitchTo(old);
+		}
+		SPI_freetuptable(batch);
+		MemoryContextReset(scratch);
+	}
+	SPI_cursor_close(portal);
+	MemoryContextDelete(scratch);
+}
+
+/* retry.replay_dead(target, since, until, reference, spread) */
+Datum
+retry_replay_dead(PG_FUNCTION_ARGS)
+{
+	ReplayDead	call = {0};
+	RetryRoleSwitch caller;
+
+	call.role = GetUserId();
+	call.now = GetCurrentTimestamp();
+	strcpy(call.nulls, "    ");
+	choose_scenes(&call, PG_ARGISNULL(0) ? NULL : PG_GETARG_TEXT_PP(0));
+	for (int i = 1; i < 4; i++)
+	{
+		call.values[i] = PG_ARGISNULL(i) ? (Datum) 0 : PG_GETARG_DATUM(i);
+		call.nulls[i] = PG_ARGISNULL(i) ? 'n' : ' ';
+	}
+	if (!PG_ARGISNULL(4))
+	{
+		TimestampTz end = DatumGetTimestampTz(DirectFunctionCall2(timestamptz_pl_interval,
+																  TimestampTzGetDatum(call.now),
+																  PG_GETARG_DATUM(4)));
+
+		if (end < call.now || TIMESTAMP_NOT_FINITE(end))
+			ereport(ERROR,
+					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+					 errmsg("spread is negative or infinite: %s",
+							DatumGetCString(DirectFunctionCall1(interval_out, PG_GETARG_DATUM(4))))));
+		call.spread_us = end - call.now;
+	}
+
+	call.writer = retry_writer_begin("retry.replay_dead()");
+	call.mark = connect_to_mark(&caller);
+	replay_all(&call);
+	retry_become_caller(&caller);
+	SPI_finish();
+	retry_writer_end(call.writer);
+	PG_RETURN_INT64(call.replayed);
+}

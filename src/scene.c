@@ -1,0 +1,154 @@
+/*
+ * scene.c
+ *		Finds a scene and its group by name or number, by index.
+ *
+ * Every enqueue passes here, so it costs two index look-ups and no query.
+ * The names in a target are checked before they are looked for, so that
+ * anything else that might be meant by a target has a syntax of its own.
+ */
+#include "postgres.h"
+
+#include "access/genam.h"
+#include "access/htup_details.h"
+#include "access/stratnum.h"
+#include "access/table.h"
+#include "catalog/pg_collation.h"
+#include "executor/tuptable.h"
+#include "utils/builtins.h"
+#include "utils/fmgroids.h"
+#include "utils/rel.h"
+
+#include "scene.h"
+#include "store.h"
+
+static void
+text_key(ScanKey key, int column, const char *value)
+{
+	ScanKeyEntryInitialize(key, 0, column + 1, BTEqualStrategyNumber, InvalidOid,
+						   DEFAULT_COLLATION_OID, F_TEXTEQ, CStringGetTextDatum(value));
+}
+
+static Datum
+get_column(HeapTuple tuple, Relation rel, int column, bool *isnull)
+{
+	return heap_getattr(tuple, column + 1, RelationGetDescr(rel), isnull);
+}
+
+static void
+copy_name(char *out, Datum value)
+{
+	text_to_cstring_buffer(DatumGetTextPP(value), out, RETRY_NAME_MAX + 1);
+}
+
+bool
+retry_group_by_name(Snapshot snapshot, const char *name, RetryGroupRow *group)
+{
+	Relation	rel = table_open(retry_relation_oid("scene_group"), AccessShareLock);
+	ScanKeyData key;
+	SysScanDesc scan;
+	HeapTuple	tuple;
+
+	text_key(&key, Group_name, name);
+	scan = systable_beginscan(rel, retry_relation_oid("scene_group_pkey"), true, snapshot, 1, &key);
+	tuple = systable_getnext(scan);
+	if (HeapTupleIsValid(tuple))
+	{
+		bool		isnull;
+
+		group->id = DatumGetInt32(get_column(tuple, rel, Group_id, &isnull));
+		group->owner = DatumGetObjectId(get_column(tuple, rel, Group_owner, &isnull));
+		strlcpy(group->name, name, sizeof(group->name));
+		group->shared = strcmp(name, RETRY_DEFAULT_NAME) == 0;
+	}
+	systable_endscan(scan);
+	table_close(rel, NoLock);
+	return HeapTupleIsValid(tuple);
+}
+
+/* The first row of retry.scene that the keys lead to, and its group. */
+static bool
+find_scene(Snapshot snapshot, const char *index, int nkeys, ScanKey keys, RetrySceneRow *scene)
+{
+	Relation	rel = table_open(retry_relation_oid("scene"), AccessShareLock);
+	SysScanDesc scan;
+	HeapTuple	tuple;
+	bool		found;
+
+	scan = systable_beginscan(rel, retry_relation_oid(index), true, snapshot, nkeys, keys);
+	tuple = systable_getnext(scan);
+	found = HeapTupleIsValid(tuple);
+	if (found)
+	{
+		bool		isnull;
+		Datum		url;
+
+		scene->id = DatumGetInt32(get_column(tuple, rel, Scene_id, &isnull));
+		copy_name(scene->group.name, get_column(tuple, rel, Scene_group_name, &isnull));
+		copy_name(scene->name, get_column(tuple, rel, Scene_name, &isnull));
+		url = get_column(tuple, rel, Scene_url, &isnull);
+		scene->url = isnull ? NULL : TextDatumGetCString(url);
+		scene->archived = DatumGetBool(get_column(tuple, rel, Scene_archived, &isnull));
+		(void) get_column(tuple, rel, Scene_max_in_flight, &isnull);
+		scene->own_lane = !isnull;
+	}
+	systable_endscan(scan);
+	table_close(rel, NoLock);
+
+	return found && retry_group_by_name(snapshot, scene->group.name, &scene->group);
+}
+
+bool
+retry_scene_by_name(Snapshot snapshot, const char *group, const char *name, RetrySceneRow *scene)
+{
+	ScanKeyData keys[2];
+
+	text_key(&keys[0], Scene_group_name, group);
+	text_key(&keys[1], Scene_name, name);
+	return find_scene(snapshot, "scene_pkey", 2, keys, scene);
+}
+
+bool
+retry_scene_by_id(Snapshot snapshot, int32 id, RetrySceneRow *scene)
+{
+	ScanKeyData key;
+
+	ScanKeyInit(&key, Scene_id + 1, BTEqualStrategyNumber, F_INT4EQ, Int32GetDatum(id));
+	return find_scene(snapshot, "scene_id_key", 1, &key, scene);
+}
+
+/* Copies a name up to its end or a slash; the length, 0 when it is no name. */
+static int
+scan_name(const char *text, char *name)
+{
+	int			n = 0;
+
+	while (text[n] != '\0' && text[n] != '/')
+	{
+		char		c = text[n];
+
+		if (n == RETRY_NAME_MAX ||
+			!((c >= 'a' && c <= 'z') || (c >= '0' && c <= '9') || c == '_' || c == '-'))
+			return 0;
+		name[n++] = c;
+	}
+	name[n] = '\0';
+	return n;
+}
+
+bool
+retry_scene_parse(const char *target, char *group, char *name)
+{
+	int			n = scan_name(target, name);
+
+	if (n == 0)
+		return false;
+	if (target[n] == '\0')
+	{
+		strcpy(group, RETRY_DEFAULT_NAME);
+		return true;
+	}
+	strcpy(group, name);
+	target += n + 1;
+	n = scan_name(target, name);
+	return n > 0 && target[n] == '\0';
+}

@@ -1,0 +1,74 @@
+/*
+ * scene.h
+ *		Scenes and groups, as sessions look them up.
+ *
+ * Dispatchers keep copies of the configuration; a session reads the two rows
+ * that it needs from the tables, with the snapshot of its statement.  So a
+ * scene that the same transaction inserted is found, and one that was rolled
+ * back is not, without a cache that could be wrong about either.
+ */
+#ifndef RETRY_SCENE_H
+#define RETRY_SCENE_H
+
+#include "utils/snapshot.h"
+
+#define RETRY_NAME_MAX		63	/* bytes of a group's or scene's name */
+#define RETRY_DEFAULT_NAME	"default"	/* of the group, and the scene in it */
+
+/* Columns of retry.scene_group. */
+enum
+{
+	Group_id, Group_name, Group_owner, Group_paused, Group_description,
+	Group_created_at
+};
+
+/* Columns of retry.scene. */
+enum
+{
+	Scene_id, Scene_group_name, Scene_name, Scene_url, Scene_method,
+	Scene_headers, Scene_timeout, Scene_connect_timeout, Scene_backoff,
+	Scene_max_attempts, Scene_expires_after, Scene_max_in_flight, Scene_paused,
+	Scene_archived, Scene_description, Scene_created_at
+};
+
+/* Columns of retry.group_member. */
+enum
+{
+	Member_group_id, Member_role, Member_granted_by, Member_granted_at
+};
+
+typedef struct RetryGroupRow
+{
+	int32		id;
+	Oid			owner;
+	char		name[RETRY_NAME_MAX + 1];
+	bool		shared;			/* it is the group default, shared by all */
+} RetryGroupRow;
+
+typedef struct RetrySceneRow
+{
+	int32		id;
+	RetryGroupRow	group;
+	char		name[RETRY_NAME_MAX + 1];
+	char	   *url;			/* in the caller's memory context, or NULL */
+	bool		archived;
+	bool		own_lane;		/* its limits make a lane of its own */
+} RetrySceneRow;
+
+/*
+ * Each is false when there is no such row that the snapshot sees; the result
+ * is then undefined.  They take AccessShareLock until the end of the
+ * transaction, and raise only what table access raises.
+ */
+extern bool retry_group_by_name(Snapshot snapshot, const char *name, RetryGroupRow *group);
+extern bool retry_scene_by_name(Snapshot snapshot, const char *group, const char *name,
+								RetrySceneRow *scene);
+extern bool retry_scene_by_id(Snapshot snapshot, int32 id, RetrySceneRow *scene);
+
+/*
+ * Reads "scene" or "group/scene" into two buffers of RETRY_NAME_MAX + 1 bytes;
+ * false when it is neither.
+ */
+extern bool retry_scene_parse(const char *target, char *group, char *name);
+
+#endif							/* RETRY_SCENE_H */
