@@ -107,9 +107,9 @@ next_attempt(const RetryEnd *end, const RetryLimits *limits)
 	if (end->exchange != RETRY_EXCHANGE_ANSWERED || end->http_status < 300 ||
 		TIMESTAMP_NOT_FINITE(end->ended_at))
 		return next;
-	/* counted from 1970, the last thirty years of timestamps do not fit */
+	/* the last timestamps leave no room for arithmetic: all dates are long past */
 	wait = retry_after_delay_us(&end->retry_after,
-								Min(end->ended_at, PG_INT64_MAX - UNIX_SHIFT_US) + UNIX_SHIFT_US,
+								Min(end->ended_at, PG_INT64_MAX / 2) + UNIX_SHIFT_US,
 								RETRY_AFTER_CAP_US);
 	if (wait <= 0)
 		return next;

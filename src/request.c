@@ -1,0 +1,341 @@
+/*
+ * request.c
+ *		From a task's row and its scene to the bytes of a request.
+ *
+ * What every receiver may rely on is put together in this one place: the
+ * headers by which it knows a repeated message (Idempotency-Key, webhook-id),
+ * how old it is, and how often and how long it will be tried.  It runs for
+ * every attempt, so all header lines of a request are written into one piece
+ * of memory, and a task without headers of its own costs no JSON.
+ */
+#include "postgres.h"
+
+#include "utils/timestamp.h"
+
+#include "request.h"
+#include "store.h"
+#include "uuid7.h"
+
+#define UNIX_SHIFT_S \
+	((int64) (POSTGRES_EPOCH_JDATE - UNIX_EPOCH_JDATE) * SECS_PER_DAY)
+
+/* Room for the lines that are ours, without the key; and how many they are. */
+#define OWN_BYTES	512
+#define OWN_LINES	6
+
+/* Header lines being written. */
+typedef struct Lines
+{
+	char	   *at;				/* where the next line begins */
+	const char **line;
+	int			count;
+	bool		has_type;		/* somebody gave a Content-Type */
+} Lines;
+
+/* These say what this attempt is, and cannot be given by anybody else. */
+static const char *const own_names[] = {
+	"idempotency-key", "webhook-id", "webhook-timestamp",
+	"retry-attempt", "retry-deadline-ms"
+};
+
+static void
+end_line(Lines *lines, char *end)
+{
+	*end++ = '\0';
+	lines->line[lines->count++] = lines->at;
+	lines->at = end;
+}
+
+static void pg_attribute_printf(2, 3)
+add_line(Lines *lines, const char *format,...)
+{
+	va_list		args;
+	int			len;
+
+	va_start(args, format);
+	len = vsprintf(lines->at, format, args);
+	va_end(args);
+	end_line(lines, lines->at + len);
+}
+
+static char *
+write_uuid(char *to, const pg_uuid_t *id)
+{
+	static const char digits[] = "0123456789abcdef";
+
+	for (int i = 0; i < UUID_LEN; i++)
+	{
+		if (i == 4 || i == 6 || i == 8 || i == 10)
+			*to++ = '-';
+		*to++ = digits[id->data[i] >> 4];
+		*to++ = digits[id->data[i] & 0xF];
+	}
+	return to;
+}
+
+/*
+ * A key as a string of structured fields (RFC 9651), which may hold printable
+ * ASCII only: other bytes are written as %XX, and so is the percent sign, so
+ * that different keys never become the same.
+ */
+static char *
+write_key(char *to, const char *key, int len)
+{
+	static const char digits[] = "0123456789ABCDEF";
+
+	for (int i = 0; i < len; i++)
+	{
+		unsigned char c = (unsigned char) key[i];
+
+		if (c < 0x20 || c > 0x7E || c == '%')
+		{
+			*to++ = '%';
+			*to++ = digits[c >> 4];
+			c = digits[c & 0xF];
+		}
+		else if (c == '"' || c == '\\')
+			*to++ = '\\';
+		*to++ = c;
+	}
+	return to;
+}
+
+static bool
+same_name(const char *a, int a_len, const char *b, int b_len)
+{
+	return a_len == b_len && pg_strncasecmp(a, b, a_len) == 0;
+}
+
+static bool
+is_own_name(const char *name, int len)
+{
+	for (int i = 0; i < lengthof(own_names); i++)
+	{
+		if (same_name(name, len, own_names[i], strlen(own_names[i])))
+			return true;
+	}
+	return false;
+}
+
+/* Is the name among the lines from this one on? */
+static bool
+has_line(const Lines *lines, int from, const char *name, int len)
+{
+	for (int i = from; i < lines->count; i++)
+	{
+		if (pg_strncasecmp(lines->line[i], name, len) == 0 && lines->line[i][len] == ':')
+			return true;
+	}
+	return false;
+}
+
+/*
+ * Adds the headers of an object, but for names that are there already (from
+ * line "from" on).  Values that are no strings did not come in by enqueue or
+ * a scene, which refuse them: they are left out.
+ */
+static void
+add_headers(Lines *lines, int from, Jsonb *headers)
+{
+	JsonbIterator *it;
+	JsonbIteratorToken token;
+	JsonbValue	name;
+	JsonbValue	value;
+
+	if (!JB_ROOT_IS_OBJECT(headers))
+		return;
+	it = JsonbIteratorInit(&headers->root);
+	while ((token = JsonbIteratorNext(&it, &name, true)) != WJB_DONE)
+	{
+		char	   *to = lines->at;
+
+		if (token != WJB_KEY || JsonbIteratorNext(&it, &value, true) != WJB_VALUE ||
+			value.type != jbvString)
+			continue;
+		if (is_own_name(name.val.string.val, name.val.string.len))
+			continue;
+
+		/* one object too may hold a name twice, in different case */
+		if (has_line(lines, from, name.val.string.val, name.val.string.len))
+			continue;
+		if (same_name(name.val.string.val, name.val.string.len, "content-type", 12))
+		{
+			if (lines->has_type)
+				continue;
+			lines->has_type = true;
+		}
+
+		memcpy(to, name.val.string.val, name.val.string.len);
+		to += name.val.string.len;
+		*to++ = ':';
+		*to++ = ' ';
+		memcpy(to, value.val.string.val, value.val.string.len);
+		end_line(lines, to + value.val.string.len);
+	}
+}
+
+/* The headers by which a receiver knows the message and the attempt. */
+static void
+add_own(Lines *lines, const pg_uuid_t *id, const text *key, int32 attempt_no,
+		TimestampTz now, TimestampTz expires_at)
+{
+	char	   *to;
+
+	to = lines->at + sprintf(lines->at, "Idempotency-Key: \"");
+	if (key != NULL)
+		to = write_key(to, VARDATA_ANY(key), VARSIZE_ANY_EXHDR(key));
+	else
+		to = write_uuid(to, id);
+	*to++ = '"';
+	end_line(lines, to);
+
+	to = lines->at + sprintf(lines->at, "webhook-id: ");
+	end_line(lines, write_uuid(to, id));
+
+	add_line(lines, "webhook-timestamp: " INT64_FORMAT, now / USECS_PER_SEC + UNIX_SHIFT_S);
+	add_line(lines, "Retry-Attempt: %d", attempt_no);
+	if (expires_at < DT_NOEND)
+		add_line(lines, "Retry-Deadline-Ms: " INT64_FORMAT,
+				 expires_at > now ? (expires_at - now) / 1000 : 0);
+}
+
+/* The value of a text column, terminated, in the current memory context; or NULL. */
+static char *
+text_column(TupleTableSlot *slot, int column)
+{
+	text	   *value;
+	char	   *result;
+	int			len;
+
+	if (slot->tts_isnull[column])
+		return NULL;
+	value = DatumGetTextPP(slot->tts_values[column]);
+	len = VARSIZE_ANY_EXHDR(value);
+	result = palloc(len + 1);
+	memcpy(result, VARDATA_ANY(value), len);
+	result[len] = '\0';
+	return result;
+}
+
+/*
+ * The moment after which no attempt may start: the earlier of the task's own
+ * and the scene's, which counts from the enqueue.
+ */
+static TimestampTz
+expiry(TupleTableSlot *slot, const RetryScene *scene)
+{
+	TimestampTz own = slot->tts_isnull[Task_expires_at] ? DT_NOEND :
+		DatumGetTimestampTz(slot->tts_values[Task_expires_at]);
+	TimestampTz created;
+
+	if (scene->expires_after_us <= 0)
+		return own;
+
+	/* an id that some other cluster gave it may not carry the time */
+	if (!retry_uuid7_time(DatumGetUUIDP(slot->tts_values[Task_id]), &created))
+		created = DatumGetTimestampTz(slot->tts_values[Task_due_at]);
+	if (created >= END_TIMESTAMP - scene->expires_after_us)
+		return own;
+	return Min(own, created + scene->expires_after_us);
+}
+
+/* Writes all header lines; see the file's head. */
+static void
+prepare_headers(TupleTableSlot *slot, const RetryScene *scene, int32 attempt_no,
+				TimestampTz now, RetryPrepared *prepared)
+{
+	const pg_uuid_t *id = DatumGetUUIDP(slot->tts_values[slot->tts_isnull[Task_origin_id] ?
+														 Task_id : Task_origin_id]);
+	text	   *key = NULL;
+	text	   *type = NULL;
+	Jsonb	   *own_headers = NULL;
+	Lines		lines = {0};
+	Size		bytes = OWN_BYTES;
+	int			most = OWN_LINES;
+	int			first;
+
+	if (!slot->tts_isnull[Task_key])
+	{
+		key = DatumGetTextPP(slot->tts_values[Task_key]);
+		bytes += 3 * VARSIZE_ANY_EXHDR(key);
+	}
+	if (!slot->tts_isnull[Task_content_type])
+	{
+		type = DatumGetTextPP(slot->tts_values[Task_content_type]);
+		bytes += VARSIZE_ANY_EXHDR(type);
+	}
+
+	/* each header takes 8 bytes of an object besides its strings; we add 3 */
+	if (!slot->tts_isnull[Task_headers])
+	{
+		own_headers = DatumGetJsonbP(slot->tts_values[Task_headers]);
+		bytes += VARSIZE(own_headers);
+		most += JB_ROOT_COUNT(own_headers);
+	}
+	if (scene->headers != NULL)
+	{
+		bytes += VARSIZE(scene->headers);
+		most += JB_ROOT_COUNT(scene->headers);
+	}
+	lines.line = palloc(most * sizeof(char *) + bytes);
+	lines.at = (char *) (lines.line + most);
+
+	add_own(&lines, id, key, attempt_no, now, prepared->expires_at);
+	first = lines.count;
+	if (prepared->http.has_body && type != NULL)
+	{
+		add_line(&lines, "Content-Type: %.*s", (int) VARSIZE_ANY_EXHDR(type), VARDATA_ANY(type));
+		lines.has_type = true;
+	}
+	if (own_headers != NULL)
+		add_headers(&lines, first, own_headers);
+	if (scene->headers != NULL)
+		add_headers(&lines, first, scene->headers);
+	if (prepared->http.has_body && !lines.has_type)
+		add_line(&lines, "Content-Type: application/json");
+
+	prepared->http.headers = lines.line;
+	prepared->http.header_count = lines.count;
+}
+
+bool
+retry_request_prepare(TupleTableSlot *slot, const RetryScene *scene, int32 attempt_no,
+					  TimestampTz now, RetryPrepared *prepared)
+{
+	RetryHttpRequest *http = &prepared->http;
+
+	slot_getallattrs(slot);
+	memset(prepared, 0, sizeof(*prepared));
+
+	http->url = text_column(slot, Task_url);
+	if (http->url == NULL)
+	{
+		if (scene->url == NULL)
+			return false;
+		http->url = pstrdup(scene->url);
+	}
+	http->method = text_column(slot, Task_method);
+	if (http->method == NULL)
+		http->method = pstrdup(scene->method);
+
+	if (!slot->tts_isnull[Task_body])
+	{
+		bytea	   *body = DatumGetByteaPCopy(slot->tts_values[Task_body]);
+
+		http->has_body = true;
+		http->body = VARDATA(body);
+		http->body_len = VARSIZE(body) - VARHDRSZ;
+	}
+	http->timeout_ms = slot->tts_isnull[Task_timeout_ms] ? scene->timeout_ms :
+		DatumGetInt32(slot->tts_values[Task_timeout_ms]);
+	http->connect_timeout_ms = scene->connect_timeout_ms;
+
+	prepared->max_attempts = slot->tts_isnull[Task_max_attempts] ? scene->max_attempts :
+		DatumGetInt32(slot->tts_values[Task_max_attempts]);
+	prepared->expires_at = expiry(slot, scene);
+	if (!slot->tts_isnull[Task_backoff])
+		prepared->backoff = (RetryBackoff *) PG_DETOAST_DATUM_COPY(slot->tts_values[Task_backoff]);
+
+	prepare_headers(slot, scene, attempt_no, now, prepared);
+	return true;
+}
