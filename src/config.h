@@ -1,0 +1,77 @@
+/*
+ * config.h
+ *		A dispatcher's copy of the scenes, and of what may be sent at all.
+ *
+ * Read whole, in a short transaction of the dispatcher's, whenever somebody
+ * committed a change; kept as it was while a table is locked.  Strings live in
+ * the copy's own memory context until the next successful read.
+ */
+#ifndef RETRY_CONFIG_H
+#define RETRY_CONFIG_H
+
+#include "utils/jsonb.h"
+#include "utils/snapshot.h"
+#include "backoff.h"
+#include "task.h"
+
+typedef struct RetryScene
+{
+	int32		id;				/* hash key */
+	int32		group_id;
+	char	   *name;			/* "group/scene" */
+	char	   *url;			/* NULL: every task brings its own */
+	char	   *method;
+	Jsonb	   *headers;		/* NULL: none */
+	int32		timeout_ms;
+	int32		connect_timeout_ms;
+	RetryBackoff *backoff;
+	int32		max_attempts;
+	int64		expires_after_us;	/* 0: no limit */
+	int32		max_in_flight;	/* 0: the lane is that of the URL's origin */
+	bool		paused;			/* the scene or its group */
+	TimestampTz held_due;		/* earliest entry passed over while paused;
+								 * DT_NOEND: none.  Carried over by a reread */
+} RetryScene;
+
+typedef struct RetryConfig RetryConfig;
+
+/* An empty configuration in the current memory context. */
+extern RetryConfig *retry_config_create(void);
+
+/*
+ * Reads everything again with this snapshot (registered or active), in the
+ * current transaction.  False, with the old copy kept whole, when a table is
+ * locked; ERROR, with the old copy kept too, when the extension is gone.
+ */
+extern bool retry_config_read(RetryConfig *config, Snapshot snapshot);
+
+/* The scene, or NULL when it is not known (its row was made after the read). */
+extern RetryScene *retry_config_scene(RetryConfig *config, int32 scene_id);
+
+/* Calls "visit" for each scene. */
+extern void retry_config_each(RetryConfig *config, void (*visit) (RetryScene *scene, void *arg), void *arg);
+
+/*
+ * May a row be sent that carries this transaction number and inert mark?
+ * False for rows that were restored or copied from elsewhere and not adopted.
+ */
+extern bool retry_config_may_send(const RetryConfig *config, bool inert, uint64 full_xid);
+
+/*
+ * True when no row of retry.installation names this database: it is a copy of
+ * another, and nothing may be sent before retry_config_note_copy.
+ */
+extern bool retry_config_is_copy(const RetryConfig *config);
+
+/*
+ * Notes in retry.installation that this database is a copy: what is visible
+ * now is held, what comes later goes.  In the current transaction; at its
+ * commit all dispatchers read the configuration again.  Does nothing while
+ * somebody has the table locked: call it again when it is still a copy.
+ */
+extern void retry_config_note_copy(void);
+
+/* Number of rows in retry.installation: it grows with every adoption. */
+extern int	retry_config_adoptions(const RetryConfig *config);
+
+#endif							/* RETRY_CONFIG_H */
