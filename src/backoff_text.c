@@ -259,7 +259,7 @@ parse_random(Parser *p)
 	if (!parse_duration(p, &b->max_ms))
 		return false;
 	if (b->max_ms < b->base_ms)
-		return refuse(p, "is shorter than the delay before ..",
+		return refuse(p, "is shorter than the delay that it follows",
 					  "Write the shorter delay first.");
 	return true;
 }
@@ -395,7 +395,7 @@ parse_options(Parser *p)
 {
 	RetryBackoff *b = p->out;
 	bool		growing = b->kind == RETRY_BACKOFF_LINEAR ||
-		b->kind == RETRY_BACKOFF_EXPONENTIAL;
+	b->kind == RETRY_BACKOFF_EXPONENTIAL;
 	struct
 	{
 		const char *name;

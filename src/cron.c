@@ -151,7 +151,7 @@ parse_value(Item *item, int *value)
 		return fail_item(item, "is not a value, range or step", ITEM_HINT);
 	if (*value < item->field->low || *value > item->field->high)
 		return retry_fail_part(item->err, start, item->at - start,
-					"is out of range for this field", item->field->range_hint);
+							   "is out of range for this field", item->field->range_hint);
 	return true;
 }
 
@@ -192,8 +192,8 @@ parse_item(Item *item, uint64 *bits)
 			return fail_item(item, "lacks the number of its step", ITEM_HINT);
 		if (step < 1 || (step > 1 && step > last - first))
 			return retry_fail_part(item->err, step_at, item->at - step_at,
-						"is a step of zero or longer than its range",
-						"A step is at least 1 and at most the distance from the first to the last value of its range.");
+								   "is a step of zero or longer than its range",
+								   "A step is at least 1 and at most the distance from the first to the last value of its range.");
 	}
 	if (item->at < item->end)
 		return fail_item(item, "is not a value, range or step", ITEM_HINT);
@@ -218,7 +218,7 @@ parse_field(const char *text, int start, int end, const Field *field,
 			item.end++;
 		if (item.end == at)
 			return retry_fail_part(err, start, end - start, "has an empty place in its list",
-						ITEM_HINT);
+								   ITEM_HINT);
 		if (!parse_item(&item, bits))
 			return false;
 		at = item.end;
@@ -309,7 +309,7 @@ retry_cron_parse(const char *text, int len, RetryCron *out,
 			at++;
 		if (at == start)
 			return retry_fail_part(err, first, len - first,
-						"has fewer than five fields", FIELDS_HINT);
+								   "has fewer than five fields", FIELDS_HINT);
 		if (!parse_field(text, start, at, &fields[f], &bits[f], &star[f], err))
 			return false;
 		while (at < len && retry_is_space(text[at]))
@@ -329,7 +329,7 @@ retry_cron_parse(const char *text, int len, RetryCron *out,
 		(star[WEEKDAY] ? RETRY_CRON_WEEKDAY_STAR : 0);
 	if (!has_possible_date(out))
 		return retry_fail_part(err, first, len - first, "names a date that never comes",
-					"No month of the schedule has such a day.");
+							   "No month of the schedule has such a day.");
 	return true;
 }
 
@@ -574,7 +574,7 @@ next_local(const RetryCron *cron, int64 from, int64 until, int64 *found)
 		else
 		{
 			int			at = day_matches(cron, mday, day) ?
-				minute_of_day(cron, start) : -1;
+			minute_of_day(cron, start) : -1;
 
 			if (at >= 0)
 			{

@@ -55,6 +55,18 @@ check_str(const char *got, const char *want, const char *file, int line,
 		printf("#   got  %s\n#   want %s\n", got, want);
 }
 
+/* The next of a fixed series of random numbers: failures can be repeated. */
+static inline uint64
+check_random(void)
+{
+	static uint64 state = UINT64CONST(88172645463325252);
+
+	state ^= state << 13;
+	state ^= state >> 7;
+	state ^= state << 17;
+	return state * UINT64CONST(2685821657736338717);
+}
+
 /* Print the plan; the value is main's. */
 static inline int
 check_done(void)

@@ -17,17 +17,6 @@
 #define HOUR	(60 * MINUTE)
 #define DAY		(24 * HOUR)
 
-static uint64 seed = 88172645463325252;
-
-static uint64
-xorshift(void)
-{
-	seed ^= seed << 13;
-	seed ^= seed >> 7;
-	seed ^= seed << 17;
-	return seed * UINT64CONST(2685821657736338717);
-}
-
 static RetryBackoff
 make(const char *text)
 {
@@ -245,7 +234,7 @@ check_delays(const char *text, const int64 *want, int n)
 	RetryBackoff b = make(text);
 
 	for (int i = 0; i < n; i++)
-		CHECK_INT(retry_backoff_delay_us(&b, i + 1, 0, xorshift()), want[i],
+		CHECK_INT(retry_backoff_delay_us(&b, i + 1, 0, check_random()), want[i],
 				  text);
 }
 
@@ -338,7 +327,7 @@ check_draws(const char *text, int32 n, int64 previous, int64 low, int64 high,
 
 	for (int i = 0; i < 20000; i++)
 	{
-		int64		d = retry_backoff_delay_us(&b, n, previous, xorshift());
+		int64		d = retry_backoff_delay_us(&b, n, previous, check_random());
 
 		least = Min(least, d);
 		most = Max(most, d);
@@ -392,7 +381,7 @@ test_jitter(void)
 		CHECK(w.earliest == 0 && w.at == 15 * SEC && w.latest == 20 * SEC,
 			  "jitter on a random delay: bounds");
 		for (int i = 0; i < 20000; i++)
-			sum += retry_backoff_delay_us(&b, 1, 0, xorshift());
+			sum += retry_backoff_delay_us(&b, 1, 0, check_random());
 		CHECK(sum / 20000 > 7300 * MS && sum / 20000 < 7700 * MS,
 			  "jitter on a random delay: two independent draws");
 	}
@@ -400,6 +389,12 @@ test_jitter(void)
 	CHECK(retry_backoff_delay_us(&b, 1, 0, 0) == 0 &&
 		  retry_backoff_delay_us(&b, 1, 0, PG_UINT64_MAX) == 10 * SEC,
 		  "the ends of the random number are the ends of the range");
+	b = make("fixed 365d jitter full");
+	CHECK_INT(retry_backoff_delay_us(&b, 1, 0, PG_UINT64_MAX), 365 * DAY,
+			  "also when the range has more than 32 bits");
+	b = make("exponential 1s max 1h jitter decorrelated");
+	CHECK_INT(retry_backoff_delay_us(&b, 1, PG_INT64_MAX / 2, UINT64CONST(1) << 63), HOUR,
+			  "a previous delay beyond all bounds counts as the longest");
 	CHECK_INT(retry_backoff_delay_us(&b, 1, 0, 12345678901234567), retry_backoff_delay_us(&b, 1, 0, 12345678901234567),
 			  "the same arguments give the same delay");
 }
@@ -412,7 +407,7 @@ test_moments(void)
 	TimestampTz last = END_TIMESTAMP - 1;
 	TimestampTz noon = 12 * HOUR;	/* 2000-01-01 12:00 */
 
-	CHECK_INT(retry_backoff_next(&b, 1, last, 0, 7, NULL), last, "moments saturate");
+	CHECK_INT(retry_backoff_next(&b, 1, last - 1, 0, PG_UINT64_MAX, NULL), last, "moments saturate");
 	CHECK_INT(retry_backoff_next(&b, 1, DT_NOEND, 0, 7, NULL), DT_NOEND, "infinity stays");
 	CHECK_INT(retry_backoff_next(&b, 1, DT_NOBEGIN, 0, 7, NULL), DT_NOBEGIN, "also the other");
 	CHECK(retry_backoff_next(&b, 1, MIN_TIMESTAMP, 0, 0, NULL) == MIN_TIMESTAMP, "the first moment works");
