@@ -120,31 +120,31 @@ parse_options(int argc, char **argv)
 static int
 listen_on(void)
 {
-	struct sockaddr_in addr;
-	socklen_t	len = sizeof(addr);
+	bool		v6 = strchr(settings.bind, ':') != NULL;
+	struct sockaddr_in a4 = {.sin_family = AF_INET, .sin_port = htons(settings.port)};
+	struct sockaddr_in6 a6 = {.sin6_family = AF_INET6, .sin6_port = htons(settings.port)};
+	struct sockaddr *addr = v6 ? (struct sockaddr *) &a6 : (struct sockaddr *) &a4;
+	socklen_t	len = v6 ? sizeof(a6) : sizeof(a4);
 	int			on = 1;
-	int			fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+	int			fd = socket(addr->sa_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
 
 	if (fd < 0)
 		fail("socket");
 	setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on));
 	/* inherited by what is accepted: saves a system call a connection */
 	setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
-	memset(&addr, 0, sizeof(addr));
-	addr.sin_family = AF_INET;
-	addr.sin_port = htons(settings.port);
-	if (inet_pton(AF_INET, settings.bind, &addr.sin_addr) != 1)
+	if (inet_pton(addr->sa_family, settings.bind, v6 ? (void *) &a6.sin6_addr : (void *) &a4.sin_addr) != 1)
 	{
 		errno = EINVAL;
 		fail(settings.bind);
 	}
-	if (bind(fd, (struct sockaddr *) &addr, sizeof(addr)) != 0)
+	if (bind(fd, addr, len) != 0)
 		fail("bind");
 	if (listen(fd, 8192) != 0)
 		fail("listen");
-	if (getsockname(fd, (struct sockaddr *) &addr, &len) != 0)
+	if (getsockname(fd, addr, &len) != 0)
 		fail("getsockname");
-	settings.port = ntohs(addr.sin_port);
+	settings.port = ntohs(v6 ? a6.sin6_port : a4.sin_port);
 	return fd;
 }
 

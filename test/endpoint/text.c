@@ -56,13 +56,17 @@ buf_printf(Buf *b, const char *fmt,...)
 	va_list		args;
 	int			n;
 
+	buf_reserve(b, 128);		/* usually enough */
 	va_start(args, fmt);
-	n = vsnprintf(NULL, 0, fmt, args);
+	n = vsnprintf(b->p + b->len, b->cap - b->len, fmt, args);
 	va_end(args);
-	buf_reserve(b, n + 1);
-	va_start(args, fmt);
-	vsnprintf(b->p + b->len, n + 1, fmt, args);
-	va_end(args);
+	if ((size_t) n >= b->cap - b->len)
+	{
+		buf_reserve(b, n + 1);
+		va_start(args, fmt);
+		vsnprintf(b->p + b->len, b->cap - b->len, fmt, args);
+		va_end(args);
+	}
 	b->len += n;
 }
 
