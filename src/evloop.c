@@ -30,9 +30,18 @@
 /* rounds of a full EVENTS_PER_WAIT in one call, lest a flood starve the rest */
 #define MAX_ROUNDS		8
 
+/* A multi handle and the moment it next wants to be called. */
+typedef struct Member
+{
+	RetryEvloop *loop;
+	CURLM	   *multi;
+	int64		deadline_us;	/* monotonic; -1: none, 0: at once */
+} Member;
+
 /* What is known of one descriptor; the table is indexed by it. */
 typedef struct SocketState
 {
+	Member	   *owner;			/* whose connection it is */
 	uint32_t	registered;		/* EPOLLIN, EPOLLOUT as the kernel knows them */
 	bool		in_set;			/* member of the epoll set */
 	bool		wanted;			/* curl wants events now */
@@ -41,12 +50,13 @@ typedef struct SocketState
 
 struct RetryEvloop
 {
-	CURLM	   *multi;
 	int			epoll_fd;
 	SocketState *sockets;
 	int			capacity;
-	int64		deadline_us;	/* of curl's timer, monotonic; -1: none */
-	int			error;			/* errno of a callback that could not do its work */
+	int			member_count;
+	Member		members[RETRY_EVLOOP_MAX_MULTIS];
+	int			error;			/* errno of a callback that could not do its
+								 * work */
 };
 
 static int64
@@ -94,7 +104,8 @@ forget_socket(RetryEvloop *loop, SocketState *state, curl_socket_t fd)
 static int
 socket_callback(CURL *easy, curl_socket_t fd, int what, void *arg, void *socket_arg)
 {
-	RetryEvloop *loop = arg;
+	Member	   *member = arg;
+	RetryEvloop *loop = member->loop;
 	SocketState *state = socket_state(loop, fd);
 	struct epoll_event event;
 	uint32_t	wanted = 0;
@@ -121,6 +132,7 @@ socket_callback(CURL *easy, curl_socket_t fd, int what, void *arg, void *socket_
 	if (what & CURL_POLL_OUT)
 		wanted |= EPOLLOUT;
 	state->wanted = true;
+	state->owner = member;
 	if (state->in_set && state->registered == wanted)
 		return 0;
 
@@ -148,14 +160,14 @@ socket_callback(CURL *easy, curl_socket_t fd, int what, void *arg, void *socket_
 static int
 timer_callback(CURLM *multi, long timeout_ms, void *arg)
 {
-	RetryEvloop *loop = arg;
+	Member	   *member = arg;
 
 	if (timeout_ms < 0)
-		loop->deadline_us = -1;
+		member->deadline_us = -1;
 	else if (timeout_ms == 0)
-		loop->deadline_us = 0;
+		member->deadline_us = 0;
 	else
-		loop->deadline_us = monotonic_us() + (int64) timeout_ms * 1000;
+		member->deadline_us = monotonic_us() + (int64) timeout_ms * 1000;
 	return 0;
 }
 
@@ -183,25 +195,33 @@ retry_evloop_close_socket(void *arg, curl_socket_t fd)
 }
 
 RetryEvloop *
-retry_evloop_create(CURLM *multi)
+retry_evloop_create(void)
 {
 	RetryEvloop *loop = calloc(1, sizeof(RetryEvloop));
 
 	if (loop == NULL)
 		return NULL;
-	loop->multi = multi;
-	loop->deadline_us = -1;
 	loop->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
 	if (loop->epoll_fd < 0)
 	{
 		free(loop);
 		return NULL;
 	}
-	curl_multi_setopt(multi, CURLMOPT_SOCKETFUNCTION, socket_callback);
-	curl_multi_setopt(multi, CURLMOPT_SOCKETDATA, loop);
-	curl_multi_setopt(multi, CURLMOPT_TIMERFUNCTION, timer_callback);
-	curl_multi_setopt(multi, CURLMOPT_TIMERDATA, loop);
 	return loop;
+}
+
+void
+retry_evloop_add(RetryEvloop *loop, CURLM *multi)
+{
+	Member	   *member = &loop->members[loop->member_count++];
+
+	member->loop = loop;
+	member->multi = multi;
+	member->deadline_us = -1;
+	curl_multi_setopt(multi, CURLMOPT_SOCKETFUNCTION, socket_callback);
+	curl_multi_setopt(multi, CURLMOPT_SOCKETDATA, member);
+	curl_multi_setopt(multi, CURLMOPT_TIMERFUNCTION, timer_callback);
+	curl_multi_setopt(multi, CURLMOPT_TIMERDATA, member);
 }
 
 int
@@ -213,27 +233,51 @@ retry_evloop_fd(RetryEvloop *loop)
 long
 retry_evloop_timeout_ms(RetryEvloop *loop)
 {
+	int64		first = -1;
 	int64		left;
+	int			i;
 
-	if (loop->deadline_us <= 0)
-		return loop->deadline_us < 0 ? -1 : 0;
-	left = loop->deadline_us - monotonic_us();
+	for (i = 0; i < loop->member_count; i++)
+	{
+		int64		deadline = loop->members[i].deadline_us;
+
+		if (deadline >= 0 && (first < 0 || deadline < first))
+			first = deadline;
+	}
+	if (first <= 0)
+		return first < 0 ? -1 : 0;
+	left = first - monotonic_us();
 	return left <= 0 ? 0 : (long) ((left + 999) / 1000);
 }
 
 /* Lets curl do everything whose time has come, new transfers included. */
 static bool
-run_timer(RetryEvloop *loop)
+run_timers(RetryEvloop *loop)
 {
+	int64		now = 0;
+	bool		ok = true;
 	int			running;
+	int			i;
 
-	if (loop->deadline_us < 0 ||
-		(loop->deadline_us > 0 && loop->deadline_us > monotonic_us()))
-		return true;
+	for (i = 0; i < loop->member_count; i++)
+	{
+		Member	   *member = &loop->members[i];
 
-	/* curl sets it anew from inside if it wants more */
-	loop->deadline_us = -1;
-	return curl_multi_socket_action(loop->multi, CURL_SOCKET_TIMEOUT, 0, &running) == CURLM_OK;
+		if (member->deadline_us < 0)
+			continue;
+		if (member->deadline_us > 0)
+		{
+			if (now == 0)
+				now = monotonic_us();
+			if (member->deadline_us > now)
+				continue;
+		}
+		/* curl sets it anew from inside if it wants more */
+		member->deadline_us = -1;
+		if (curl_multi_socket_action(member->multi, CURL_SOCKET_TIMEOUT, 0, &running) != CURLM_OK)
+			ok = false;
+	}
+	return ok;
 }
 
 /* Tells curl of one ready socket. */
@@ -260,14 +304,14 @@ run_socket(RetryEvloop *loop, const struct epoll_event *event)
 		mask |= CURL_CSELECT_OUT;
 	if (event->events & EPOLLERR)
 		mask |= CURL_CSELECT_ERR | CURL_CSELECT_IN;
-	return curl_multi_socket_action(loop->multi, fd, mask, &running) == CURLM_OK;
+	return curl_multi_socket_action(state->owner->multi, fd, mask, &running) == CURLM_OK;
 }
 
 int
 retry_evloop_run(RetryEvloop *loop)
 {
 	struct epoll_event events[EVENTS_PER_WAIT];
-	bool		ok = run_timer(loop);
+	bool		ok = run_timers(loop);
 	int			error;
 	int			round;
 
@@ -278,7 +322,7 @@ retry_evloop_run(RetryEvloop *loop)
 
 		for (i = 0; i < count; i++)
 			ok = run_socket(loop, &events[i]) && ok;
-		if (!run_timer(loop))
+		if (!run_timers(loop))
 			ok = false;
 		if (count < EVENTS_PER_WAIT)
 			break;

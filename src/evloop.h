@@ -1,6 +1,6 @@
 /*
  * evloop.h
- *	  Drives a curl multi handle from one private epoll set.
+ *	  Drives curl multi handles from one private epoll set.
  *
  * The dispatcher waits in a WaitEventSet, from which PostgreSQL 15 cannot
  * remove a socket again.  So curl's sockets live in an epoll set of their own
@@ -14,12 +14,21 @@
 
 typedef struct RetryEvloop RetryEvloop;
 
+/* Multi handles that one loop can drive. */
+#define RETRY_EVLOOP_MAX_MULTIS 64
+
 /*
- * Creates the loop and takes over the multi handle's socket and timer
- * callbacks.  NULL when descriptors or memory are short, errno says which.
- * The loop must outlive the multi handle's transfers.
+ * Creates a loop without multi handles.  NULL when descriptors or memory are
+ * short, errno says which.
  */
-extern RetryEvloop *retry_evloop_create(CURLM *multi);
+extern RetryEvloop *retry_evloop_create(void);
+
+/*
+ * Takes over a multi handle's socket and timer callbacks.  At most
+ * RETRY_EVLOOP_MAX_MULTIS times.  The loop must live until after the handle's
+ * curl_multi_cleanup.
+ */
+extern void retry_evloop_add(RetryEvloop *loop, CURLM *multi);
 
 /*
  * Must be told of each socket opened for curl, from its OPENSOCKETFUNCTION;
@@ -39,12 +48,12 @@ extern long retry_evloop_timeout_ms(RetryEvloop *loop);
 
 /*
  * Handles what is ready, without waiting.  0: done; an errno: a socket could
- * not be watched; -1: curl reported a fault of the whole multi handle.  After
+ * not be watched; -1: curl reported a fault of a whole multi handle.  After
  * either, transfers may hang until their timeouts.
  */
 extern int	retry_evloop_run(RetryEvloop *loop);
 
-/* Frees the loop; the multi handle must be cleaned up before. */
+/* Frees the loop; its multi handles must be cleaned up before. */
 extern void retry_evloop_destroy(RetryEvloop *loop);
 
 #endif							/* RETRY_EVLOOP_H */

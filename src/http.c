@@ -66,6 +66,39 @@ restore_signals(const sigset_t *old)
 	sigprocmask(SIG_SETMASK, old, NULL);
 }
 
+/* Connections that a shard keeps, in use or not; the oldest idle one goes. */
+static void
+limit_connections(RetryHttp *http, RetryHttpShard *shard)
+{
+	curl_multi_setopt(shard->multi, CURLMOPT_MAXCONNECTS,
+					  (long) Max(Min(http->shard_size, http->max_in_flight), 64));
+}
+
+/* The first shard with room, made if need be; NULL when memory is short. */
+static RetryHttpShard *
+choose_shard(RetryHttp *http)
+{
+	RetryHttpShard *shard;
+	int			i;
+
+	for (i = 0; i < http->shard_count; i++)
+		if (http->shards[i].running < http->shard_size)
+			return &http->shards[i];
+	/* more than all shards can hold: the limit was lowered under way */
+	if (http->shard_count == RETRY_EVLOOP_MAX_MULTIS)
+		return &http->shards[0];
+
+	shard = &http->shards[http->shard_count];
+	shard->running = 0;
+	shard->multi = curl_multi_init();
+	if (shard->multi == NULL)
+		return NULL;
+	http->shard_count++;
+	retry_evloop_add(http->loop, shard->multi);
+	limit_connections(http, shard);
+	return shard;
+}
+
 bool
 retry_http_configure(RetryHttp *http, const RetryHttpOptions *options,
 					 char *errbuf, size_t errbuf_size)
@@ -73,6 +106,7 @@ retry_http_configure(RetryHttp *http, const RetryHttpOptions *options,
 	char	   *user_agent = strdup(options->user_agent ? options->user_agent : DEFAULT_USER_AGENT);
 	char	   *proxy = strdup(options->proxy ? options->proxy : "");
 	char	   *ca_bundle = strdup(options->ca_bundle ? options->ca_bundle : "");
+	int			i;
 
 	if (user_agent == NULL || proxy == NULL || ca_bundle == NULL)
 	{
@@ -100,11 +134,14 @@ retry_http_configure(RetryHttp *http, const RetryHttpOptions *options,
 	else
 		http->netguard.blocked.count = http->netguard.allowed.count = 0;
 	http->settings++;
-	curl_multi_setopt(http->multi, CURLMOPT_MAXCONNECTS, (long) Max(http->max_in_flight, 64));
+	http->shard_size = Max(RETRY_HTTP_SHARD_SIZE,
+						   (http->max_in_flight + RETRY_EVLOOP_MAX_MULTIS - 1) / RETRY_EVLOOP_MAX_MULTIS);
+	for (i = 0; i < http->shard_count; i++)
+		limit_connections(http, &http->shards[i]);
 	return true;
 }
 
-RetryHttp *
+RetryHttp  *
 retry_http_create(const RetryHttpOptions *options, char *errbuf, size_t errbuf_size)
 {
 	static bool curl_ready = false;
@@ -118,11 +155,9 @@ retry_http_create(const RetryHttpOptions *options, char *errbuf, size_t errbuf_s
 	{
 		curl_ready = true;
 		http = calloc(1, sizeof(RetryHttp));
-		if (http != NULL)
-			http->multi = curl_multi_init();
-		if (http == NULL || http->multi == NULL)
+		if (http == NULL)
 			strlcpy(errbuf, "out of memory", errbuf_size);
-		else if ((http->loop = retry_evloop_create(http->multi)) == NULL)
+		else if ((http->loop = retry_evloop_create()) == NULL)
 			snprintf(errbuf, errbuf_size, "could not create an epoll descriptor: %s", strerror(errno));
 	}
 	if (http != NULL &&
@@ -252,8 +287,11 @@ send_queued(RetryHttp *http)
 
 	while ((t = http->queued.head) != NULL)
 	{
-		CURLMcode	code = curl_multi_add_handle(http->multi, t->easy);
+		RetryHttpShard *shard = choose_shard(http);
+		CURLMcode	code = CURLM_OUT_OF_MEMORY;
 
+		if (shard != NULL)
+			code = curl_multi_add_handle(shard->multi, t->easy);
 		list_remove(&http->queued, t);
 		if (code != CURLM_OK)
 		{
@@ -263,18 +301,30 @@ send_queued(RetryHttp *http)
 			continue;
 		}
 		t->state = RETRY_TRANSFER_RUNNING;
+		t->shard = shard;
+		shard->running++;
 		list_append(&http->running, t);
 	}
 }
 
-/* Takes what has finished out of curl. */
+/* Takes a running transfer out of curl; it is in no list afterwards. */
 static void
-collect_finished(RetryHttp *http)
+stop_transfer(RetryHttp *http, RetryTransfer *t)
+{
+	curl_multi_remove_handle(t->shard->multi, t->easy);
+	t->shard->running--;
+	t->shard = NULL;
+	list_remove(&http->running, t);
+}
+
+/* Takes what has finished out of one of curl's queues. */
+static void
+collect_finished(RetryHttp *http, RetryHttpShard *shard)
 {
 	CURLMsg    *message;
 	int			left;
 
-	while ((message = curl_multi_info_read(http->multi, &left)) != NULL)
+	while ((message = curl_multi_info_read(shard->multi, &left)) != NULL)
 	{
 		CURL	   *easy = message->easy_handle;
 		CURLcode	code = message->data.result;
@@ -283,12 +333,11 @@ collect_finished(RetryHttp *http)
 
 		if (message->msg != CURLMSG_DONE)
 			continue;
-		/* removing the handle frees the message */
+		/* stopping it frees the message */
 		curl_easy_getinfo(easy, CURLINFO_PRIVATE, &private);
 		t = (RetryTransfer *) private;
 		retry_transfer_conclude(t, code);
-		curl_multi_remove_handle(http->multi, easy);
-		list_remove(&http->running, t);
+		stop_transfer(http, t);
 		finish(http, t);
 	}
 }
@@ -304,8 +353,7 @@ fail_running(RetryHttp *http, int error)
 
 	while ((t = http->running.head) != NULL)
 	{
-		curl_multi_remove_handle(http->multi, t->easy);
-		list_remove(&http->running, t);
+		stop_transfer(http, t);
 		retry_transfer_fail(t, RETRY_HTTP_INTERNAL, "event loop failed: %s",
 							error > 0 ? strerror(error) : "libcurl reported a fault");
 		finish(http, t);
@@ -317,11 +365,14 @@ retry_http_run(RetryHttp *http)
 {
 	sigset_t	old;
 	int			error;
+	int			i;
 
 	block_signals(&old);
 	send_queued(http);
 	error = retry_evloop_run(http->loop);
-	collect_finished(http);
+	for (i = 0; i < http->shard_count; i++)
+		if (http->shards[i].running > 0)
+			collect_finished(http, &http->shards[i]);
 	if (error != 0)
 		fail_running(http, error);
 	restore_signals(&old);
@@ -377,9 +428,8 @@ retry_http_cancel(RetryHttp *http, void *tag)
 	else if ((t = find_tag(&http->running, tag)) != NULL)
 	{
 		block_signals(&old);
-		curl_multi_remove_handle(http->multi, t->easy);
+		stop_transfer(http, t);
 		restore_signals(&old);
-		list_remove(&http->running, t);
 	}
 	else
 		return false;
@@ -389,15 +439,13 @@ retry_http_cancel(RetryHttp *http, void *tag)
 }
 
 static void
-free_list(RetryHttp *http, RetryTransferList *list, bool in_multi)
+free_list(RetryTransferList *list)
 {
 	RetryTransfer *t;
 
 	while ((t = list->head) != NULL)
 	{
 		list_remove(list, t);
-		if (in_multi)
-			curl_multi_remove_handle(http->multi, t->easy);
 		free_transfer(t);
 	}
 }
@@ -406,18 +454,25 @@ void
 retry_http_destroy(RetryHttp *http)
 {
 	sigset_t	old;
+	int			i;
 
 	if (http == NULL)
 		return;
 	block_signals(&old);
-	free_list(http, &http->running, true);
-	free_list(http, &http->queued, false);
-	free_list(http, &http->done, false);
-	free_list(http, &http->fetched, false);
-	free_list(http, &http->idle, false);
+	while (http->running.head != NULL)
+	{
+		RetryTransfer *t = http->running.head;
+
+		stop_transfer(http, t);
+		free_transfer(t);
+	}
+	free_list(&http->queued);
+	free_list(&http->done);
+	free_list(&http->fetched);
+	free_list(&http->idle);
 	/* closes the kept connections, through the loop: so before the loop goes */
-	if (http->multi != NULL)
-		curl_multi_cleanup(http->multi);
+	for (i = 0; i < http->shard_count; i++)
+		curl_multi_cleanup(http->shards[i].multi);
 	retry_evloop_destroy(http->loop);
 	free(http->user_agent);
 	free(http->proxy);

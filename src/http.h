@@ -40,9 +40,11 @@ typedef struct RetryHttp RetryHttp;
 typedef struct RetryHttpOptions
 {
 	int			max_in_flight;	/* transfers at once; default 256 */
-	int			max_response_bytes; /* body bytes kept; default 65536, < 0: none */
-	int64		hard_response_limit;	/* body bytes read before the connection is
-										 * dropped; default 16 MB */
+	int			max_response_bytes; /* body bytes kept; default 65536, < 0:
+									 * none */
+	int64		hard_response_limit;	/* body bytes read before the
+										 * connection is dropped; default 16
+										 * MB */
 	const char *user_agent;		/* NULL: "pg-retry/1.0" */
 	const char *proxy;			/* NULL or "": none, also none from the
 								 * environment */

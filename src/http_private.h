@@ -23,6 +23,21 @@
 #define RETRY_HTTP_DEFAULT_CONNECT_MS	5000
 #define RETRY_HTTP_MAX_HEADER_BYTES		(256 * 1024)
 
+/*
+ * curl 7.88 walks all connections of a multi handle when a transfer ends, and
+ * those of the origin when one starts: a third of the cost at 1000 in flight.
+ * So the transfers are spread over several multi handles (shards) of about
+ * this many each.  A transfer goes to the first that has room, so that under
+ * light load the same connections are used again and again.
+ */
+#define RETRY_HTTP_SHARD_SIZE	128
+
+typedef struct RetryHttpShard
+{
+	CURLM	   *multi;
+	int			running;
+} RetryHttpShard;
+
 typedef enum RetryTransferState
 {
 	RETRY_TRANSFER_FREE,
@@ -38,6 +53,7 @@ typedef struct RetryTransfer
 	struct RetryTransfer *prev;
 	RetryTransferState state;
 	RetryHttp  *http;
+	RetryHttpShard *shard;		/* while running */
 	CURL	   *easy;
 	uint64		settings;		/* generation its easy handle was set up for */
 
@@ -80,7 +96,9 @@ typedef struct RetryTransferList
 
 struct RetryHttp
 {
-	CURLM	   *multi;
+	RetryHttpShard shards[RETRY_EVLOOP_MAX_MULTIS];
+	int			shard_count;
+	int			shard_size;		/* transfers before the next one is used */
 	RetryEvloop *loop;
 	uint64		settings;		/* generation, counts configure calls */
 	int			max_in_flight;

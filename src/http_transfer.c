@@ -64,8 +64,8 @@ receive_body(char *data, size_t size, size_t count, void *arg)
 	r->bytes_received += len;
 
 	/*
-	 * Beyond what is kept we only read on to keep the connection usable, which
-	 * is not worth it if it would be dropped at the limit anyway.
+	 * Beyond what is kept we only read on to keep the connection usable,
+	 * which is not worth it if it would be dropped at the limit anyway.
 	 */
 	if (r->bytes_received > t->hard_limit ||
 		(r->bytes_received > t->response_limit && t->announced > 0 &&
@@ -200,8 +200,8 @@ open_socket(void *arg, curlsocktype purpose, struct curl_sockaddr *address)
 							  t->blocked_rule, sizeof(t->blocked_rule)))
 	{
 		const void *raw = address->family == AF_INET6
-			? (const void *) &((struct sockaddr_in6 *) &address->addr)->sin6_addr
-			: (const void *) &((struct sockaddr_in *) &address->addr)->sin_addr;
+		? (const void *) &((struct sockaddr_in6 *) &address->addr)->sin6_addr
+		: (const void *) &((struct sockaddr_in *) &address->addr)->sin_addr;
 
 		t->sockets_blocked++;
 		inet_ntop(address->family, raw, t->blocked_address, sizeof(t->blocked_address));
@@ -311,7 +311,7 @@ apply_method(RetryTransfer *t, const char *method, int body_mode)
 {
 	CURL	   *easy = t->easy;
 	const char *implied = body_mode == BODY_NONE ? "GET" :
-		body_mode == BODY_HEAD ? "HEAD" : "POST";
+	body_mode == BODY_HEAD ? "HEAD" : "POST";
 
 	if (t->body_mode == body_mode && strcmp(t->method, method) == 0)
 		return true;

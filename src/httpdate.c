@@ -257,7 +257,11 @@ retry_after_parse(const char *value, size_t len, int64 now_unix)
 	{
 		if (value[i] < '0' || value[i] > '9')
 			return result;
-		/* beyond thirty years it is all the same: stop counting, keep checking */
+
+		/*
+		 * beyond thirty years it is all the same: stop counting, keep
+		 * checking
+		 */
 		if (seconds < 1000000000)
 			seconds = seconds * 10 + (value[i] - '0');
 	}

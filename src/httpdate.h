@@ -24,7 +24,7 @@ typedef struct RetryRetryAfter
 	int64		value;
 } RetryRetryAfter;
 
-#define RETRY_AFTER_CAP_US	INT64CONST(86400000000)	/* 24 h */
+#define RETRY_AFTER_CAP_US	INT64CONST(86400000000) /* 24 h */
 
 /*
  * Parses a header value of len bytes (need not be terminated; blanks around it

@@ -26,10 +26,11 @@ typedef struct RetryUrl
 	bool		ipv4;			/* host is a dotted IPv4 literal */
 	int			port;			/* 1..65535; the scheme's when not given */
 	char		host[RETRY_URL_MAX_HOST + 1];	/* lower case, no brackets */
-	char		origin[RETRY_URL_MAX_ORIGIN + 1];	/* "https://host:port", the
-													 * default port left out */
-	int			length;			/* bytes of the text, without a fragment:
-								 * what is sent */
+	char		origin[RETRY_URL_MAX_ORIGIN + 1];	/* "https://host:port",
+													 * the default port left
+													 * out */
+	int			length;			/* bytes of the text, without a fragment: what
+								 * is sent */
 } RetryUrl;
 
 /*
