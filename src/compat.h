@@ -16,6 +16,29 @@
 #error "retry needs PostgreSQL 15 or later"
 #endif
 
+/*
+ * The library is compiled with -fvisibility=hidden, because 15 loads libraries
+ * into one name space.  Only from 16 on do the macros make visible what the
+ * server looks up.  Hence each file that has SQL-callable functions, the magic
+ * block or a worker's main function includes this file.
+ */
+#if PG_VERSION_NUM < 160000
+#include "fmgr.h"
+#undef PGDLLEXPORT
+#define PGDLLEXPORT __attribute__((visibility("default")))
+#undef PG_FUNCTION_INFO_V1
+#define PG_FUNCTION_INFO_V1(funcname) \
+extern PGDLLEXPORT Datum funcname(PG_FUNCTION_ARGS); \
+extern PGDLLEXPORT const Pg_finfo_record *CppConcat(pg_finfo_,funcname) (void); \
+const Pg_finfo_record * \
+CppConcat(pg_finfo_,funcname) (void) \
+{ \
+	static const Pg_finfo_record my_finfo = {1}; \
+	return &my_finfo; \
+} \
+extern int	no_such_variable
+#endif
+
 /* 16 replaced one function for each kind of object by one for all. */
 #if PG_VERSION_NUM < 160000
 #define retry_owns_database(database, role) \
@@ -32,6 +55,24 @@
 #else
 #define retry_index_beginscan(heap, index, snapshot, nkeys) \
 	index_beginscan(heap, index, snapshot, NULL, nkeys, 0)
+#endif
+
+/* 16 can do without indexes that only summarize. */
+#if PG_VERSION_NUM < 160000
+#define retry_insert_index_tuples(result_rel, slot, estate) \
+	ExecInsertIndexTuples(result_rel, slot, estate, false, false, NULL, NIL)
+#else
+#define retry_insert_index_tuples(result_rel, slot, estate) \
+	ExecInsertIndexTuples(result_rel, slot, estate, false, false, NULL, NIL, false)
+#endif
+
+/* 17 ties event sets to resource owners; ours live as long as the process. */
+#if PG_VERSION_NUM < 170000
+#define retry_create_wait_event_set(nevents) \
+	CreateWaitEventSet(TopMemoryContext, nevents)
+#else
+#define retry_create_wait_event_set(nevents) \
+	CreateWaitEventSet(NULL, nevents)
 #endif
 
 #endif							/* RETRY_COMPAT_H */

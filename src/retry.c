@@ -12,6 +12,7 @@
 #include "fmgr.h"
 #include "miscadmin.h"
 
+#include "compat.h"
 #include "database_hook.h"
 #include "guc.h"
 #include "launcher.h"

@@ -208,7 +208,7 @@ retry_shmem_peek_database(void)
 }
 
 int
-retry_shmem_databases(Oid *out)
+retry_shmem_databases(RetryDatabaseLook *out)
 {
 	int			n = 0;
 	int			i;
@@ -216,8 +216,14 @@ retry_shmem_databases(Oid *out)
 	LWLockAcquire(shared->lock, LW_SHARED);
 	for (i = 0; i < RETRY_MAX_DATABASES; i++)
 	{
-		if (OidIsValid(shared->databases[i].database))
-			out[n++] = shared->databases[i].database;
+		RetryDatabase *db = &shared->databases[i];
+
+		if (!OidIsValid(db->database))
+			continue;
+		out[n].database = db->database;
+		out[n].look = pg_atomic_read_u32(&db->look);
+		out[n].state = db->state;
+		n++;
 	}
 	LWLockRelease(shared->lock);
 	return n;
@@ -233,20 +239,6 @@ retry_shmem_forget_database(Oid database)
 	if (db != NULL)
 		db->database = InvalidOid;
 	LWLockRelease(shared->lock);
-}
-
-uint32
-retry_shmem_look_of(Oid database)
-{
-	RetryDatabase *db;
-	uint32		look = 0;
-
-	LWLockAcquire(shared->lock, LW_SHARED);
-	db = find_database(database);
-	if (db != NULL)
-		look = pg_atomic_read_u32(&db->look);
-	LWLockRelease(shared->lock);
-	return look;
 }
 
 void
@@ -754,6 +746,9 @@ retry_shmem_release_hold(void)
 {
 	if (my_hold == NULL)
 		return;
+
+	/* First, so that nobody starts a dispatcher by an outdated list. */
+	pg_atomic_fetch_add_u32(&shared->catalog_generation, 1);
 	LWLockAcquire(shared->lock, LW_EXCLUSIVE);
 	if (my_hold->pid == MyProcPid)
 	{

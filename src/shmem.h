@@ -244,7 +244,10 @@ extern bool retry_shmem_occupied(Oid database);
 /* Makes this process the launcher until it exits. */
 extern void retry_shmem_become_launcher(void);
 
-/* Bumped by retry_shmem_wake_launcher. */
+/*
+ * Changes when the list of databases may have changed: by
+ * retry_shmem_wake_launcher, and before a hold ends.
+ */
 extern uint32 retry_shmem_catalog_generation(void);
 
 /*
@@ -263,14 +266,17 @@ extern void retry_shmem_set_count(int index, int count);
 /* A consistent copy of one entry, whatever its phase. */
 extern void retry_shmem_get_worker(int index, RetryWorker *out);
 
-/* How often retry_shmem_look was called for a database; 0 without an entry. */
-extern uint32 retry_shmem_look_of(Oid database);
-
 /* Shows a database's state in its entry, if it has one. */
 extern void retry_shmem_publish(Oid database, RetryDatabaseState state);
 
-/* OIDs that have an entry; "out" has room for RETRY_MAX_DATABASES. */
-extern int	retry_shmem_databases(Oid *out);
+/* The database entries in use; "out" has room for RETRY_MAX_DATABASES. */
+typedef struct RetryDatabaseLook
+{
+	Oid			database;
+	uint32		look;			/* how often retry_shmem_look was called */
+	RetryDatabaseState state;
+} RetryDatabaseLook;
+extern int	retry_shmem_databases(RetryDatabaseLook *out);
 
 /* Frees the entry of a database that no longer exists. */
 extern void retry_shmem_forget_database(Oid database);

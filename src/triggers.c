@@ -20,6 +20,7 @@
 #include "utils/rel.h"
 #include "utils/xid8.h"
 
+#include "compat.h"
 #include "shmem.h"
 #include "task.h"
 #include "wakeup.h"
