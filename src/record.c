@@ -1,0 +1,578 @@
+/*
+ * record.c
+ *		Recording what became of attempts: the only writer of retry.attempt.
+ *
+ * An attempt that was made and is not recorded would be made again, so this
+ * never gives up a fact because of its company or its trimmings.  All attempts
+ * of a turn go in one transaction.  If that fails, each goes alone; if one
+ * fails alone, it goes without its response, its address and the large columns
+ * of its dead letter; and what even so cannot be stored stays with the caller,
+ * who offers it again and does not send the task meanwhile.
+ *
+ * Nothing here waits for a lock that a session may hold: attempts of a leaf
+ * that is locked stay with the caller too, and the others go on.
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "executor/tuptable.h"
+#include "mb/pg_wchar.h"
+#include "miscadmin.h"
+#include "pgstat.h"
+#include "utils/builtins.h"
+#include "utils/fmgrprotos.h"
+#include "utils/inet.h"
+#include "utils/memutils.h"
+#include "utils/snapmgr.h"
+#include "utils/timestamp.h"
+
+#include "record.h"
+#include "shmem.h"
+#include "store.h"
+
+/* Longest text of an error that is kept. */
+#define ERROR_BYTES		1000
+
+/* So many failures in a row, and it is not the rows: leave the rest for later. */
+#define HOPELESS		3
+
+/* What cannot be recorded is logged at most this often. */
+#define LOG_INTERVAL_MS	(60 * 1000)
+
+/* How much of an attempt is stored. */
+typedef enum Form
+{
+	FORM_FULL,
+	FORM_NO_LETTER,				/* the dead letter is there already */
+	FORM_BARE					/* the fact, and why it is not more */
+} Form;
+
+/* One transaction's worth of attempts. */
+typedef struct Batch
+{
+	RetryEnded **items;
+	int			count;
+	bool	   *stored;			/* of each item: it was put in */
+	bool		finished;		/* a task has ended among those put in */
+	Form		form;
+	const char *why;			/* FORM_BARE: the error that led to it */
+
+	/* from here on: of the transaction, see begin_batch */
+	MemoryContext context;		/* until its end */
+	MemoryContext row_context;	/* until the next row */
+	RetryAppender *attempts[RETRY_LEAVES];
+	bool		locked[RETRY_LEAVES];
+	RetryAppender *letters;
+	bool		letters_locked;
+	RetryReader *reader;
+	Oid			outcome_oid[RETRY_OUTCOMES];
+	char		last_ip[64];
+	Datum		last_address;
+} Batch;
+
+/* Everything of one call, reset at the next. */
+static MemoryContext scratch = NULL;
+
+static bool
+is_dead(const RetryEnded *ended)
+{
+	return ended->verdict.terminal && ended->verdict.outcome != RETRY_SUCCEEDED;
+}
+
+/* Values */
+
+/*
+ * The text of an error, cut, with what is no valid UTF-8 replaced by question
+ * marks; in a database of another encoding, whatever is not ASCII.
+ */
+static Datum
+error_datum(const char *error)
+{
+	text	   *result = palloc(VARHDRSZ + ERROR_BYTES);
+	char	   *to = VARDATA(result);
+	char	   *end = to + ERROR_BYTES;
+	bool		utf8 = GetDatabaseEncoding() == PG_UTF8;
+
+	while (*error != '\0' && to < end)
+	{
+		int			len = pg_utf_mblen((const unsigned char *) error);
+
+		if (len == 1 && !IS_HIGHBIT_SET(*error))
+			*to++ = *error++;
+		else if (strnlen(error, len) < len || !pg_utf8_islegal((const unsigned char *) error, len))
+		{
+			*to++ = '?';
+			error++;
+		}
+		else if (!utf8)
+		{
+			*to++ = '?';
+			error += len;
+		}
+		else if (to + len > end)
+			break;
+		else
+		{
+			memcpy(to, error, len);
+			to += len;
+			error += len;
+		}
+	}
+	SET_VARSIZE(result, to - (char *) result);
+	return PointerGetDatum(result);
+}
+
+/* The same for a text of the server's own, which is in its encoding. */
+static Datum
+why_datum(const char *why)
+{
+	char	   *text = psprintf("could not be recorded: %s", why);
+
+	return PointerGetDatum(cstring_to_text_with_len(text,
+													pg_mbcliplen(text, strlen(text), ERROR_BYTES)));
+}
+
+static Datum
+response_datum(const RetryEnded *ended)
+{
+	bytea	   *result = palloc(VARHDRSZ + ended->response_len);
+
+	memcpy(VARDATA(result), ended->response, ended->response_len);
+	SET_VARSIZE(result, VARHDRSZ + ended->response_len);
+	return PointerGetDatum(result);
+}
+
+/* An address as inet; most attempts of a batch have the same. */
+static Datum
+address_datum(Batch *batch, const char *ip)
+{
+	if (strcmp(ip, batch->last_ip) != 0)
+	{
+		MemoryContext old = MemoryContextSwitchTo(batch->context);
+		char		plain[sizeof(batch->last_ip)];
+
+		/* inet knows no scope of an address ("fe80::1%eth0") */
+		strlcpy(plain, ip, sizeof(plain));
+		plain[strcspn(plain, "%")] = '\0';
+		batch->last_ip[0] = '\0';
+		batch->last_address = DirectFunctionCall1(inet_in, CStringGetDatum(plain));
+		strlcpy(batch->last_ip, ip, sizeof(batch->last_ip));
+		MemoryContextSwitchTo(old);
+	}
+	return batch->last_address;
+}
+
+static void
+set_int(Datum *values, bool *isnull, int column, int32 value)
+{
+	isnull[column] = value == 0;
+	values[column] = Int32GetDatum(value);
+}
+
+/* Appenders keep what they allocate, so not in the context of one row. */
+static void
+put_row(Batch *batch, RetryAppender *appender, const Datum *values, const bool *isnull)
+{
+	MemoryContext old = MemoryContextSwitchTo(batch->context);
+
+	retry_append_row(appender, values, isnull);
+	MemoryContextSwitchTo(old);
+}
+
+/* Error, status and response: the same in an attempt and in a dead letter. */
+static void
+set_answer(const Batch *batch, const RetryEnded *ended, Datum *values, bool *isnull,
+		   int status, int error, int response)
+{
+	isnull[status] = ended->http_status == 0;
+	values[status] = Int16GetDatum((int16) ended->http_status);
+	isnull[error] = isnull[response] = true;
+	if (batch->form == FORM_BARE)
+	{
+		isnull[error] = false;
+		values[error] = why_datum(batch->why);
+		return;
+	}
+	if (ended->error != NULL && ended->error[0] != '\0')
+	{
+		isnull[error] = false;
+		values[error] = error_datum(ended->error);
+	}
+	if (ended->response != NULL && ended->response_len > 0)
+	{
+		isnull[response] = false;
+		values[response] = response_datum(ended);
+	}
+}
+
+/* One transaction */
+
+/* Takes the locks that an item needs; false when one cannot be had at once. */
+static bool
+open_tables(Batch *batch, const RetryEnded *ended)
+{
+	int			leaf = ended->entry.leaf;
+
+	if (batch->attempts[leaf] == NULL && !batch->locked[leaf])
+	{
+		batch->attempts[leaf] = retry_append_begin(retry_leaf_oid(RETRY_ATTEMPT, leaf), true);
+		batch->locked[leaf] = batch->attempts[leaf] == NULL;
+	}
+	if (batch->locked[leaf])
+		return false;
+	if (!is_dead(ended) || batch->form == FORM_NO_LETTER)
+		return true;
+
+	if (batch->letters == NULL && !batch->letters_locked)
+	{
+		batch->letters = retry_append_begin(retry_relation_oid("dead_letter"), true);
+		batch->letters_locked = batch->letters == NULL;
+		batch->reader = retry_reader_begin(GetActiveSnapshot(), true);
+	}
+	return !batch->letters_locked;
+}
+
+/*
+ * Puts in the dead letter of a task that has just died.  False when the task
+ * cannot be looked for, because a leaf is locked.  A task whose row is gone
+ * leaves nothing to keep.
+ */
+static bool
+add_letter(Batch *batch, const RetryEnded *ended)
+{
+	int			leaf = ended->entry.leaf;
+	TupleTableSlot *slot = retry_find_task(batch->reader, &ended->entry.pos.id,
+										   &ended->entry.tid, &leaf);
+	Datum		values[Dead_natts];
+	bool		isnull[Dead_natts] = {0};
+
+	if (slot == NULL)
+		return !retry_reader_blocked(batch->reader);
+
+	slot_getallattrs(slot);
+	for (int i = 0; i < Task_natts; i++)
+	{
+		values[i] = slot->tts_values[i];
+		isnull[i] = slot->tts_isnull[i];
+
+		/* what may lie elsewhere may be what cannot be read */
+		if (batch->form == FORM_BARE && TupleDescAttr(slot->tts_tupleDescriptor, i)->attlen < 0)
+			isnull[i] = true;
+	}
+	values[Dead_reason] = ObjectIdGetDatum(retry_dead_reason_oid(ended->verdict.reason));
+	values[Dead_died_at] = TimestampTzGetDatum(ended->finished_at);
+	values[Dead_attempts] = Int32GetDatum(ended->entry.attempts + 1);
+	set_answer(batch, ended, values, isnull, Dead_http_status, Dead_error, Dead_response);
+	put_row(batch, batch->letters, values, isnull);
+	return true;
+}
+
+static void
+add_attempt(Batch *batch, const RetryEnded *ended)
+{
+	const RetryVerdict *verdict = &ended->verdict;
+	Datum		values[Attempt_natts];
+	bool		isnull[Attempt_natts] = {0};
+
+	if (!OidIsValid(batch->outcome_oid[verdict->outcome]))
+		batch->outcome_oid[verdict->outcome] = retry_outcome_oid(verdict->outcome);
+
+	values[Attempt_leaf] = Int16GetDatum(ended->entry.leaf);
+	values[Attempt_attempt_no] = Int32GetDatum(ended->entry.attempts + 1);
+	values[Attempt_task_id] = UUIDPGetDatum(&ended->entry.pos.id);
+	values[Attempt_lane_hash] = Int64GetDatum(ended->lane_hash);
+	values[Attempt_finished_at] = TimestampTzGetDatum(ended->finished_at);
+	values[Attempt_duration_us] = Int64GetDatum(ended->duration_us);
+	values[Attempt_scene_id] = Int32GetDatum(ended->scene_id);
+	values[Attempt_outcome] = ObjectIdGetDatum(batch->outcome_oid[verdict->outcome]);
+	isnull[Attempt_next_due] = verdict->terminal;
+	values[Attempt_next_due] = TimestampTzGetDatum(verdict->next_due);
+	set_int(values, isnull, Attempt_dns_us, ended->dns_us);
+	set_int(values, isnull, Attempt_connect_us, ended->connect_us);
+	set_int(values, isnull, Attempt_tls_us, ended->tls_us);
+	set_int(values, isnull, Attempt_first_byte_us, ended->first_byte_us);
+	isnull[Attempt_target] = true;
+	isnull[Attempt_remote_address] = true;
+	if (batch->form != FORM_BARE && ended->remote_ip != NULL && ended->remote_ip[0] != '\0')
+	{
+		isnull[Attempt_remote_address] = false;
+		values[Attempt_remote_address] = address_datum(batch, ended->remote_ip);
+	}
+	set_answer(batch, ended, values, isnull, Attempt_http_status, Attempt_error, Attempt_response);
+	put_row(batch, batch->attempts[ended->entry.leaf], values, isnull);
+}
+
+/* What belongs to the transaction, which has just been started. */
+static void
+begin_batch(Batch *batch)
+{
+	memset(&batch->context, 0, sizeof(Batch) - offsetof(Batch, context));
+	batch->context = CurrentMemoryContext;
+	batch->row_context = AllocSetContextCreate(CurrentMemoryContext, "retry row",
+											   ALLOCSET_DEFAULT_SIZES);
+}
+
+static void
+end_batch(Batch *batch)
+{
+	for (int i = 0; i < RETRY_LEAVES; i++)
+	{
+		if (batch->attempts[i] != NULL)
+			retry_append_end(batch->attempts[i]);
+	}
+	if (batch->letters != NULL)
+		retry_append_end(batch->letters);
+	if (batch->reader != NULL)
+		retry_reader_end(batch->reader);
+}
+
+/* The whole of one transaction; an error goes to the caller. */
+static void
+store_batch(Batch *batch)
+{
+	SetCurrentStatementStartTimestamp();
+	StartTransactionCommand();
+	PushActiveSnapshot(GetTransactionSnapshot());
+	begin_batch(batch);
+
+	for (int i = 0; i < batch->count; i++)
+	{
+		RetryEnded *ended = batch->items[i];
+		MemoryContext old;
+		bool		good;
+
+		/* what an appender or the reader allocates stays till the end */
+		if (!open_tables(batch, ended))
+			continue;
+		old = MemoryContextSwitchTo(batch->row_context);
+		good = !is_dead(ended) || batch->form == FORM_NO_LETTER || add_letter(batch, ended);
+		if (good)
+		{
+			add_attempt(batch, ended);
+			batch->stored[i] = true;
+			batch->finished |= ended->verdict.terminal;
+		}
+		MemoryContextSwitchTo(old);
+		MemoryContextReset(batch->row_context);
+	}
+
+	end_batch(batch);
+	PopActiveSnapshot();
+	CommitTransactionCommand();
+}
+
+/*
+ * Stores a batch in a transaction of its own and sets "recorded" on what is
+ * now in the store.  NULL when it went well, locked leaves included; else the
+ * error, in the scratch context, and nothing is stored.
+ */
+static ErrorData *
+try_batch(Batch *batch)
+{
+	ErrorData  *volatile error = NULL;
+	int			saved = synchronous_commit;
+
+	MemoryContextSwitchTo(scratch);
+	batch->stored = palloc0(batch->count * sizeof(bool));
+	batch->finished = false;
+
+	PG_TRY();
+	{
+		/* never wait for a standby: what is done is done */
+		synchronous_commit = SYNCHRONOUS_COMMIT_LOCAL_FLUSH;
+		store_batch(batch);
+	}
+	PG_CATCH();
+	{
+		HOLD_INTERRUPTS();
+		MemoryContextSwitchTo(scratch);
+		error = CopyErrorData();
+		FlushErrorState();
+		AbortCurrentTransaction();
+		RESUME_INTERRUPTS();
+	}
+	PG_END_TRY();
+
+	synchronous_commit = saved;
+	MemoryContextSwitchTo(scratch);
+	if (error == NULL)
+	{
+		for (int i = 0; i < batch->count; i++)
+			batch->items[i]->recorded = batch->stored[i];
+	}
+	return error;
+}
+
+/* One by one */
+
+static void
+log_failure(const RetryEnded *ended, const ErrorData *error)
+{
+	static TimestampTz last = 0;
+	static int64 unlogged = 0;
+	TimestampTz now = GetCurrentTimestamp();
+
+	if (!TimestampDifferenceExceeds(last, now, LOG_INTERVAL_MS))
+	{
+		unlogged++;
+		return;
+	}
+	ereport(LOG,
+			(errmsg("retry: attempt %d of task %s cannot be recorded: %s",
+					ended->entry.attempts + 1,
+					DatumGetCString(DirectFunctionCall1(uuid_out, UUIDPGetDatum(&ended->entry.pos.id))),
+					error->message),
+			 errdetail("The task is held and recording is tried again. Since the last such message " INT64_FORMAT " other failures were not logged.",
+					   unlogged)));
+	last = now;
+	unlogged = 0;
+}
+
+/* True when the error says that the attempt itself is in the store already. */
+static bool
+is_recorded_already(const ErrorData *error)
+{
+	return error->sqlerrcode == ERRCODE_UNIQUE_VIOLATION && error->table_name != NULL &&
+		strncmp(error->table_name, "attempt_", 8) == 0;
+}
+
+static bool
+has_letter_already(const ErrorData *error)
+{
+	return error->sqlerrcode == ERRCODE_UNIQUE_VIOLATION && error->table_name != NULL &&
+		strcmp(error->table_name, "dead_letter") == 0;
+}
+
+/* Tries one form of one attempt; NULL when there is no more to be tried. */
+static ErrorData *
+try_single(Batch *batch, Form form)
+{
+	ErrorData  *error;
+
+	batch->form = form;
+	error = try_batch(batch);
+	if (error != NULL && is_recorded_already(error))
+	{
+		batch->items[0]->recorded = true;
+		batch->finished = batch->items[0]->verdict.terminal;
+		return NULL;
+	}
+	return error;
+}
+
+/* The ladder for one attempt; false when nothing of it could be stored. */
+static bool
+record_single(RetryEnded *ended, bool *finished)
+{
+	Batch		batch;
+	ErrorData  *error;
+
+	memset(&batch, 0, sizeof(batch));
+	batch.items = &ended;
+	batch.count = 1;
+
+	error = try_single(&batch, FORM_FULL);
+	if (error != NULL && has_letter_already(error))
+		error = try_single(&batch, FORM_NO_LETTER);
+	if (error != NULL)
+	{
+		batch.why = error->message;
+		error = try_single(&batch, FORM_BARE);
+	}
+	if (error != NULL)
+	{
+		ended->failures++;
+		log_failure(ended, error);
+		return false;
+	}
+	*finished |= ended->recorded && batch.finished;
+	return true;
+}
+
+/* The attempts that have failed as often as that, or oftener, to be recorded. */
+static int
+collect(dlist_head *list, RetryEnded **items, bool failed_before)
+{
+	dlist_iter	iter;
+	int			count = 0;
+
+	dlist_foreach(iter, list)
+	{
+		RetryEnded *ended = dlist_container(RetryEnded, node, iter.cur);
+
+		if (!ended->recorded && (ended->failures > 0) == failed_before)
+		{
+			if (items != NULL)
+				items[count] = ended;
+			count++;
+		}
+	}
+	return count;
+}
+
+/*
+ * Records what can be recorded.  What failed before goes last and alone, so
+ * that it cannot make the others fail every time.
+ */
+static bool
+record_all(dlist_head *list)
+{
+	Batch		batch;
+	bool		finished = false;
+	int			failures = 0;
+	int			fresh = collect(list, NULL, false);
+	int			failed = collect(list, NULL, true);
+	RetryEnded **items = palloc((fresh + failed + 1) * sizeof(RetryEnded *));
+
+	if (fresh > 0)
+	{
+		memset(&batch, 0, sizeof(batch));
+		batch.items = items;
+		batch.count = collect(list, items, false);
+		if (try_batch(&batch) == NULL)
+		{
+			finished = batch.finished;
+			fresh = 0;
+		}
+	}
+	collect(list, items + fresh, true);
+	for (int i = 0; i < fresh + failed && failures < HOPELESS; i++)
+	{
+		if (record_single(items[i], &finished))
+			failures = 0;
+		else
+			failures++;
+	}
+	return finished;
+}
+
+int
+retry_record(dlist_head *ended)
+{
+	MemoryContext caller = CurrentMemoryContext;
+	dlist_iter	iter;
+	int			before = 0;
+	int			after = 0;
+
+	if (dlist_is_empty(ended))
+		return 0;
+	if (scratch == NULL)
+		scratch = AllocSetContextCreate(TopMemoryContext, "retry record", ALLOCSET_DEFAULT_SIZES);
+	MemoryContextReset(scratch);
+	MemoryContextSwitchTo(scratch);
+
+	dlist_foreach(iter, ended)
+		before += dlist_container(RetryEnded, node, iter.cur)->recorded;
+	if (record_all(ended))
+	{
+		RetryDatabase *db = retry_shmem_database();
+
+		if (db != NULL)
+			ConditionVariableBroadcast(&db->finished);
+	}
+	dlist_foreach(iter, ended)
+		after += dlist_container(RetryEnded, node, iter.cur)->recorded;
+	pgstat_report_stat(false);
+	MemoryContextSwitchTo(caller);
+	return after - before;
+}

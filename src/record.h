@@ -1,0 +1,50 @@
+/*
+ * record.h
+ *		Recording what became of attempts: the only writer of retry.attempt.
+ *
+ * All outcomes of a turn go in one transaction; if that fails, one by one; if
+ * one still fails, as a row that says only that; and what cannot be recorded
+ * at all is kept and tried again, never sent again.
+ */
+#ifndef RETRY_RECORD_H
+#define RETRY_RECORD_H
+
+#include "lib/ilist.h"
+#include "policy.h"
+#include "task.h"
+
+/* One attempt that has ended.  Pointers belong to the caller until it is recorded. */
+typedef struct RetryEnded
+{
+	dlist_node	node;
+	RetryEntry	entry;			/* attempts + 1 is this attempt's number */
+	int64		lane_hash;
+	int32		scene_id;
+	TimestampTz started_at;
+	TimestampTz finished_at;
+	int64		duration_us;
+	RetryVerdict verdict;
+	int			http_status;	/* 0: none */
+	int32		dns_us;			/* 0: not measured, stored as null */
+	int32		connect_us;
+	int32		tls_us;
+	int32		first_byte_us;
+	const char *remote_ip;		/* "" none */
+	const char *error;			/* UTF-8 or any bytes; "" none */
+	const char *response;
+	Size		response_len;
+	void	   *owner;			/* the dispatcher's: what to release afterwards */
+	bool		recorded;		/* set by retry_record */
+	int			failures;		/* of recording it */
+} RetryEnded;
+
+/*
+ * Records the attempts of the list in a transaction of its own (or several),
+ * committed with synchronous_commit = local, and sets "recorded" on each that
+ * is now in the store, whatever the way; the others are to be offered again.
+ * Dead tasks get their dead letter in the same transaction.  Must be called
+ * outside a transaction; raises no error.  Returns how many were recorded.
+ */
+extern int	retry_record(dlist_head *ended);
+
+#endif							/* RETRY_RECORD_H */
