@@ -33,6 +33,13 @@ our $TIMEOUT = $ENV{RETRY_TEST_TIMEOUT} // 60;
 $SIG{TERM} = sub { die "stopped by SIGTERM\n" };
 $SIG{INT} = sub { die "stopped by SIGINT\n" };
 
+# PostgreSQL::Test::Cluster bails out when a server does not start or stop, and
+# that would end the programs after this one too.  Failing is enough.
+{
+	no warnings 'redefine';
+	*Test::Builder::BAIL_OUT = sub { die "bail out: $_[1]\n" };
+}
+
 # new_node(NAME, %options): a server, made and started.
 #   preload   => 0        leave the library out of shared_preload_libraries
 #   extension => 0        do not CREATE EXTENSION in the database postgres
