@@ -57,7 +57,7 @@ sub new_node
 	my $preload = $opt{preload} // 1;
 
 	$node->init(
-		extra => $opt{initdb} // [],
+		extra => [ '--encoding=UTF8', '--locale=C.UTF-8', @{ $opt{initdb} // [] } ],
 		allows_streaming => $opt{streaming} // 0,
 		has_archiving => $opt{archiving} // 0);
 	$node->append_conf('postgresql.conf', <<'CONF');
