@@ -1,0 +1,315 @@
+/*
+ * retry_health.c
+ *		retry.health(): what is well and what is not, and what to do.
+ *
+ * Delivery can stand still for reasons that no error message will ever name,
+ * because nobody did anything wrong at that moment: the library is not
+ * preloaded, there are too few worker slots, the database is a copy.  Each
+ * such reason is one row here, told from shared memory and a few index probes,
+ * so that monitoring may ask every few seconds and any role may ask at all.
+ */
+#include "postgres.h"
+
+#include "access/genam.h"
+#include "access/htup_details.h"
+#include "access/table.h"
+#include "catalog/pg_extension.h"
+#include "fmgr.h"
+#include "funcapi.h"
+#include "miscadmin.h"
+#include "utils/builtins.h"
+#include "utils/fmgroids.h"
+#include "utils/rel.h"
+#include "utils/snapmgr.h"
+#include "utils/timestamp.h"
+
+#include "config.h"
+#include "guc.h"
+#include "shmem.h"
+#include "store.h"
+
+/* A dispatcher that has not turned for so long hangs, whatever poll_interval. */
+#define TURN_LATE_MS		(10 * 1000)
+
+/* What is due for longer than this should have been sent. */
+#define DUE_LATE_MS			(60 * 1000)
+
+/* How many of a leaf's oldest tasks are looked at for held ones. */
+#define TASKS_LOOKED_AT		100
+
+#define HEALTH_COLUMNS		4
+
+typedef enum Status
+{
+	OK, WARN, CRITICAL
+} Status;
+
+static const char *const status_names[] = {"ok", "warning", "critical"};
+
+PG_FUNCTION_INFO_V1(retry_health);
+
+static void
+report(ReturnSetInfo *result, const char *check, Status status, const char *detail, const char *hint)
+{
+	Datum		values[HEALTH_COLUMNS];
+	bool		nulls[HEALTH_COLUMNS] = {0};
+
+	values[0] = CStringGetTextDatum(check);
+	values[1] = CStringGetTextDatum(status_names[status]);
+	values[2] = CStringGetTextDatum(detail);
+	nulls[3] = status == OK || hint == NULL;
+	if (!nulls[3])
+		values[3] = CStringGetTextDatum(hint);
+	tuplestore_putvalues(result->setResult, result->setDesc, values, nulls);
+}
+
+/* The version of the SQL objects, or NULL. */
+static char *
+extension_version(void)
+{
+	Relation	rel = table_open(ExtensionRelationId, AccessShareLock);
+	char	   *version = NULL;
+	ScanKeyData key;
+	SysScanDesc scan;
+	HeapTuple	tuple;
+
+	ScanKeyInit(&key, Anum_pg_extension_extname, BTEqualStrategyNumber, F_NAMEEQ,
+				CStringGetDatum("retry"));
+	scan = systable_beginscan(rel, ExtensionNameIndexId, true, NULL, 1, &key);
+	if (HeapTupleIsValid(tuple = systable_getnext(scan)))
+	{
+		bool		isnull;
+		Datum		value = heap_getattr(tuple, Anum_pg_extension_extversion,
+										 RelationGetDescr(rel), &isnull);
+
+		if (!isnull)
+			version = TextDatumGetCString(value);
+	}
+	systable_endscan(scan);
+	table_close(rel, AccessShareLock);
+	return version;
+}
+
+static void
+check_version(ReturnSetInfo *result)
+{
+	char	   *version = extension_version();
+
+	if (version != NULL && strcmp(version, RETRY_VERSION) == 0)
+		report(result, "version", OK, psprintf("extension and library are %s", version), NULL);
+	else
+		report(result, "version", CRITICAL,
+			   psprintf("the extension is %s, the library is %s",
+						version != NULL ? version : "not there", RETRY_VERSION),
+			   "ALTER EXTENSION retry UPDATE, or restart the server if the library was replaced; nothing is delivered until they agree");
+}
+
+/* The settings and processes without which nothing is delivered. */
+static bool
+check_preload(ReturnSetInfo *result)
+{
+	if (!retry_shmem_ready())
+	{
+		report(result, "preload", CRITICAL,
+			   "the library is not preloaded: tasks are stored and not delivered",
+			   "Add retry to shared_preload_libraries and restart the server");
+		return false;
+	}
+	report(result, "preload", OK, "the library is preloaded", NULL);
+	return true;
+}
+
+static void
+check_enabled(ReturnSetInfo *result)
+{
+	if (retry_enabled)
+		report(result, "enabled", OK, "retry.enabled is on", NULL);
+	else
+		report(result, "enabled", WARN, "retry.enabled is off: nothing is sent",
+			   "ALTER DATABASE ... SET retry.enabled = on, or ALTER SYSTEM, lets delivery go on");
+}
+
+static void
+check_launcher(ReturnSetInfo *result)
+{
+	if (retry_shmem_launcher_pid() != 0)
+		report(result, "launcher", OK,
+			   psprintf("running as process %d", (int) retry_shmem_launcher_pid()), NULL);
+	else
+		report(result, "launcher", CRITICAL, "the launcher is not running",
+			   "It starts again within seconds, unless max_worker_processes is too low or the server is a standby");
+}
+
+static void
+check_slots(ReturnSetInfo *result)
+{
+	int			starved = retry_shmem_starved();
+
+	if (starved == 0)
+		report(result, "worker_slots", OK,
+			   psprintf("max_worker_processes = %d is enough", max_worker_processes), NULL);
+	else
+		report(result, "worker_slots", CRITICAL,
+			   psprintf("dispatchers of %d database(s) wait for a free background worker slot; max_worker_processes is %d",
+						starved, max_worker_processes),
+			   "Raise max_worker_processes: one for the launcher, and retry.dispatchers for each database with the extension; then restart");
+}
+
+static void
+check_dispatchers(ReturnSetInfo *result, const RetryWorker *workers, int count)
+{
+	RetryDatabase *db = retry_shmem_database();
+	int			running = 0;
+
+	for (int i = 0; i < count; i++)
+		running += workers[i].phase == RETRY_WORKER_RUNNING;
+
+	if (running == retry_dispatchers)
+		report(result, "dispatchers", OK, psprintf("%d running", running), NULL);
+	else if (db != NULL && db->state == RETRY_DB_EXCLUDED)
+		report(result, "dispatchers", CRITICAL,
+			   "retry.databases leaves this database out: nothing is delivered",
+			   "Add the database to retry.databases and reload the configuration");
+	else
+		report(result, "dispatchers", running == 0 ? CRITICAL : WARN,
+			   psprintf("%d running, %d configured", running, retry_dispatchers),
+			   "Dispatchers start within seconds; the server's log says why they do not");
+}
+
+/* Do the dispatchers turn, and do they keep up? */
+static void
+check_work(ReturnSetInfo *result, const RetryWorker *workers, int count)
+{
+	TimestampTz now = GetCurrentTimestamp();
+	int			late_ms = TURN_LATE_MS + 3 * Min(retry_poll_interval_ms, PG_INT32_MAX / 10);
+	TimestampTz oldest = now;
+	TimestampTz turn = now;
+
+	for (int i = 0; i < count; i++)
+	{
+		if (workers[i].phase != RETRY_WORKER_RUNNING)
+			continue;
+		turn = Min(turn, workers[i].last_turn_at != 0 ? workers[i].last_turn_at : workers[i].started_at);
+		if (workers[i].oldest_due != 0)
+			oldest = Min(oldest, workers[i].oldest_due);
+	}
+
+	if (!TimestampDifferenceExceeds(turn, now, late_ms))
+		report(result, "turns", OK, "every dispatcher has looked for work lately", NULL);
+	else
+		report(result, "turns", CRITICAL,
+			   psprintf("a dispatcher last looked for work at %s", timestamptz_to_str(turn)),
+			   "See what it waits for in pg_stat_activity; pg_terminate_backend() starts it anew and loses nothing");
+
+	if (!TimestampDifferenceExceeds(oldest, now, DUE_LATE_MS))
+		report(result, "backlog", OK, "nothing is due for longer than a minute", NULL);
+	else
+		report(result, "backlog", WARN,
+			   psprintf("tasks have been due since %s", timestamptz_to_str(oldest)),
+			   "See the receivers' answers in retry.attempts; retry.lane_max_in_flight and retry.max_in_flight limit what is sent at once");
+}
+
+/*
+ * Is there an unresolved task in this leaf that is held because it came from
+ * elsewhere?  Such rows are older than what was enqueued here, so the leaf's
+ * oldest rows tell.
+ */
+static bool
+leaf_holds_foreign(RetryReader *reader, const RetryConfig *config, int leaf)
+{
+	TupleTableSlot *slot;
+
+	if (!retry_reader_leaf(reader, leaf) || retry_reader_empty(reader, RETRY_TASK, leaf))
+		return false;
+	retry_scan_start(reader, RETRY_TASK_XID, leaf, 0, NULL);
+	for (int i = 0; i < TASKS_LOOKED_AT; i++)
+	{
+		RetryProbe	probe;
+		bool		isnull;
+		bool		inert;
+		uint64		xid;
+
+		slot = retry_scan_next(reader, RETRY_TASK_XID, leaf, ForwardScanDirection);
+		if (slot == NULL)
+			return false;
+		inert = DatumGetBool(slot_getattr(slot, Task_inert + 1, &isnull));
+		xid = (uint64) DatumGetInt64(slot_getattr(slot, Task_xid + 1, &isnull));
+		if (retry_config_may_send(config, inert, xid))
+			continue;
+		retry_probe_task(reader, leaf, DatumGetUUIDP(slot_getattr(slot, Task_id + 1, &isnull)), &probe);
+		if (!probe.terminal && !probe.cancelled)
+			return true;
+	}
+	return false;
+}
+
+static void
+check_foreign(ReturnSetInfo *result, RetryReader *reader, const RetryConfig *config)
+{
+	int			leaves = 0;
+
+	for (int n = 0; n < RETRY_LEAVES; n++)
+	{
+		CHECK_FOR_INTERRUPTS();
+		leaves += leaf_holds_foreign(reader, config, n);
+	}
+
+	if (leaves == 0)
+		report(result, "foreign_rows", OK, "no task is held because it was restored or copied", NULL);
+	else
+		report(result, "foreign_rows", WARN,
+			   psprintf("tasks that were restored or copied from elsewhere are held, in %d of %d leaves",
+						leaves, RETRY_LEAVES),
+			   "SELECT retry.adopt() lets this database send them; make sure that their origin does not send them too");
+}
+
+/*
+ * A leaf holds the days whose number is its own modulo the ring.  Tomorrow's
+ * should be empty by now; if it is not, old and new tasks will share it.
+ */
+static void
+check_ring(ReturnSetInfo *result, RetryReader *reader)
+{
+	int64		day = GetCurrentTimestamp() / USECS_PER_DAY +
+		(POSTGRES_EPOCH_JDATE - UNIX_EPOCH_JDATE);
+	int			tomorrow = (int) ((day + 1) % RETRY_RING_LEAVES);
+
+	if (!retry_reader_leaf(reader, tomorrow) || retry_reader_empty(reader, RETRY_TASK, tomorrow))
+		report(result, "ring", OK, "tomorrow's leaf is clean", NULL);
+	else
+		report(result, "ring", WARN,
+			   psprintf("tomorrow's leaf, retry.task_%02d, still holds tasks of %d days ago",
+						tomorrow, RETRY_RING_LEAVES - 1),
+			   "Nothing is lost, but the leaf cannot be truncated: look for old unfinished tasks in retry.tasks, and at retry.retention");
+}
+
+Datum
+retry_health(PG_FUNCTION_ARGS)
+{
+	ReturnSetInfo *result = (ReturnSetInfo *) fcinfo->resultinfo;
+	RetryConfig *config = retry_config_create();
+	RetryReader *reader;
+
+	InitMaterializedSRF(fcinfo, 0);
+
+	if (check_preload(result))
+	{
+		RetryWorker *workers = palloc(sizeof(RetryWorker) * retry_shmem_max_workers());
+		int			count = retry_shmem_workers(MyDatabaseId, workers);
+
+		check_launcher(result);
+		check_slots(result);
+		check_dispatchers(result, workers, count);
+		check_work(result, workers, count);
+	}
+	check_enabled(result);
+	check_version(result);
+
+	/* a locked table says nothing of health: what it would tell is left out */
+	reader = retry_reader_begin(GetActiveSnapshot(), true);
+	if (retry_config_read(config, GetActiveSnapshot()))
+		check_foreign(result, reader, config);
+	check_ring(result, reader);
+	retry_reader_end(reader);
+	return (Datum) 0;
+}
