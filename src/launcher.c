@@ -62,6 +62,7 @@
 #define FIRST_PAUSE_MS		100 /* after a second untimely end; then doubled */
 #define LAST_PAUSE_MS		5000
 #define MISMATCH_MS			60000	/* until another version may be there */
+#define WARN_AGAIN_MS		60000	/* between two warnings that slots are short */
 #define LONG_LIFE_MS		10000	/* a dispatcher that lived so long was well */
 
 /* What the launcher knows of one database. */
@@ -361,6 +362,7 @@ review_workers(TimestampTz now)
 
 			drop_handle(i);
 			retry_shmem_free_worker(i);
+			slots_again = 0;
 			if (db != NULL && !forgotten)
 				judge(db, &worker, now);
 			continue;
@@ -522,6 +524,8 @@ serve(Database *db, Pass pass, int *probes, TimestampTz now)
 			case HELD:
 				return true;	/* its release wakes us */
 			case NO_SLOT:
+				if (pass == PASS_PROBE && *probes > 0)
+					return true;	/* as above */
 				slots_again = TimestampTzPlusMilliseconds(now, slots_short > 0 ? STARVED_MS : SHORT_MS);
 				return false;
 		}
@@ -530,13 +534,15 @@ serve(Database *db, Pass pass, int *probes, TimestampTz now)
 }
 
 /*
- * Says once that slots are short, and once that they no longer are.  The first
- * time may be a passing matter, of a process that is just ending.
+ * Says that slots are short, and that they no longer are, but not every few
+ * seconds.  The first time may be a passing matter, of a process that is just
+ * ending.
  */
 static void
-report_slots(int starved, bool tried)
+report_slots(int starved, bool tried, TimestampTz now)
 {
-	bool		said = slots_short > 1;
+	static bool said = false;
+	static TimestampTz said_at = 0;
 
 	if (starved == 0)
 		slots_short = 0;
@@ -544,7 +550,11 @@ report_slots(int starved, bool tried)
 		slots_short++;
 	retry_shmem_set_starved(slots_short > 1 ? starved : 0);
 
-	if (slots_short > 1 && !said)
+	if (slots_short > 1 && !said &&
+		TimestampDifferenceExceeds(said_at, now, WARN_AGAIN_MS))
+	{
+		said = true;
+		said_at = now;
 		ereport(WARNING,
 				(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
 				 errmsg_plural("no background worker slot is free for the dispatchers of %d database",
@@ -552,9 +562,13 @@ report_slots(int starved, bool tried)
 							   starved, starved),
 				 errdetail("They are started when slots become free."),
 				 errhint("Increase max_worker_processes, or set fewer retry.dispatchers or retry.databases.")));
+	}
 	else if (slots_short == 0 && said)
+	{
+		said = false;
 		ereport(LOG,
 				(errmsg("all dispatchers have a background worker slot again")));
+	}
 }
 
 static void
@@ -584,7 +598,7 @@ start_what_lacks(TimestampTz now)
 	}
 	if (starved > 0)
 		remind(slots_again);
-	report_slots(starved, tried);
+	report_slots(starved, tried, now);
 }
 
 /* ---------------------------------------------------------------- main */
