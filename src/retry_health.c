@@ -23,6 +23,8 @@
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
+#include "compat.h"
+#include "compat.h"
 #include "config.h"
 #include "guc.h"
 #include "shmem.h"
