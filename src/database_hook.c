@@ -182,6 +182,14 @@ empty_database(Oid database)
 
 /* ---------------------------------------------------------------- the hook */
 
+/* Is it about a setting of ours, such as retry.enabled? */
+static bool
+sets_ours(const VariableSetStmt *set)
+{
+	return set->kind == VAR_RESET_ALL ||
+		(set->name != NULL && pg_strncasecmp(set->name, "retry.", 6) == 0);
+}
+
 /* After the command: who has to know of it, at commit? */
 static void
 tell(Node *statement)
@@ -198,8 +206,8 @@ tell(Node *statement)
 				retry_wakeup_databases();
 			break;
 		case T_AlterDatabaseSetStmt:
-			/* retry.enabled may have been set there. */
-			retry_wakeup_config_of(get_database_oid(castNode(AlterDatabaseSetStmt, statement)->dbname, true));
+			if (sets_ours(castNode(AlterDatabaseSetStmt, statement)->setstmt))
+				retry_wakeup_restart(get_database_oid(castNode(AlterDatabaseSetStmt, statement)->dbname, true));
 			break;
 		default:
 			break;

@@ -642,6 +642,21 @@ retry_shmem_wake_config(Oid database)
 }
 
 void
+retry_shmem_restart_workers(Oid database)
+{
+	int			i;
+
+	if (shared == NULL)
+		return;
+	for (i = 0; i < max_worker_processes; i++)
+	{
+		if (shared->workers[i].database == database)
+			shared->workers[i].stop = true;
+	}
+	wake_workers(database, PG_UINT64_MAX);
+}
+
+void
 retry_shmem_wake_launcher(void)
 {
 	if (shared == NULL)

@@ -193,8 +193,17 @@ extern bool retry_shmem_leaf_running(Oid database, int leaf);
  */
 extern void retry_shmem_wake(RetryDatabase *db, uint64 slots);
 
-/* The same for all dispatchers of a database that need not be one's own. */
+/*
+ * The same for all dispatchers of a database that need not be one's own, with
+ * its configuration generation bumped.
+ */
 extern void retry_shmem_wake_config(Oid database);
+
+/*
+ * Asks all dispatchers of a database to end, and so to be started again: they
+ * then see what ALTER DATABASE has set.  No lock, as above.
+ */
+extern void retry_shmem_restart_workers(Oid database);
 
 /* Sets the launcher's latch, so that it looks at the list of databases again. */
 extern void retry_shmem_wake_launcher(void);

@@ -23,7 +23,8 @@
 static uint64 wanted_slots = 0;
 static uint64 wanted_leaves = 0;	/* leaves already noted for this_xid */
 static uint64 this_xid = 0;
-static Oid	wanted_config = InvalidOid;
+static bool wanted_config = false;
+static Oid	wanted_restart = InvalidOid;
 static bool wanted_launcher = false;
 static bool wanted_databases = false;
 
@@ -33,7 +34,8 @@ forget(void)
 	wanted_slots = 0;
 	wanted_leaves = 0;
 	this_xid = 0;
-	wanted_config = InvalidOid;
+	wanted_config = false;
+	wanted_restart = InvalidOid;
 	wanted_launcher = false;
 	wanted_databases = false;
 }
@@ -47,14 +49,16 @@ after_commit(void)
 {
 	RetryDatabase *db = retry_shmem_peek_database();
 
-	if (OidIsValid(wanted_config))
-		retry_shmem_wake_config(wanted_config);
+	if (wanted_config)
+		retry_shmem_wake_config(MyDatabaseId);
 	else if (wanted_slots != 0)
 		retry_shmem_wake(db, wanted_slots);
 	if (wanted_launcher)
 		retry_shmem_look(db);
 	else if (wanted_slots != 0 && db != NULL && db->state == RETRY_DB_ABSENT)
 		retry_shmem_look(db);	/* tasks where no extension was seen: look again */
+	if (OidIsValid(wanted_restart))
+		retry_shmem_restart_workers(wanted_restart);
 	if (wanted_databases)
 		retry_shmem_wake_launcher();
 }
@@ -64,7 +68,8 @@ at_transaction_event(XactEvent event, void *arg)
 {
 	RetryDatabase *db;
 
-	if (wanted_slots == 0 && !OidIsValid(wanted_config) && !wanted_launcher && !wanted_databases)
+	if (wanted_slots == 0 && !wanted_config && !OidIsValid(wanted_restart) &&
+		!wanted_launcher && !wanted_databases)
 		return;
 	switch (event)
 	{
@@ -152,14 +157,14 @@ void
 retry_wakeup_config(void)
 {
 	if (be_ready() && retry_shmem_database() != NULL)
-		wanted_config = MyDatabaseId;
+		wanted_config = true;
 }
 
 void
-retry_wakeup_config_of(Oid database)
+retry_wakeup_restart(Oid database)
 {
 	if (be_ready())
-		wanted_config = database;
+		wanted_restart = database;
 }
 
 void

@@ -22,8 +22,8 @@ extern void retry_wakeup_row(int leaf, int64 lane_hash, uint64 full_xid);
 /* At commit: bump the configuration generation and wake every dispatcher. */
 extern void retry_wakeup_config(void);
 
-/* The same for another database, as after ALTER DATABASE other SET ... */
-extern void retry_wakeup_config_of(Oid database);
+/* At commit: restart the dispatchers of a database, whose settings changed. */
+extern void retry_wakeup_restart(Oid database);
 
 /* At commit: make the launcher look into this database. */
 extern void retry_wakeup_launcher(void);
