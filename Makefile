@@ -1,0 +1,33 @@
+# retry: build with PGXS, for any PG_CONFIG
+#
+#	make && make install		needs server headers and libcurl
+#	make installcheck			needs a running server that preloads retry
+#	make unit					leaves and HTTP client, outside the server
+#	scripts/test				everything, on a private server
+
+EXTENSION = retry
+DATA = retry--1.0.sql
+MODULE_big = retry
+OBJS = $(patsubst %.c,%.o,$(sort $(wildcard src/*.c)))
+PGFILEDESC = "retry - durable HTTP calls with retries"
+
+REGRESS = backoff enqueue admin bad_input
+REGRESS_OPTS = --load-extension=retry
+
+PG_CONFIG ?= pg_config
+CURL_CONFIG ?= curl-config
+
+# The server's headers as system headers: what they warn about is not ours.
+PG_CPPFLAGS = -isystem $(shell $(PG_CONFIG) --includedir-server) -Isrc $(shell $(CURL_CONFIG) --cflags)
+PG_CFLAGS = -std=gnu99 -Wall -Wextra -Wshadow=compatible-local -Wno-unused-parameter -Wno-sign-compare \
+	-Wno-missing-field-initializers -fvisibility=hidden
+SHLIB_LINK = $(shell $(CURL_CONFIG) --libs)
+
+EXTRA_CLEAN = build
+
+PGXS := $(shell $(PG_CONFIG) --pgxs)
+include $(PGXS)
+
+$(OBJS): $(wildcard src/*.h)
+
+include test/unit/unit.mk

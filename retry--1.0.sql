@@ -1,0 +1,1096 @@
+/* retry--1.0.sql: the SQL surface of retry, in the order a manual would have */
+
+\echo Use "CREATE EXTENSION retry" to load this file. \quit
+
+/*
+ * Contents
+ *	1. Types
+ *	2. Configuration: groups, scenes, lane overrides
+ *	3. The store: facts in a ring of leaves
+ *	4. The store: what stands beside the ring
+ *	5. Enqueue
+ *	6. Administer
+ *	7. Views
+ *	8. Rights
+ */
+
+COMMENT ON SCHEMA retry IS
+'HTTP calls that are made, and made again, until they have an outcome: start at retry.enqueue() and the view retry.tasks';
+
+/*
+ * 1. Types
+ */
+
+CREATE TYPE retry.task_state AS ENUM
+	('pending', 'running', 'retrying', 'succeeded', 'dead', 'cancelled');
+COMMENT ON TYPE retry.task_state IS
+'State of a task, computed from its facts: pending (no attempt yet), running (an attempt is under way), retrying (another attempt is due), succeeded, dead (it has a dead letter), cancelled';
+
+CREATE TYPE retry.outcome AS ENUM
+	('succeeded', 'failed', 'processing', 'stopped', 'expired', 'blocked', 'error');
+COMMENT ON TYPE retry.outcome IS
+'Outcome of one attempt: succeeded; failed (may be tried again); processing (the receiver asked to be asked later); stopped (never to be tried again); expired (no time left, nothing was sent); blocked (the address is not allowed, nothing was sent); error (the attempt could not be made or recorded properly)';
+
+CREATE TYPE retry.dead_reason AS ENUM
+	('exhausted', 'expired', 'stopped', 'gone', 'blocked', 'quarantined', 'rejected');
+COMMENT ON TYPE retry.dead_reason IS
+'Why a task is dead: exhausted (no attempts left), expired (no time left), stopped (the answer forbids another attempt), gone (410), blocked (address not allowed), quarantined (it brought the worker down), rejected (by a rule of its scene)';
+
+/*
+ * Type backoff: how long to wait between the attempts of a task.
+ *
+ * Input, output and comparison depend on nothing but their arguments, hence
+ * IMMUTABLE.  preview() is only STABLE: a cron form in a time zone changes
+ * with the server's time zone data, which an operating system update may
+ * replace.
+ */
+CREATE TYPE retry.backoff;
+
+CREATE FUNCTION retry.backoff_in(cstring) RETURNS retry.backoff
+AS 'MODULE_PATHNAME', 'retry_backoff_in'
+LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
+COMMENT ON FUNCTION retry.backoff_in(cstring) IS 'reads the text form of a backoff';
+
+CREATE FUNCTION retry.backoff_out(retry.backoff) RETURNS cstring
+AS 'MODULE_PATHNAME', 'retry_backoff_out'
+LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
+COMMENT ON FUNCTION retry.backoff_out(retry.backoff) IS 'writes the canonical text form of a backoff';
+
+CREATE FUNCTION retry.backoff_recv(internal) RETURNS retry.backoff
+AS 'MODULE_PATHNAME', 'retry_backoff_recv'
+LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
+COMMENT ON FUNCTION retry.backoff_recv(internal) IS 'reads the binary form of a backoff: a version byte (1), then its text form';
+
+CREATE FUNCTION retry.backoff_send(retry.backoff) RETURNS bytea
+AS 'MODULE_PATHNAME', 'retry_backoff_send'
+LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
+COMMENT ON FUNCTION retry.backoff_send(retry.backoff) IS 'writes the binary form of a backoff: a version byte (1), then its canonical text form';
+
+CREATE TYPE retry.backoff (
+	INPUT = retry.backoff_in,
+	OUTPUT = retry.backoff_out,
+	RECEIVE = retry.backoff_recv,
+	SEND = retry.backoff_send,
+	INTERNALLENGTH = VARIABLE,
+	ALIGNMENT = double,
+	STORAGE = plain
+);
+COMMENT ON TYPE retry.backoff IS 'how long to wait after each attempt: fixed, linear, exponential, levels, random or cron, each with an optional jitter';
+
+CREATE FUNCTION retry.backoff_eq(retry.backoff, retry.backoff) RETURNS boolean
+AS 'MODULE_PATHNAME', 'retry_backoff_eq'
+LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
+COMMENT ON FUNCTION retry.backoff_eq(retry.backoff, retry.backoff) IS 'implementation of = operator';
+
+CREATE FUNCTION retry.backoff_ne(retry.backoff, retry.backoff) RETURNS boolean
+AS 'MODULE_PATHNAME', 'retry_backoff_ne'
+LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
+COMMENT ON FUNCTION retry.backoff_ne(retry.backoff, retry.backoff) IS 'implementation of <> operator';
+
+CREATE FUNCTION retry.backoff_hash(retry.backoff) RETURNS integer
+AS 'MODULE_PATHNAME', 'retry_backoff_hash'
+LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
+COMMENT ON FUNCTION retry.backoff_hash(retry.backoff) IS 'hash';
+
+CREATE FUNCTION retry.backoff_hash_extended(retry.backoff, bigint) RETURNS bigint
+AS 'MODULE_PATHNAME', 'retry_backoff_hash_extended'
+LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
+COMMENT ON FUNCTION retry.backoff_hash_extended(retry.backoff, bigint) IS 'hash with a seed';
+
+CREATE OPERATOR retry.= (
+	FUNCTION = retry.backoff_eq,
+	LEFTARG = retry.backoff,
+	RIGHTARG = retry.backoff,
+	COMMUTATOR = OPERATOR(retry.=),
+	NEGATOR = OPERATOR(retry.<>),
+	RESTRICT = eqsel,
+	JOIN = eqjoinsel,
+	HASHES
+);
+COMMENT ON OPERATOR retry.= (retry.backoff, retry.backoff) IS 'the same backoff';
+
+CREATE OPERATOR retry.<> (
+	FUNCTION = retry.backoff_ne,
+	LEFTARG = retry.backoff,
+	RIGHTARG = retry.backoff,
+	COMMUTATOR = OPERATOR(retry.<>),
+	NEGATOR = OPERATOR(retry.=),
+	RESTRICT = neqsel,
+	JOIN = neqjoinsel
+);
+COMMENT ON OPERATOR retry.<> (retry.backoff, retry.backoff) IS 'another backoff';
+
+CREATE OPERATOR CLASS retry.backoff_ops
+DEFAULT FOR TYPE retry.backoff USING hash AS
+	OPERATOR 1 retry.= (retry.backoff, retry.backoff),
+	FUNCTION 1 retry.backoff_hash(retry.backoff),
+	FUNCTION 2 retry.backoff_hash_extended(retry.backoff, bigint);
+COMMENT ON OPERATOR CLASS retry.backoff_ops USING hash IS 'equality of backoffs: DISTINCT, GROUP BY, hash joins';
+
+CREATE FUNCTION retry.preview(
+	backoff retry.backoff,
+	attempts integer DEFAULT 16,
+	start timestamptz DEFAULT now(),
+	OUT attempt_no integer,
+	OUT at timestamptz,
+	OUT earliest timestamptz,
+	OUT latest timestamptz
+) RETURNS SETOF record
+AS 'MODULE_PATHNAME', 'retry_backoff_preview'
+LANGUAGE C STABLE STRICT PARALLEL SAFE
+ROWS 16;
+COMMENT ON FUNCTION retry.preview(retry.backoff, integer, timestamptz) IS 'when the attempts of a task would be made: without jitter (at), and the bounds that jitter leaves; attempts are taken to last no time';
+
+/*
+ * Helpers that constraints, indexes and views use.  They read nothing but
+ * their arguments (my_scenes excepted), and report a bad value as an ERROR of
+ * their own, which says more than a violated constraint would.
+ */
+CREATE FUNCTION retry.check_url(url text) RETURNS boolean
+LANGUAGE C IMMUTABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'retry_check_url';
+COMMENT ON FUNCTION retry.check_url(text) IS
+'True for an absolute http or https URL that can be called, and for null; an ERROR that says why for any other';
+
+CREATE FUNCTION retry.check_headers(headers jsonb) RETURNS boolean
+LANGUAGE C IMMUTABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'retry_check_headers';
+COMMENT ON FUNCTION retry.check_headers(jsonb) IS
+'True for an object of header names and string values that may be sent, and for null; an ERROR that says why for any other';
+
+CREATE FUNCTION retry.origin(url text) RETURNS text
+LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'retry_origin';
+COMMENT ON FUNCTION retry.origin(text) IS
+'Scheme, host and port of a URL, normalized: the name of its default lane';
+
+CREATE FUNCTION retry.task_time(id uuid) RETURNS timestamptz
+LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'retry_task_time';
+COMMENT ON FUNCTION retry.task_time(uuid) IS
+'The moment a task was enqueued, which its id (UUIDv7) carries; null for an id of another kind';
+
+CREATE FUNCTION retry.my_scenes(own_only boolean) RETURNS SETOF int
+LANGUAGE C STABLE STRICT PARALLEL SAFE ROWS 100 AS 'MODULE_PATHNAME', 'retry_my_scenes';
+COMMENT ON FUNCTION retry.my_scenes(boolean) IS
+'Ids of the scenes whose tasks the current role may see: false, all tasks; true, those of the shared group default where it sees only tasks of roles it is a member of';
+
+/*
+ * 2. Configuration: groups, scenes, lane overrides
+ *
+ * Ordinary tables, edited with INSERT, UPDATE and DELETE.  A change counts
+ * from its commit on, for the next attempt of every task.
+ */
+
+CREATE TABLE retry.scene_group
+(
+	id			int GENERATED BY DEFAULT AS IDENTITY UNIQUE,
+	name		text PRIMARY KEY
+				CONSTRAINT scene_group_name_valid CHECK (name ~ '^[a-z0-9_-]{1,63}$'),
+	owner		regrole NOT NULL DEFAULT quote_ident(current_user)::regrole,
+	paused		boolean NOT NULL DEFAULT false,
+	description	text,
+	created_at	timestamptz NOT NULL DEFAULT now()
+);
+COMMENT ON TABLE retry.scene_group IS
+'An application: who owns its scenes and tasks, and a switch that pauses them all';
+COMMENT ON COLUMN retry.scene_group.id IS 'Number by which scenes and lanes know the group';
+COMMENT ON COLUMN retry.scene_group.name IS 'Name, as in the target group/scene: lower-case letters, digits, _ and -';
+COMMENT ON COLUMN retry.scene_group.owner IS 'Role whose members see and administer the group''s tasks and may enqueue into it';
+COMMENT ON COLUMN retry.scene_group.paused IS 'While true nothing of the group is sent; nothing is lost';
+COMMENT ON COLUMN retry.scene_group.description IS 'For people';
+COMMENT ON COLUMN retry.scene_group.created_at IS 'When the group was created';
+
+CREATE TABLE retry.group_member
+(
+	group_id	int NOT NULL REFERENCES retry.scene_group (id) ON DELETE CASCADE,
+	role		regrole NOT NULL,
+	granted_by	regrole NOT NULL DEFAULT quote_ident(session_user)::regrole,
+	granted_at	timestamptz NOT NULL DEFAULT now(),
+	PRIMARY KEY (group_id, role)
+);
+COMMENT ON TABLE retry.group_member IS
+'Roles that were given a group with retry.grant(), besides the members of its owner';
+COMMENT ON COLUMN retry.group_member.group_id IS 'The group';
+COMMENT ON COLUMN retry.group_member.role IS 'The role; its members may use the group too';
+COMMENT ON COLUMN retry.group_member.granted_by IS 'Who gave it';
+COMMENT ON COLUMN retry.group_member.granted_at IS 'When';
+
+CREATE TABLE retry.scene
+(
+	id				int GENERATED BY DEFAULT AS IDENTITY UNIQUE,
+	group_name		text NOT NULL DEFAULT 'default'
+					REFERENCES retry.scene_group (name) ON UPDATE CASCADE,
+	name			text NOT NULL
+					CONSTRAINT scene_name_valid CHECK (name ~ '^[a-z0-9_-]{1,63}$'),
+	url				text
+					CONSTRAINT scene_url_valid CHECK (retry.check_url(url)),
+	method			text NOT NULL DEFAULT 'POST'
+					CONSTRAINT scene_method_valid CHECK (method ~ '^[A-Z][A-Z-]{0,31}$'),
+	headers			jsonb
+					CONSTRAINT scene_headers_valid CHECK (retry.check_headers(headers)),
+	timeout			interval NOT NULL DEFAULT '15 s'
+					CONSTRAINT scene_timeout_valid CHECK (timeout BETWEEN '1 ms' AND '1 h'),
+	connect_timeout	interval NOT NULL DEFAULT '5 s'
+					CONSTRAINT scene_connect_timeout_valid CHECK (connect_timeout BETWEEN '1 ms' AND '1 h'),
+	backoff			retry.backoff NOT NULL DEFAULT 'exponential 1s factor 2 max 1h jitter full',
+	max_attempts	int NOT NULL DEFAULT 16
+					CONSTRAINT scene_max_attempts_valid CHECK (max_attempts BETWEEN 1 AND 1000000),
+	expires_after	interval
+					CONSTRAINT scene_expires_after_valid CHECK (expires_after > '0'),
+	max_in_flight	int
+					CONSTRAINT scene_max_in_flight_valid CHECK (max_in_flight BETWEEN 1 AND 10000),
+	paused			boolean NOT NULL DEFAULT false,
+	archived		boolean NOT NULL DEFAULT false,
+	description		text,
+	created_at		timestamptz NOT NULL DEFAULT now(),
+	PRIMARY KEY (group_name, name)
+);
+COMMENT ON TABLE retry.scene IS
+'One kind of call and how it is retried; a change counts for the next attempt of every task of the scene';
+COMMENT ON COLUMN retry.scene.id IS 'Number by which tasks know the scene';
+COMMENT ON COLUMN retry.scene.group_name IS 'The group it belongs to';
+COMMENT ON COLUMN retry.scene.name IS 'Name, unique in its group: lower-case letters, digits, _ and -';
+COMMENT ON COLUMN retry.scene.url IS 'Absolute http or https URL that is called, unless the task brings its own';
+COMMENT ON COLUMN retry.scene.method IS 'HTTP method, in capitals';
+COMMENT ON COLUMN retry.scene.headers IS 'Headers of every request, {"Name": "value"}; the task''s own win';
+COMMENT ON COLUMN retry.scene.timeout IS 'Time for one whole attempt, from 1 ms to 1 h';
+COMMENT ON COLUMN retry.scene.connect_timeout IS 'Time for the connection of one attempt, from 1 ms to 1 h';
+COMMENT ON COLUMN retry.scene.backoff IS 'When the next attempt follows a failed one';
+COMMENT ON COLUMN retry.scene.max_attempts IS 'After this many failed attempts the task is dead';
+COMMENT ON COLUMN retry.scene.expires_after IS 'No attempt starts later than this after the enqueue; null: no such limit';
+COMMENT ON COLUMN retry.scene.max_in_flight IS 'Requests under way at once in a lane of this scene''s own; null: retry.lane_max_in_flight and the lane of the URL''s origin';
+COMMENT ON COLUMN retry.scene.paused IS 'While true nothing of the scene is sent; nothing is lost';
+COMMENT ON COLUMN retry.scene.archived IS 'Set in place of a DELETE while tasks refer to the scene: no new tasks, the old are served';
+COMMENT ON COLUMN retry.scene.description IS 'For people';
+COMMENT ON COLUMN retry.scene.created_at IS 'When the scene was created';
+
+/*
+ * 3. The store: facts in a ring of leaves
+ *
+ * task, attempt and signal only ever grow, until a whole leaf is finished and
+ * truncated.  The leaf is chosen by enqueue from the day in the task's id; a
+ * task's attempts and signals lie in the task's leaf.  Leaf 32 holds the tasks
+ * that are due further ahead than the ring reaches, and the few survivors of a
+ * leaf that was otherwise done.
+ */
+
+CREATE TABLE retry.task
+(
+	leaf			smallint NOT NULL,
+	inert			boolean NOT NULL,
+	max_attempts	int,
+	id				uuid NOT NULL,
+	xid				xid8 NOT NULL,
+	lane_hash		bigint NOT NULL,
+	due_at			timestamptz NOT NULL,
+	scene_id		int NOT NULL,
+	enqueued_by		regrole NOT NULL,
+	expires_at		timestamptz,
+	timeout_ms		int,
+	depth			smallint,
+	lane			text,
+	key				text,
+	reference		text,
+	url				text,
+	method			text,
+	headers			jsonb,
+	content_type	text,
+	backoff			retry.backoff,
+	on_success		text,
+	on_dead			text,
+	origin_id		uuid,
+	replay_of		uuid,
+	parent_id		uuid,
+	body			bytea
+) PARTITION BY LIST (leaf);
+COMMENT ON TABLE retry.task IS 'Facts: one row for each task, written by retry.enqueue() and never changed; look at retry.tasks instead';
+COMMENT ON COLUMN retry.task.leaf IS 'The leaf it lies in';
+COMMENT ON COLUMN retry.task.inert IS 'True for a row that retry.enqueue() did not write (restored, replicated): not sent until retry.adopt()';
+COMMENT ON COLUMN retry.task.max_attempts IS 'Overrides the scene''s';
+COMMENT ON COLUMN retry.task.id IS 'UUIDv7';
+COMMENT ON COLUMN retry.task.xid IS 'Top-level transaction that enqueued it';
+COMMENT ON COLUMN retry.task.lane_hash IS 'The lane: first 8 bytes of SHA-256 over group, kind and name';
+COMMENT ON COLUMN retry.task.due_at IS 'The first attempt is not made before; never before the moment of enqueue';
+COMMENT ON COLUMN retry.task.scene_id IS 'The scene';
+COMMENT ON COLUMN retry.task.enqueued_by IS 'Role that enqueued it';
+COMMENT ON COLUMN retry.task.expires_at IS 'No attempt starts after this';
+COMMENT ON COLUMN retry.task.timeout_ms IS 'Overrides the scene''s timeout, milliseconds';
+COMMENT ON COLUMN retry.task.depth IS 'How many callbacks led to it; null: none';
+COMMENT ON COLUMN retry.task.lane IS 'Name of the lane; null: the origin of the task''s own URL';
+COMMENT ON COLUMN retry.task.key IS 'Idempotency key given by the caller';
+COMMENT ON COLUMN retry.task.reference IS 'Business number given by the caller';
+COMMENT ON COLUMN retry.task.url IS 'Overrides the scene''s URL';
+COMMENT ON COLUMN retry.task.method IS 'Overrides the scene''s method';
+COMMENT ON COLUMN retry.task.headers IS 'Added to the scene''s headers';
+COMMENT ON COLUMN retry.task.content_type IS 'Content-Type of the body; null: application/json';
+COMMENT ON COLUMN retry.task.backoff IS 'Overrides the scene''s backoff';
+COMMENT ON COLUMN retry.task.on_success IS 'Target told of success';
+COMMENT ON COLUMN retry.task.on_dead IS 'Target told of death';
+COMMENT ON COLUMN retry.task.origin_id IS 'The first task of a chain of replays: it names the message to the receiver; null: the task itself';
+COMMENT ON COLUMN retry.task.replay_of IS 'The finished task that this one replays';
+COMMENT ON COLUMN retry.task.parent_id IS 'The task that led to this one';
+COMMENT ON COLUMN retry.task.body IS 'The request''s body, as sent';
+
+CREATE TABLE retry.attempt
+(
+	leaf			smallint NOT NULL,
+	http_status		smallint,
+	attempt_no		int NOT NULL,
+	task_id			uuid NOT NULL,
+	lane_hash		bigint NOT NULL,
+	finished_at		timestamptz NOT NULL,
+	duration_us		bigint NOT NULL,
+	scene_id		int NOT NULL,
+	outcome			retry.outcome NOT NULL,
+	next_due		timestamptz,
+	dns_us			int,
+	connect_us		int,
+	tls_us			int,
+	first_byte_us	int,
+	remote_address	inet,
+	target			text,
+	error			text,
+	response		bytea
+) PARTITION BY LIST (leaf);
+COMMENT ON TABLE retry.attempt IS 'Facts: one row for each finished attempt, never changed; look at retry.attempts instead';
+COMMENT ON COLUMN retry.attempt.leaf IS 'The leaf of its task';
+COMMENT ON COLUMN retry.attempt.http_status IS 'Status of the answer; null when there was none';
+COMMENT ON COLUMN retry.attempt.attempt_no IS '1, 2, 3 …, without gaps';
+COMMENT ON COLUMN retry.attempt.task_id IS 'The task';
+COMMENT ON COLUMN retry.attempt.lane_hash IS 'The task''s lane';
+COMMENT ON COLUMN retry.attempt.finished_at IS 'When its end was known';
+COMMENT ON COLUMN retry.attempt.duration_us IS 'Microseconds from its start to its end';
+COMMENT ON COLUMN retry.attempt.scene_id IS 'The task''s scene';
+COMMENT ON COLUMN retry.attempt.outcome IS 'What became of it';
+COMMENT ON COLUMN retry.attempt.next_due IS 'The next attempt is not made before; null: this was the last';
+COMMENT ON COLUMN retry.attempt.dns_us IS 'Microseconds to resolve the name; null: a kept connection';
+COMMENT ON COLUMN retry.attempt.connect_us IS 'Microseconds from the start until connected; null: a kept connection';
+COMMENT ON COLUMN retry.attempt.tls_us IS 'Microseconds from the start until TLS was agreed; null: no TLS or a kept connection';
+COMMENT ON COLUMN retry.attempt.first_byte_us IS 'Microseconds from the start until the answer''s first byte';
+COMMENT ON COLUMN retry.attempt.remote_address IS 'Address that was connected to';
+COMMENT ON COLUMN retry.attempt.target IS 'Target of a routed scene that was called';
+COMMENT ON COLUMN retry.attempt.error IS 'What went wrong, in words';
+COMMENT ON COLUMN retry.attempt.response IS 'First bytes of the answer''s body, at most retry.max_response_bytes';
+
+CREATE TABLE retry.signal
+(
+	leaf			smallint NOT NULL,
+	action			"char" NOT NULL,
+	after_attempt	int NOT NULL,
+	task_id			uuid NOT NULL,
+	xid				xid8 NOT NULL,
+	lane_hash		bigint NOT NULL,
+	due_at			timestamptz NOT NULL,
+	inert			boolean NOT NULL,
+	asked_by		regrole NOT NULL
+) PARTITION BY LIST (leaf);
+COMMENT ON TABLE retry.signal IS 'Facts: what administrators asked of tasks (cancel, run now)';
+COMMENT ON COLUMN retry.signal.leaf IS 'The leaf of its task';
+COMMENT ON COLUMN retry.signal.action IS 'c: cancel, r: run now';
+COMMENT ON COLUMN retry.signal.after_attempt IS 'Number of attempts the task had when it was asked; run now counts for the next one only';
+COMMENT ON COLUMN retry.signal.task_id IS 'The task';
+COMMENT ON COLUMN retry.signal.xid IS 'Top-level transaction that asked';
+COMMENT ON COLUMN retry.signal.lane_hash IS 'The task''s lane';
+COMMENT ON COLUMN retry.signal.due_at IS 'When it takes effect: the moment it was asked, later when spread';
+COMMENT ON COLUMN retry.signal.inert IS 'True for a row that no function of retry wrote';
+COMMENT ON COLUMN retry.signal.asked_by IS 'Role that asked';
+
+CREATE FUNCTION retry.mark_foreign_row() RETURNS trigger
+LANGUAGE C VOLATILE AS 'MODULE_PATHNAME', 'retry_mark_foreign_row';
+COMMENT ON FUNCTION retry.mark_foreign_row() IS
+'Trigger: a row that comes in by COPY, restore or replication gets this transaction''s number and is inert; rows of retry.enqueue() do not pass here';
+
+DO $ring$
+DECLARE
+	n	int;
+	s	text;
+BEGIN
+	FOR n IN 0 .. 32 LOOP
+		s := to_char(n, 'FM00');
+		EXECUTE format('CREATE TABLE retry.task_%s PARTITION OF retry.task FOR VALUES IN (%s) WITH (autovacuum_vacuum_insert_scale_factor = 0.5)', s, n);
+		EXECUTE format('CREATE TABLE retry.attempt_%s PARTITION OF retry.attempt FOR VALUES IN (%s) WITH (autovacuum_vacuum_insert_scale_factor = 0.5)', s, n);
+		EXECUTE format('CREATE TABLE retry.signal_%s PARTITION OF retry.signal FOR VALUES IN (%s)', s, n);
+
+		EXECUTE format('CREATE UNIQUE INDEX task_%s_id ON retry.task_%1$s (id)', s);
+		EXECUTE format('CREATE INDEX task_%s_xid ON retry.task_%1$s (xid, id)', s);
+		EXECUTE format('CREATE INDEX task_%s_due ON retry.task_%1$s (lane_hash, due_at, id)', s);
+		EXECUTE format('CREATE INDEX task_%s_key ON retry.task_%1$s (scene_id, key) WHERE key IS NOT NULL', s);
+		EXECUTE format('CREATE INDEX task_%s_reference ON retry.task_%1$s (scene_id, reference) WHERE reference IS NOT NULL', s);
+		EXECUTE format('CREATE INDEX task_%s_replay ON retry.task_%1$s (replay_of) WHERE replay_of IS NOT NULL', s);
+
+		EXECUTE format('CREATE UNIQUE INDEX attempt_%s_no ON retry.attempt_%1$s (task_id, attempt_no)', s);
+		EXECUTE format('CREATE INDEX attempt_%s_due ON retry.attempt_%1$s (lane_hash, next_due, task_id) WHERE next_due IS NOT NULL', s);
+		EXECUTE format('CREATE INDEX attempt_%s_end ON retry.attempt_%1$s (outcome, finished_at) WHERE next_due IS NULL', s);
+
+		EXECUTE format('CREATE INDEX signal_%s_task ON retry.signal_%1$s (task_id)', s);
+		EXECUTE format('CREATE INDEX signal_%s_xid ON retry.signal_%1$s (xid, task_id)', s);
+		EXECUTE format('CREATE INDEX signal_%s_due ON retry.signal_%1$s (lane_hash, due_at, task_id)', s);
+
+		EXECUTE format('CREATE TRIGGER mark_foreign_row BEFORE INSERT ON retry.task_%s FOR EACH ROW EXECUTE FUNCTION retry.mark_foreign_row()', s);
+		EXECUTE format('ALTER TABLE retry.task_%s ENABLE ALWAYS TRIGGER mark_foreign_row', s);
+		EXECUTE format('CREATE TRIGGER mark_foreign_row BEFORE INSERT ON retry.signal_%s FOR EACH ROW EXECUTE FUNCTION retry.mark_foreign_row()', s);
+		EXECUTE format('ALTER TABLE retry.signal_%s ENABLE ALWAYS TRIGGER mark_foreign_row', s);
+
+		EXECUTE format('COMMENT ON TABLE retry.task_%s IS %L', s, CASE WHEN n < 32 THEN 'Leaf ' || n || ' of retry.task: days whose number is ' || n || ' modulo 32' ELSE 'The leaf of retry.task that is kept apart from the ring' END);
+		EXECUTE format('COMMENT ON TABLE retry.attempt_%s IS %L', s, 'Leaf ' || n || ' of retry.attempt');
+		EXECUTE format('COMMENT ON TABLE retry.signal_%s IS %L', s, 'Leaf ' || n || ' of retry.signal');
+
+		PERFORM pg_extension_config_dump(format('retry.task_%s', s)::regclass, '');
+		PERFORM pg_extension_config_dump(format('retry.attempt_%s', s)::regclass, '');
+		PERFORM pg_extension_config_dump(format('retry.signal_%s', s)::regclass, '');
+	END LOOP;
+END
+$ring$;
+
+/*
+ * 4. The store: what stands beside the ring
+ */
+
+CREATE TABLE retry.dead_letter
+(
+	LIKE retry.task,
+	PRIMARY KEY (id),
+	reason			retry.dead_reason NOT NULL,
+	died_at			timestamptz NOT NULL,
+	attempts		int NOT NULL,
+	http_status		smallint,
+	error			text,
+	response		bytea
+);
+CREATE INDEX dead_letter_died_at ON retry.dead_letter (died_at);
+CREATE INDEX dead_letter_scene ON retry.dead_letter (scene_id, died_at);
+COMMENT ON TABLE retry.dead_letter IS 'Facts: a whole copy of each dead task, written in the transaction that recorded its death; look at retry.dead_letters instead';
+COMMENT ON COLUMN retry.dead_letter.reason IS 'Why it died';
+COMMENT ON COLUMN retry.dead_letter.died_at IS 'When it died';
+COMMENT ON COLUMN retry.dead_letter.attempts IS 'Number of its last attempt';
+COMMENT ON COLUMN retry.dead_letter.http_status IS 'Status of the last answer; null when there was none';
+COMMENT ON COLUMN retry.dead_letter.error IS 'What went wrong at the last attempt';
+COMMENT ON COLUMN retry.dead_letter.response IS 'First bytes of the last answer''s body';
+
+CREATE TABLE retry.replayed
+(
+	task_id			uuid PRIMARY KEY,
+	replayed_as		uuid NOT NULL,
+	replayed_at		timestamptz NOT NULL DEFAULT now()
+);
+COMMENT ON TABLE retry.replayed IS 'Facts: which dead letters were replayed, and as which task; each at most once by retry.replay_dead()';
+COMMENT ON COLUMN retry.replayed.task_id IS 'The dead task';
+COMMENT ON COLUMN retry.replayed.replayed_as IS 'The task that replays it';
+COMMENT ON COLUMN retry.replayed.replayed_at IS 'When it was asked for';
+
+CREATE TABLE retry.key
+(
+	scene_id		int NOT NULL,
+	role			oid NOT NULL,
+	key				text NOT NULL,
+	task_id			uuid NOT NULL,
+	leaf			smallint NOT NULL,
+	PRIMARY KEY (scene_id, key, role)
+);
+COMMENT ON TABLE retry.key IS 'The newest task of each idempotency key; only retry.enqueue() and upkeep write it, workers never read it';
+COMMENT ON COLUMN retry.key.scene_id IS 'The scene';
+COMMENT ON COLUMN retry.key.role IS 'In the shared group default the role that enqueued, else 0';
+COMMENT ON COLUMN retry.key.key IS 'The key';
+COMMENT ON COLUMN retry.key.task_id IS 'Its newest task';
+COMMENT ON COLUMN retry.key.leaf IS 'The leaf that task was put in';
+
+CREATE TABLE retry.checkpoint_a
+(
+	taken_at		timestamptz NOT NULL,
+	dispatcher		int NOT NULL,
+	slots			bigint NOT NULL,
+	snapshot_xmin			xid8 NOT NULL,
+	snapshot_xmax			xid8 NOT NULL,
+	snapshot_xip				xid8[] NOT NULL,
+	low_water		timestamptz NOT NULL,
+	lane_hash		bigint[] NOT NULL,
+	lane_due		timestamptz[] NOT NULL,
+	held_scene		int[] NOT NULL,
+	held_due		timestamptz[] NOT NULL
+);
+COMMENT ON TABLE retry.checkpoint_a IS 'Where the dispatchers are: appended to now and then, and truncated when checkpoint_b has taken over; not dumped';
+COMMENT ON COLUMN retry.checkpoint_a.taken_at IS 'When';
+COMMENT ON COLUMN retry.checkpoint_a.dispatcher IS 'Number of the dispatcher';
+COMMENT ON COLUMN retry.checkpoint_a.slots IS 'The slots it spoke for, one bit each';
+COMMENT ON COLUMN retry.checkpoint_a.snapshot_xmin IS 'Snapshot up to which the feed was read: every transaction before was seen';
+COMMENT ON COLUMN retry.checkpoint_a.snapshot_xmax IS 'No transaction from here on was seen';
+COMMENT ON COLUMN retry.checkpoint_a.snapshot_xip IS 'Between the two, those not seen';
+COMMENT ON COLUMN retry.checkpoint_a.low_water IS 'Everything seen and due before was resolved, but for the lanes that lag';
+COMMENT ON COLUMN retry.checkpoint_a.lane_hash IS 'The lanes that lag';
+COMMENT ON COLUMN retry.checkpoint_a.lane_due IS 'Where each of them is';
+COMMENT ON COLUMN retry.checkpoint_a.held_scene IS 'Paused scenes whose entries were passed over';
+COMMENT ON COLUMN retry.checkpoint_a.held_due IS 'The earliest due time passed over in each of them';
+
+CREATE TABLE retry.checkpoint_b (LIKE retry.checkpoint_a INCLUDING COMMENTS);
+COMMENT ON TABLE retry.checkpoint_b IS 'As checkpoint_a: the two take turns; not dumped';
+
+CREATE TABLE retry.installation
+(
+	database		oid NOT NULL,
+	boundary		pg_snapshot NOT NULL DEFAULT pg_current_snapshot(),
+	adopted			boolean NOT NULL,
+	at				timestamptz NOT NULL DEFAULT now(),
+	by				text NOT NULL DEFAULT session_user
+);
+COMMENT ON TABLE retry.installation IS
+'Facts: in which database this copy lives, and when retry.adopt() was called; what came from elsewhere is not sent before; not dumped';
+COMMENT ON COLUMN retry.installation.database IS 'OID of the database';
+COMMENT ON COLUMN retry.installation.boundary IS 'The snapshot of the moment: adopt() lets go what it sees; a copied database holds what it sees';
+COMMENT ON COLUMN retry.installation.adopted IS 'True: made by CREATE EXTENSION or retry.adopt(); false: a worker found itself in a copy';
+COMMENT ON COLUMN retry.installation.at IS 'When';
+COMMENT ON COLUMN retry.installation.by IS 'By whom';
+
+INSERT INTO retry.installation (database, adopted)
+SELECT oid, true FROM pg_catalog.pg_database WHERE datname = current_database();
+
+CREATE TABLE retry.purge_request
+(
+	before			timestamptz NOT NULL,
+	asked_by		text NOT NULL DEFAULT session_user,
+	asked_at		timestamptz NOT NULL DEFAULT clock_timestamp()
+);
+COMMENT ON TABLE retry.purge_request IS 'Facts: what retry.purge() asked for; upkeep carries out the latest';
+COMMENT ON COLUMN retry.purge_request.before IS 'Finished history older than this is to go';
+COMMENT ON COLUMN retry.purge_request.asked_by IS 'Who asked';
+COMMENT ON COLUMN retry.purge_request.asked_at IS 'When';
+
+CREATE FUNCTION retry.config_changed() RETURNS trigger
+LANGUAGE C VOLATILE AS 'MODULE_PATHNAME', 'retry_config_changed';
+COMMENT ON FUNCTION retry.config_changed() IS 'Trigger: tells the dispatchers, at commit, that configuration has changed';
+
+CREATE FUNCTION retry.merge_builtin() RETURNS trigger
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+	IF TG_TABLE_NAME = 'scene_group' THEN
+		UPDATE retry.scene_group
+		SET owner = NEW.owner, paused = NEW.paused, description = NEW.description, created_at = NEW.created_at
+		WHERE name = NEW.name;
+	ELSE
+		UPDATE retry.scene
+		SET url = NEW.url, method = NEW.method, headers = NEW.headers, timeout = NEW.timeout,
+			connect_timeout = NEW.connect_timeout, backoff = NEW.backoff, max_attempts = NEW.max_attempts,
+			expires_after = NEW.expires_after, max_in_flight = NEW.max_in_flight, paused = NEW.paused,
+			archived = NEW.archived, description = NEW.description, created_at = NEW.created_at
+		WHERE group_name = NEW.group_name AND name = NEW.name;
+	END IF;
+	RETURN NULL;
+END
+$$;
+COMMENT ON FUNCTION retry.merge_builtin() IS
+'Trigger: the built-in group and scene are replaced by a row of the same name, as in a restored dump, instead of colliding with it';
+
+CREATE FUNCTION retry.archive_scene() RETURNS trigger
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+	IF OLD.group_name = 'default' AND OLD.name = 'default' THEN
+		RAISE EXCEPTION 'the scene default/default cannot be deleted'
+			USING ERRCODE = 'dependent_objects_still_exist', HINT = 'Targets that are plain URLs use it; set paused instead.';
+	END IF;
+	IF EXISTS (SELECT FROM retry.task t WHERE t.scene_id = OLD.id)
+		OR EXISTS (SELECT FROM retry.dead_letter d WHERE d.scene_id = OLD.id)
+	THEN
+		UPDATE retry.scene SET archived = true WHERE id = OLD.id;
+		RETURN NULL;
+	END IF;
+	RETURN OLD;
+END
+$$;
+COMMENT ON FUNCTION retry.archive_scene() IS
+'Trigger: a scene that tasks refer to is archived instead of deleted: it takes no new tasks and serves the old';
+
+INSERT INTO retry.scene_group (name, description)
+VALUES ('default', 'What belongs to no other group');
+INSERT INTO retry.scene (group_name, name, description)
+VALUES ('default', 'default', 'Tasks whose target is a plain URL');
+
+CREATE TRIGGER merge_builtin BEFORE INSERT ON retry.scene_group
+	FOR EACH ROW WHEN (NEW.name = 'default') EXECUTE FUNCTION retry.merge_builtin();
+CREATE TRIGGER merge_builtin BEFORE INSERT ON retry.scene
+	FOR EACH ROW WHEN (NEW.group_name = 'default' AND NEW.name = 'default') EXECUTE FUNCTION retry.merge_builtin();
+CREATE TRIGGER archive_scene BEFORE DELETE ON retry.scene
+	FOR EACH ROW EXECUTE FUNCTION retry.archive_scene();
+CREATE TRIGGER config_changed AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON retry.scene_group
+	FOR EACH STATEMENT EXECUTE FUNCTION retry.config_changed();
+CREATE TRIGGER config_changed AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON retry.scene
+	FOR EACH STATEMENT EXECUTE FUNCTION retry.config_changed();
+CREATE TRIGGER config_changed AFTER INSERT ON retry.installation
+	FOR EACH STATEMENT EXECUTE FUNCTION retry.config_changed();
+CREATE TRIGGER config_changed AFTER INSERT ON retry.purge_request
+	FOR EACH STATEMENT EXECUTE FUNCTION retry.config_changed();
+ALTER TABLE retry.scene_group ENABLE ALWAYS TRIGGER merge_builtin;
+ALTER TABLE retry.scene ENABLE ALWAYS TRIGGER merge_builtin;
+ALTER TABLE retry.scene_group ENABLE ALWAYS TRIGGER config_changed;
+ALTER TABLE retry.scene ENABLE ALWAYS TRIGGER config_changed;
+
+SELECT pg_extension_config_dump('retry.scene_group', '');
+SELECT pg_extension_config_dump('retry.group_member', '');
+SELECT pg_extension_config_dump('retry.scene', '');
+SELECT pg_extension_config_dump('retry.scene_group_id_seq', '');
+SELECT pg_extension_config_dump('retry.scene_id_seq', '');
+SELECT pg_extension_config_dump('retry.dead_letter', '');
+SELECT pg_extension_config_dump('retry.replayed', '');
+SELECT pg_extension_config_dump('retry.key', '');
+
+/*
+ * 5. Enqueue
+ */
+
+CREATE FUNCTION retry.enqueue(
+	target			text,
+	payload			jsonb DEFAULT NULL,
+	key				text DEFAULT NULL,
+	delay			interval DEFAULT NULL,
+	due_at			timestamptz DEFAULT NULL,
+	lane			text DEFAULT NULL,
+	url				text DEFAULT NULL,
+	method			text DEFAULT NULL,
+	headers			jsonb DEFAULT NULL,
+	body			bytea DEFAULT NULL,
+	content_type	text DEFAULT NULL,
+	expires_at		timestamptz DEFAULT NULL,
+	max_attempts	int DEFAULT NULL,
+	reference		text DEFAULT NULL,
+	timeout			interval DEFAULT NULL,
+	backoff			retry.backoff DEFAULT NULL,
+	on_success		text DEFAULT NULL,
+	on_dead			text DEFAULT NULL,
+	on_conflict		text DEFAULT 'return'
+) RETURNS uuid
+LANGUAGE C VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'retry_enqueue';
+COMMENT ON FUNCTION retry.enqueue IS
+'Stores one task in the caller''s transaction; after the commit it is called until it has an outcome. target: an absolute http(s) URL, scene, or group/scene. Returns the task''s id';
+
+CREATE FUNCTION retry.enqueue_many(
+	target			text,
+	payloads		jsonb[],
+	keys			text[] DEFAULT NULL,
+	delay			interval DEFAULT NULL,
+	due_at			timestamptz DEFAULT NULL,
+	lane			text DEFAULT NULL,
+	url				text DEFAULT NULL,
+	method			text DEFAULT NULL,
+	headers			jsonb DEFAULT NULL,
+	content_type	text DEFAULT NULL,
+	expires_at		timestamptz DEFAULT NULL,
+	max_attempts	int DEFAULT NULL,
+	reference		text DEFAULT NULL,
+	timeout			interval DEFAULT NULL,
+	backoff			retry.backoff DEFAULT NULL,
+	on_success		text DEFAULT NULL,
+	on_dead			text DEFAULT NULL,
+	on_conflict		text DEFAULT 'return'
+) RETURNS SETOF uuid
+LANGUAGE C VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'retry_enqueue_many';
+COMMENT ON FUNCTION retry.enqueue_many IS
+'As retry.enqueue(), for an array of payloads at once; returns the ids in the order of the payloads';
+
+/*
+ * 6. Administer
+ */
+
+CREATE FUNCTION retry.grant(role regrole, group_name text) RETURNS void
+LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'retry_grant';
+COMMENT ON FUNCTION retry.grant(regrole, text) IS
+'Lets a role, and its members, use a group: enqueue into it, see and administer its tasks. For members of the group''s owner';
+
+CREATE FUNCTION retry.revoke(role regrole, group_name text) RETURNS void
+LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'retry_revoke';
+COMMENT ON FUNCTION retry.revoke(regrole, text) IS 'Takes back what retry.grant() gave';
+
+CREATE FUNCTION retry.cancel(id uuid) RETURNS boolean
+LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'retry_cancel';
+COMMENT ON FUNCTION retry.cancel(uuid) IS
+'Asks that a task be attempted no more. True: the request is stored (an attempt that is under way and ends the task still counts); false: it had already finished';
+
+CREATE FUNCTION retry.run_now(id uuid) RETURNS boolean
+LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'retry_run_now';
+COMMENT ON FUNCTION retry.run_now(uuid) IS
+'Asks that a task''s next attempt be made now, whatever its due time. False: it had already finished';
+
+CREATE FUNCTION retry.replay(id uuid) RETURNS uuid
+LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'retry_replay';
+COMMENT ON FUNCTION retry.replay(uuid) IS
+'Enqueues a finished task again, as a new task with its own attempts; the receiver sees the original''s Idempotency-Key and webhook-id';
+
+CREATE FUNCTION retry.replay_dead(
+	target			text DEFAULT NULL,
+	since			timestamptz DEFAULT NULL,
+	until			timestamptz DEFAULT NULL,
+	reference		text DEFAULT NULL,
+	spread			interval DEFAULT '0'
+) RETURNS bigint
+LANGUAGE C VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'retry_replay_dead';
+COMMENT ON FUNCTION retry.replay_dead IS
+'Replays the dead letters that the filters let through, each only once, their due times spread over the given interval; returns how many. target: scene or group/scene; since and until: when they died';
+
+CREATE FUNCTION retry.wait(id uuid, timeout interval DEFAULT '30 s') RETURNS retry.task_state
+LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'retry_wait';
+COMMENT ON FUNCTION retry.wait(uuid, interval) IS
+'Waits until a task has finished or the time is over; returns its state then';
+
+CREATE FUNCTION retry.purge(before timestamptz) RETURNS void
+LANGUAGE sql VOLATILE STRICT PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
+AS $$ INSERT INTO retry.purge_request (before) VALUES (before) $$;
+COMMENT ON FUNCTION retry.purge(timestamptz) IS
+'Asks for finished history older than a moment to be dropped, leaf by leaf (a leaf holds a day); the upkeep does it, this only stores the request';
+
+CREATE FUNCTION retry.adopt() RETURNS void
+LANGUAGE sql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
+AS $$
+	INSERT INTO retry.installation (database, adopted)
+	SELECT oid, true FROM pg_database WHERE datname = current_database()
+$$;
+COMMENT ON FUNCTION retry.adopt() IS
+'Lets a restored, replicated or copied database send the tasks that came with it';
+
+CREATE FUNCTION retry.health()
+RETURNS TABLE (check_name text, status text, detail text, hint text)
+LANGUAGE C VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'retry_health';
+COMMENT ON FUNCTION retry.health() IS
+'What is well and what is not: one row a check, status ok, warning or critical, and what to do';
+
+CREATE FUNCTION retry.check_workers() RETURNS void
+LANGUAGE C VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'retry_check_workers';
+COMMENT ON FUNCTION retry.check_workers() IS
+'Tells the launcher, at commit, to look whether this database needs dispatchers; CREATE EXTENSION calls it';
+
+
+/*
+ * What the workers show of themselves, for the views running and dispatchers.
+ * Everybody's tasks are in there: revoke from PUBLIC, and let the views reach
+ * them through functions that filter.
+ */
+CREATE FUNCTION retry.running_rows(
+	OUT task_id		uuid,
+	OUT attempt_no	int,
+	OUT started_at	timestamptz,
+	OUT leaf		smallint,
+	OUT lane_hash	bigint,
+	OUT scene_id	int
+) RETURNS SETOF record
+LANGUAGE C VOLATILE STRICT PARALLEL SAFE ROWS 100 AS 'MODULE_PATHNAME', 'retry_running_rows';
+COMMENT ON FUNCTION retry.running_rows() IS
+'Attempts of this database that are under way, of all groups; look at the view retry.running instead';
+
+CREATE FUNCTION retry.dispatcher_rows(
+	OUT number			int,
+	OUT count			int,
+	OUT pid				int,
+	OUT started_at		timestamptz,
+	OUT in_flight		int,
+	OUT queued			int,
+	OUT lanes			int,
+	OUT attempts		bigint,
+	OUT turns			bigint,
+	OUT last_turn_at	timestamptz,
+	OUT oldest_due		timestamptz
+) RETURNS SETOF record
+LANGUAGE C VOLATILE STRICT PARALLEL SAFE ROWS 4 AS 'MODULE_PATHNAME', 'retry_dispatcher_rows';
+COMMENT ON FUNCTION retry.dispatcher_rows() IS
+'The dispatchers of this database, as they show themselves; look at the view retry.dispatchers instead';
+
+/*
+ * 7. Views
+ *
+ * The state of a task is a fold over its facts.  Each state is an arm of its
+ * own, driven from the index that finds it, and each arm is a security barrier
+ * that shows a role only what it may see; the union over them adds the state,
+ * so that a filter on it leaves one arm.
+ */
+
+CREATE VIEW retry.task_rows AS
+SELECT
+	t.leaf, t.id, t.scene_id, t.lane_hash,
+	s.group_name || '/' || s.name AS scene,
+	t.key, t.reference,
+	coalesce(t.max_attempts, s.max_attempts) AS max_attempts,
+	retry.task_time(t.id) AS created_at,
+	t.due_at,
+	least(t.expires_at, retry.task_time(t.id) + s.expires_after) AS expires_at,
+	coalesce(t.lane, retry.origin(t.url)) AS lane,
+	CASE
+		WHEN g.paused THEN 'group paused'
+		WHEN s.paused THEN 'scene paused'
+		WHEN t.inert THEN 'not adopted'
+	END AS held_reason,
+	coalesce(t.method, s.method) AS method,
+	coalesce(t.url, s.url) AS url,
+	t.headers, t.body, t.enqueued_by, t.replay_of, t.parent_id
+FROM retry.task t
+JOIN retry.scene s ON s.id = t.scene_id
+JOIN retry.scene_group g ON g.name = s.group_name;
+COMMENT ON VIEW retry.task_rows IS 'Tasks with what their scene adds; what the arms of retry.tasks are made from';
+
+CREATE VIEW retry.last_attempts AS
+SELECT a.leaf, a.task_id, a.attempt_no, a.outcome, a.http_status, a.error, a.finished_at, a.next_due
+FROM retry.attempt a
+WHERE NOT EXISTS (
+	SELECT FROM retry.attempt b
+	WHERE b.leaf = a.leaf AND b.task_id = a.task_id AND b.attempt_no = a.attempt_no + 1);
+COMMENT ON VIEW retry.last_attempts IS 'The newest attempt of each task that has one';
+
+CREATE VIEW retry.cancelled AS
+SELECT leaf, task_id, min(due_at) AS cancelled_at
+FROM retry.signal
+WHERE action = 'c'
+GROUP BY leaf, task_id;
+COMMENT ON VIEW retry.cancelled IS 'Tasks that somebody asked to cancel';
+
+CREATE VIEW retry.tasks_pending WITH (security_barrier) AS
+SELECT r.*
+FROM retry.task_rows r
+WHERE (r.scene_id IN (SELECT retry.my_scenes(false))
+	   OR r.scene_id IN (SELECT retry.my_scenes(true)) AND pg_has_role(r.enqueued_by, 'USAGE'))
+	AND NOT EXISTS (SELECT FROM retry.attempt a WHERE a.leaf = r.leaf AND a.task_id = r.id)
+	AND NOT EXISTS (SELECT FROM retry.signal c WHERE c.leaf = r.leaf AND c.task_id = r.id AND c.action = 'c')
+	AND NOT EXISTS (SELECT FROM retry.running_rows() w WHERE w.task_id = r.id);
+COMMENT ON VIEW retry.tasks_pending IS 'Arm of retry.tasks: no attempt yet';
+
+CREATE VIEW retry.tasks_running WITH (security_barrier) AS
+SELECT r.*, w.attempt_no, w.started_at
+FROM retry.running_rows() w
+JOIN retry.task_rows r ON r.leaf = w.leaf AND r.id = w.task_id
+WHERE r.scene_id IN (SELECT retry.my_scenes(false))
+	OR r.scene_id IN (SELECT retry.my_scenes(true)) AND pg_has_role(r.enqueued_by, 'USAGE');
+COMMENT ON VIEW retry.tasks_running IS 'Arm of retry.tasks: an attempt is under way';
+
+CREATE VIEW retry.tasks_retrying WITH (security_barrier) AS
+SELECT r.*, a.attempt_no, a.http_status, a.error, a.next_due
+FROM retry.last_attempts a
+JOIN retry.task_rows r ON r.leaf = a.leaf AND r.id = a.task_id
+WHERE a.next_due IS NOT NULL
+	AND (r.scene_id IN (SELECT retry.my_scenes(false))
+		 OR r.scene_id IN (SELECT retry.my_scenes(true)) AND pg_has_role(r.enqueued_by, 'USAGE'))
+	AND NOT EXISTS (SELECT FROM retry.signal c WHERE c.leaf = r.leaf AND c.task_id = r.id AND c.action = 'c')
+	AND NOT EXISTS (SELECT FROM retry.running_rows() w WHERE w.task_id = r.id);
+COMMENT ON VIEW retry.tasks_retrying IS 'Arm of retry.tasks: the last attempt asks for another';
+
+CREATE VIEW retry.tasks_succeeded WITH (security_barrier) AS
+SELECT r.*, a.attempt_no, a.http_status, a.error, a.finished_at
+FROM retry.attempt a
+JOIN retry.task_rows r ON r.leaf = a.leaf AND r.id = a.task_id
+WHERE a.next_due IS NULL AND a.outcome = 'succeeded'
+	AND (r.scene_id IN (SELECT retry.my_scenes(false))
+		 OR r.scene_id IN (SELECT retry.my_scenes(true)) AND pg_has_role(r.enqueued_by, 'USAGE'));
+COMMENT ON VIEW retry.tasks_succeeded IS 'Arm of retry.tasks: the last attempt succeeded';
+
+CREATE VIEW retry.tasks_dead WITH (security_barrier) AS
+SELECT
+	d.id,
+	s.group_name || '/' || s.name AS scene,
+	d.key, d.reference,
+	coalesce(d.max_attempts, s.max_attempts) AS max_attempts,
+	retry.task_time(d.id) AS created_at,
+	d.due_at,
+	least(d.expires_at, retry.task_time(d.id) + s.expires_after) AS expires_at,
+	coalesce(d.lane, retry.origin(d.url)) AS lane,
+	coalesce(d.method, s.method) AS method,
+	coalesce(d.url, s.url) AS url,
+	d.headers, d.body, d.enqueued_by, d.replay_of, p.replayed_as, d.parent_id,
+	d.attempts, d.http_status, d.error, d.died_at, d.reason, d.response
+FROM retry.dead_letter d
+JOIN retry.scene s ON s.id = d.scene_id
+LEFT JOIN retry.replayed p ON p.task_id = d.id
+WHERE d.scene_id IN (SELECT retry.my_scenes(false))
+	OR d.scene_id IN (SELECT retry.my_scenes(true)) AND pg_has_role(d.enqueued_by, 'USAGE');
+COMMENT ON VIEW retry.tasks_dead IS 'Arm of retry.tasks: dead, from the dead letters, which outlive the history';
+
+CREATE VIEW retry.tasks_cancelled WITH (security_barrier) AS
+SELECT r.*, a.attempt_no, a.http_status, a.error, c.cancelled_at
+FROM retry.cancelled c
+JOIN retry.task_rows r ON r.leaf = c.leaf AND r.id = c.task_id
+LEFT JOIN retry.last_attempts a ON a.leaf = r.leaf AND a.task_id = r.id
+WHERE (a.task_id IS NULL OR a.next_due IS NOT NULL)
+	AND (r.scene_id IN (SELECT retry.my_scenes(false))
+		 OR r.scene_id IN (SELECT retry.my_scenes(true)) AND pg_has_role(r.enqueued_by, 'USAGE'))
+	AND NOT EXISTS (SELECT FROM retry.running_rows() w WHERE w.task_id = r.id);
+COMMENT ON VIEW retry.tasks_cancelled IS 'Arm of retry.tasks: cancelled, and nothing ended it otherwise';
+
+CREATE VIEW retry.tasks AS
+SELECT
+	id, scene, key, reference, 'pending'::retry.task_state AS state,
+	0 AS attempts, max_attempts, NULL::smallint AS last_status, NULL::text AS last_error,
+	created_at, due_at, due_at AS next_due, NULL::timestamptz AS finished_at, expires_at,
+	lane, held_reason, method, url, headers, body, enqueued_by, replay_of,
+	NULL::uuid AS replayed_as, parent_id
+FROM retry.tasks_pending
+UNION ALL
+SELECT
+	r.id, r.scene, r.key, r.reference, 'running',
+	r.attempt_no - 1, r.max_attempts, a.http_status, a.error,
+	r.created_at, r.due_at, NULL, NULL, r.expires_at,
+	r.lane, NULL, r.method, r.url, r.headers, r.body, r.enqueued_by, r.replay_of,
+	NULL, r.parent_id
+FROM retry.tasks_running r
+LEFT JOIN retry.attempt a ON a.leaf = r.leaf AND a.task_id = r.id AND a.attempt_no = r.attempt_no - 1
+UNION ALL
+SELECT
+	id, scene, key, reference, 'retrying',
+	attempt_no, max_attempts, http_status, error,
+	created_at, due_at, next_due, NULL, expires_at,
+	lane, held_reason, method, url, headers, body, enqueued_by, replay_of,
+	NULL, parent_id
+FROM retry.tasks_retrying
+UNION ALL
+SELECT
+	id, scene, key, reference, 'succeeded',
+	attempt_no, max_attempts, http_status, error,
+	created_at, due_at, NULL, finished_at, expires_at,
+	lane, NULL, method, url, headers, body, enqueued_by, replay_of,
+	NULL, parent_id
+FROM retry.tasks_succeeded
+UNION ALL
+SELECT
+	id, scene, key, reference, 'dead',
+	attempts, max_attempts, http_status, error,
+	created_at, due_at, NULL, died_at, expires_at,
+	lane, NULL, method, url, headers, body, enqueued_by, replay_of,
+	replayed_as, parent_id
+FROM retry.tasks_dead
+UNION ALL
+SELECT
+	id, scene, key, reference, 'cancelled',
+	coalesce(attempt_no, 0), max_attempts, http_status, error,
+	created_at, due_at, NULL, cancelled_at, expires_at,
+	lane, NULL, method, url, headers, body, enqueued_by, replay_of,
+	NULL, parent_id
+FROM retry.tasks_cancelled;
+COMMENT ON VIEW retry.tasks IS 'All tasks that the current role may see, with their state now';
+COMMENT ON COLUMN retry.tasks.id IS 'What retry.enqueue() returned';
+COMMENT ON COLUMN retry.tasks.scene IS 'group/scene';
+COMMENT ON COLUMN retry.tasks.key IS 'Idempotency key given by the caller';
+COMMENT ON COLUMN retry.tasks.reference IS 'Business number given by the caller';
+COMMENT ON COLUMN retry.tasks.state IS 'Filter on it: each state has an index of its own';
+COMMENT ON COLUMN retry.tasks.attempts IS 'Attempts recorded';
+COMMENT ON COLUMN retry.tasks.max_attempts IS 'Limit in force now';
+COMMENT ON COLUMN retry.tasks.last_status IS 'HTTP status of the last attempt; null when there was no answer';
+COMMENT ON COLUMN retry.tasks.last_error IS 'What went wrong at the last attempt';
+COMMENT ON COLUMN retry.tasks.created_at IS 'When it was enqueued';
+COMMENT ON COLUMN retry.tasks.due_at IS 'When the first attempt was or is due';
+COMMENT ON COLUMN retry.tasks.next_due IS 'When the next attempt is due';
+COMMENT ON COLUMN retry.tasks.finished_at IS 'When it succeeded, died or was cancelled';
+COMMENT ON COLUMN retry.tasks.expires_at IS 'No attempt starts after this';
+COMMENT ON COLUMN retry.tasks.lane IS 'The lane it goes through';
+COMMENT ON COLUMN retry.tasks.held_reason IS 'Why it is not sent though it may be due; null: nothing holds it';
+COMMENT ON COLUMN retry.tasks.method IS 'HTTP method';
+COMMENT ON COLUMN retry.tasks.url IS 'URL in force now';
+COMMENT ON COLUMN retry.tasks.headers IS 'The task''s own headers';
+COMMENT ON COLUMN retry.tasks.body IS 'The request''s body';
+COMMENT ON COLUMN retry.tasks.enqueued_by IS 'Role that enqueued it';
+COMMENT ON COLUMN retry.tasks.replay_of IS 'The finished task that it replays';
+COMMENT ON COLUMN retry.tasks.replayed_as IS 'The task that replays this dead one';
+COMMENT ON COLUMN retry.tasks.parent_id IS 'The task that led to it';
+
+CREATE VIEW retry.attempts WITH (security_barrier) AS
+SELECT
+	a.task_id, a.attempt_no,
+	s.group_name || '/' || s.name AS scene,
+	coalesce(t.lane, retry.origin(t.url)) AS lane,
+	a.finished_at - a.duration_us * interval '1 us' AS started_at,
+	a.duration_us * interval '1 us' AS duration,
+	a.outcome, a.http_status, a.error, a.response, a.next_due, a.remote_address, a.target,
+	a.finished_at, a.dns_us, a.connect_us, a.tls_us, a.first_byte_us
+FROM retry.attempt a
+JOIN retry.task t ON t.leaf = a.leaf AND t.id = a.task_id
+JOIN retry.scene s ON s.id = a.scene_id
+WHERE a.scene_id IN (SELECT retry.my_scenes(false))
+	OR a.scene_id IN (SELECT retry.my_scenes(true)) AND pg_has_role(t.enqueued_by, 'USAGE');
+COMMENT ON VIEW retry.attempts IS 'All finished attempts of the tasks that the current role may see';
+COMMENT ON COLUMN retry.attempts.task_id IS 'The task';
+COMMENT ON COLUMN retry.attempts.attempt_no IS '1, 2, 3 …, without gaps';
+COMMENT ON COLUMN retry.attempts.scene IS 'group/scene';
+COMMENT ON COLUMN retry.attempts.lane IS 'The lane it went through';
+COMMENT ON COLUMN retry.attempts.started_at IS 'When it was sent';
+COMMENT ON COLUMN retry.attempts.duration IS 'From its start to its end';
+COMMENT ON COLUMN retry.attempts.outcome IS 'What became of it';
+COMMENT ON COLUMN retry.attempts.http_status IS 'Status of the answer; null when there was none';
+COMMENT ON COLUMN retry.attempts.error IS 'What went wrong, in words';
+COMMENT ON COLUMN retry.attempts.response IS 'First bytes of the answer''s body, at most retry.max_response_bytes';
+COMMENT ON COLUMN retry.attempts.next_due IS 'When the next attempt was due after it; null: it was the last';
+COMMENT ON COLUMN retry.attempts.remote_address IS 'Address that was connected to';
+COMMENT ON COLUMN retry.attempts.target IS 'Target of a routed scene that was called';
+COMMENT ON COLUMN retry.attempts.finished_at IS 'When its end was known';
+COMMENT ON COLUMN retry.attempts.dns_us IS 'Microseconds to resolve the name; null: a kept connection';
+COMMENT ON COLUMN retry.attempts.connect_us IS 'Microseconds to connect; null: a kept connection';
+COMMENT ON COLUMN retry.attempts.tls_us IS 'Microseconds to agree on TLS; null: no TLS or a kept connection';
+COMMENT ON COLUMN retry.attempts.first_byte_us IS 'Microseconds from the start until the answer''s first byte';
+
+CREATE VIEW retry.running AS
+SELECT id, scene, key, reference, attempt_no, started_at,
+	clock_timestamp() - started_at AS running_for, lane, url
+FROM retry.tasks_running;
+COMMENT ON VIEW retry.running IS 'Attempts that are under way';
+COMMENT ON COLUMN retry.running.id IS 'The task';
+COMMENT ON COLUMN retry.running.scene IS 'group/scene';
+COMMENT ON COLUMN retry.running.key IS 'Idempotency key given by the caller';
+COMMENT ON COLUMN retry.running.reference IS 'Business number given by the caller';
+COMMENT ON COLUMN retry.running.attempt_no IS 'Number of the attempt';
+COMMENT ON COLUMN retry.running.started_at IS 'When it was sent';
+COMMENT ON COLUMN retry.running.running_for IS 'How long ago that is';
+COMMENT ON COLUMN retry.running.lane IS 'The lane it goes through';
+COMMENT ON COLUMN retry.running.url IS 'Where it goes';
+
+CREATE VIEW retry.dead_letters AS
+SELECT
+	id, scene, key, reference, 'dead'::retry.task_state AS state, reason,
+	attempts, max_attempts, http_status AS last_status, error AS last_error,
+	created_at, due_at, died_at AS finished_at, expires_at,
+	lane, method, url, headers, body, response AS last_response,
+	enqueued_by, replay_of, replayed_as, parent_id
+FROM retry.tasks_dead;
+COMMENT ON VIEW retry.dead_letters IS 'Dead tasks, whole, with the reason; retry.replay_dead() sends them again';
+COMMENT ON COLUMN retry.dead_letters.id IS 'The task';
+COMMENT ON COLUMN retry.dead_letters.scene IS 'group/scene';
+COMMENT ON COLUMN retry.dead_letters.key IS 'Idempotency key given by the caller';
+COMMENT ON COLUMN retry.dead_letters.reference IS 'Business number given by the caller';
+COMMENT ON COLUMN retry.dead_letters.state IS 'dead';
+COMMENT ON COLUMN retry.dead_letters.reason IS 'Why it died';
+COMMENT ON COLUMN retry.dead_letters.attempts IS 'Attempts made';
+COMMENT ON COLUMN retry.dead_letters.max_attempts IS 'Limit in force now';
+COMMENT ON COLUMN retry.dead_letters.last_status IS 'HTTP status of the last attempt';
+COMMENT ON COLUMN retry.dead_letters.last_error IS 'What went wrong at the last attempt';
+COMMENT ON COLUMN retry.dead_letters.created_at IS 'When it was enqueued';
+COMMENT ON COLUMN retry.dead_letters.due_at IS 'When the first attempt was due';
+COMMENT ON COLUMN retry.dead_letters.finished_at IS 'When it died';
+COMMENT ON COLUMN retry.dead_letters.expires_at IS 'No attempt started after this';
+COMMENT ON COLUMN retry.dead_letters.lane IS 'The lane it went through';
+COMMENT ON COLUMN retry.dead_letters.method IS 'HTTP method';
+COMMENT ON COLUMN retry.dead_letters.url IS 'URL in force now';
+COMMENT ON COLUMN retry.dead_letters.headers IS 'The task''s own headers';
+COMMENT ON COLUMN retry.dead_letters.body IS 'The request''s body';
+COMMENT ON COLUMN retry.dead_letters.last_response IS 'First bytes of the last answer''s body';
+COMMENT ON COLUMN retry.dead_letters.enqueued_by IS 'Role that enqueued it';
+COMMENT ON COLUMN retry.dead_letters.replay_of IS 'The finished task that it replayed';
+COMMENT ON COLUMN retry.dead_letters.replayed_as IS 'The task that replays it; retry.replay_dead() then passes it over';
+COMMENT ON COLUMN retry.dead_letters.parent_id IS 'The task that led to it';
+
+CREATE VIEW retry.dispatchers AS
+SELECT * FROM retry.dispatcher_rows();
+COMMENT ON VIEW retry.dispatchers IS 'The workers that deliver this database''s tasks';
+COMMENT ON COLUMN retry.dispatchers.number IS 'From 0';
+COMMENT ON COLUMN retry.dispatchers.count IS 'How many share the lanes';
+COMMENT ON COLUMN retry.dispatchers.pid IS 'Process';
+COMMENT ON COLUMN retry.dispatchers.started_at IS 'When it started';
+COMMENT ON COLUMN retry.dispatchers.in_flight IS 'Attempts under way';
+COMMENT ON COLUMN retry.dispatchers.queued IS 'Entries waiting in its memory; the backlog stays on disk';
+COMMENT ON COLUMN retry.dispatchers.lanes IS 'Lanes in its memory';
+COMMENT ON COLUMN retry.dispatchers.attempts IS 'Attempts recorded since it started';
+COMMENT ON COLUMN retry.dispatchers.turns IS 'Turns of its loop since it started';
+COMMENT ON COLUMN retry.dispatchers.last_turn_at IS 'When it last turned';
+COMMENT ON COLUMN retry.dispatchers.oldest_due IS 'Earliest due time of what it has not read yet; null: it has read all that is due';
+
+/*
+ * 8. Rights
+ *
+ * Everybody may call the functions that check rights themselves and read the
+ * views that show a role its own; all else is for the extension's owner.
+ */
+
+GRANT USAGE ON SCHEMA retry TO PUBLIC;
+GRANT SELECT ON retry.tasks, retry.attempts, retry.running, retry.dead_letters TO PUBLIC;
+GRANT SELECT ON retry.dispatchers TO pg_monitor;
+REVOKE EXECUTE ON FUNCTION retry.purge(timestamptz) FROM PUBLIC;
+REVOKE EXECUTE ON FUNCTION retry.adopt() FROM PUBLIC;
+REVOKE EXECUTE ON FUNCTION retry.check_workers() FROM PUBLIC;
+REVOKE EXECUTE ON FUNCTION retry.dispatcher_rows() FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION retry.dispatcher_rows() TO pg_monitor;
+
+/* The launcher looks at this database when this commits. */
+SELECT retry.check_workers();

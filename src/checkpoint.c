@@ -1,0 +1,334 @@
+/*
+ * checkpoint.c
+ *		Where a dispatcher is, written down so that the next one starts there.
+ *
+ * A checkpoint says: everything that this snapshot sees and that was due
+ * before the low-water time is resolved, but for these lanes, which are at
+ * these times.  It only saves work: without one, everything is read from the
+ * beginning.  Rows are appended, every hour to the other of two tables; the
+ * one left behind is truncated once the new one speaks for every slot.
+ */
+#include "postgres.h"
+
+#include "access/table.h"
+#include "access/tableam.h"
+#include "access/xact.h"
+#include "catalog/pg_type.h"
+#include "catalog/heap.h"
+#include "storage/bufmgr.h"
+#include "storage/lmgr.h"
+#include "utils/array.h"
+#include "utils/builtins.h"
+#include "utils/rel.h"
+#include "utils/snapmgr.h"
+#include "utils/timestamp.h"
+
+#include "turn.h"
+
+/* Columns of retry.checkpoint_a and _b. */
+enum
+{
+	Cp_taken_at, Cp_dispatcher, Cp_slots, Cp_xmin, Cp_xmax, Cp_xip,
+	Cp_low_water, Cp_lane_hash, Cp_lane_due, Cp_held_scene, Cp_held_due, Cp_natts
+};
+
+#define LAGGING_LANES	1000	/* named one by one */
+
+static const char *const tables[] = {"checkpoint_a", "checkpoint_b"};
+
+/* One lane that has something unresolved. */
+typedef struct Lagging
+{
+	int64		hash;
+	TimestampTz due;
+} Lagging;
+
+typedef struct Collect
+{
+	TimestampTz before;
+	Lagging    *lanes;
+	int			n;
+	int			size;
+} Collect;
+
+static void
+collect(Collect *c, int64 hash, TimestampTz due)
+{
+	if (due >= c->before)
+		return;
+	if (c->n == c->size)
+	{
+		c->size *= 2;
+		c->lanes = repalloc(c->lanes, c->size * sizeof(Lagging));
+	}
+	c->lanes[c->n].hash = hash;
+	c->lanes[c->n++].due = due;
+}
+
+static void
+collect_lane(RetryLane *lane, void *arg)
+{
+	collect(arg, lane->hash, retry_lane_oldest(lane));
+}
+
+static void
+collect_sent(int64 lane_hash, const RetryPos *pos, void *arg)
+{
+	collect(arg, lane_hash, pos->due);
+}
+
+static int
+compare_lagging(const void *a, const void *b)
+{
+	TimestampTz x = ((const Lagging *) a)->due;
+	TimestampTz y = ((const Lagging *) b)->due;
+
+	return x < y ? -1 : x > y;
+}
+
+static Datum
+array_of(Datum *values, int n, Oid type)
+{
+	bool		is_int = type == INT4OID;
+
+	return PointerGetDatum(construct_array(values, n, type, is_int ? 4 : 8, true,
+										   is_int ? TYPALIGN_INT : TYPALIGN_DOUBLE));
+}
+
+/* The lanes that lag, the worst first, and the time that holds for the others. */
+static void
+describe_lanes(RetryDispatcher *d, TimestampTz now, Datum *values)
+{
+	Collect		c = {.size = 256};
+	Datum	   *hashes;
+	Datum	   *dues;
+	int			n;
+
+	c.before = Min(now, retry_lanes_horizon(d->lanes));
+	c.lanes = palloc(c.size * sizeof(Lagging));
+	retry_lanes_each(d->lanes, collect_lane, &c);
+	retry_send_each(d, collect_sent, &c);
+	qsort(c.lanes, c.n, sizeof(Lagging), compare_lagging);
+
+	n = Min(c.n, LAGGING_LANES);
+	hashes = palloc((n + 1) * sizeof(Datum));
+	dues = palloc((n + 1) * sizeof(Datum));
+	for (int i = 0; i < n; i++)
+	{
+		hashes[i] = Int64GetDatum(c.lanes[i].hash);
+		dues[i] = TimestampTzGetDatum(c.lanes[i].due);
+	}
+	values[Cp_low_water] = TimestampTzGetDatum(c.n > n ? c.lanes[n].due : c.before);
+	values[Cp_lane_hash] = array_of(hashes, n, INT8OID);
+	values[Cp_lane_due] = array_of(dues, n, TIMESTAMPTZOID);
+}
+
+/* The table of this hour. */
+static int
+current_table(TimestampTz now)
+{
+	return (int) ((uint64) (now / USECS_PER_HOUR) & 1);
+}
+
+/* Adds up the slots that the rows of a table speak for. */
+static uint64
+covered_slots(const char *table, Snapshot snapshot)
+{
+	Relation	rel = table_open(retry_relation_oid(table), AccessShareLock);
+	TableScanDesc scan = table_beginscan(rel, snapshot, 0, NULL);
+	TupleTableSlot *slot = table_slot_create(rel, NULL);
+	uint64		slots = 0;
+	bool		isnull;
+
+	while (table_scan_getnextslot(scan, ForwardScanDirection, slot))
+		slots |= (uint64) DatumGetInt64(slot_getattr(slot, Cp_slots + 1, &isnull));
+	ExecDropSingleTupleTableSlot(slot);
+	table_endscan(scan);
+	table_close(rel, NoLock);
+	return slots;
+}
+
+/* Empties the table of the last hour, once it is of no more use. */
+static void
+truncate_other(int current)
+{
+	Oid			other = retry_relation_oid(tables[1 - current]);
+	Relation	rel;
+
+	if (!ConditionalLockRelationOid(other, AccessShareLock))
+		return;
+	rel = table_open(other, NoLock);
+	if (RelationGetNumberOfBlocks(rel) > 0 &&
+		covered_slots(tables[current], GetActiveSnapshot()) == ~UINT64CONST(0) &&
+		ConditionalLockRelationOid(other, AccessExclusiveLock))
+		heap_truncate_one_rel(rel);
+	table_close(rel, NoLock);
+}
+
+void
+retry_checkpoint_save(RetryDispatcher *d)
+{
+	TimestampTz now = GetCurrentTimestamp();
+	const RetryHorizon *seen = retry_feed_seen(d->feed);
+	Datum		values[Cp_natts];
+	bool		isnull[Cp_natts] = {false};
+	Datum	   *xip = palloc((seen->nxip + 1) * sizeof(Datum));
+	Datum	   *scenes;
+	Datum	   *dues;
+	int			nheld = retry_held_list(d->held, &scenes, &dues);
+	int			current = current_table(now);
+	RetryAppender *appender;
+
+	if (d->owned == 0 || seen->xmax == 0)
+		return;
+	for (int i = 0; i < seen->nxip; i++)
+		xip[i] = UInt64GetDatum(seen->xip[i]);
+	values[Cp_taken_at] = TimestampTzGetDatum(now);
+	values[Cp_dispatcher] = Int32GetDatum(d->worker->number);
+	values[Cp_slots] = Int64GetDatum((int64) d->owned);
+	values[Cp_xmin] = UInt64GetDatum(seen->xmin);
+	values[Cp_xmax] = UInt64GetDatum(seen->xmax);
+	values[Cp_xip] = array_of(xip, seen->nxip, XID8OID);
+	describe_lanes(d, d->last_snapshot_at, values);
+	values[Cp_held_scene] = array_of(scenes, nheld, INT4OID);
+	values[Cp_held_due] = array_of(dues, nheld, TIMESTAMPTZOID);
+
+	appender = retry_append_begin(retry_relation_oid(tables[current]), true);
+	if (appender == NULL)
+		return;
+	retry_append_row(appender, values, isnull);
+	retry_append_end(appender);
+	if (d->worker->number == 0)
+		truncate_other(current);
+	d->busy = false;
+}
+
+/* The newest row found for each slot. */
+typedef struct Newest
+{
+	TimestampTz taken_at[RETRY_SLOTS];
+	HeapTuple	row[RETRY_SLOTS];
+	TupleDesc	desc;
+} Newest;
+
+static void
+find_newest(const char *table, Snapshot snapshot, Newest *newest)
+{
+	Relation	rel = table_open(retry_relation_oid(table), AccessShareLock);
+	TableScanDesc scan = table_beginscan(rel, snapshot, 0, NULL);
+	TupleTableSlot *slot = table_slot_create(rel, NULL);
+	bool		isnull;
+
+	if (newest->desc == NULL)
+		newest->desc = CreateTupleDescCopy(RelationGetDescr(rel));
+	while (table_scan_getnextslot(scan, ForwardScanDirection, slot))
+	{
+		uint64		slots = (uint64) DatumGetInt64(slot_getattr(slot, Cp_slots + 1, &isnull));
+		TimestampTz taken_at = DatumGetTimestampTz(slot_getattr(slot, Cp_taken_at + 1, &isnull));
+		HeapTuple	row = NULL;
+
+		for (int i = 0; i < RETRY_SLOTS; i++)
+		{
+			if ((slots & (UINT64CONST(1) << i)) == 0 ||
+				(newest->row[i] != NULL && taken_at < newest->taken_at[i]))
+				continue;
+			if (row == NULL)
+				row = ExecCopySlotHeapTuple(slot);
+			newest->row[i] = row;
+			newest->taken_at[i] = taken_at;
+		}
+	}
+	ExecDropSingleTupleTableSlot(slot);
+	table_endscan(scan);
+	table_close(rel, NoLock);
+}
+
+static int
+get_array(HeapTuple row, TupleDesc desc, int column, Oid type, Datum **values)
+{
+	bool		isnull;
+	Datum		array = heap_getattr(row, column + 1, desc, &isnull);
+	bool		is_int = type == INT4OID;
+	int			n;
+
+	deconstruct_array(DatumGetArrayTypeP(array), type, is_int ? 4 : 8, true,
+					  is_int ? TYPALIGN_INT : TYPALIGN_DOUBLE, values, NULL, &n);
+	return n;
+}
+
+/* Starts from one row, for those of the slots that it is the newest of. */
+static void
+apply_row(RetryTurn *turn, HeapTuple row, TupleDesc desc, uint64 slots)
+{
+	RetryDispatcher *d = turn->d;
+	RetryHorizon seen;
+	Datum	   *first;
+	Datum	   *second;
+	bool		isnull;
+	int			n;
+
+	seen.xmin = DatumGetUInt64(heap_getattr(row, Cp_xmin + 1, desc, &isnull));
+	seen.xmax = DatumGetUInt64(heap_getattr(row, Cp_xmax + 1, desc, &isnull));
+	seen.nxip = get_array(row, desc, Cp_xip, XID8OID, &first);
+	seen.xip = palloc((seen.nxip + 1) * sizeof(uint64));
+	for (int i = 0; i < seen.nxip; i++)
+		seen.xip[i] = DatumGetUInt64(first[i]);
+	retry_feed_rewind(d->feed, &seen);
+
+	retry_lanes_lower_horizon(d->lanes,
+							  DatumGetTimestampTz(heap_getattr(row, Cp_low_water + 1, desc, &isnull)));
+	n = get_array(row, desc, Cp_lane_hash, INT8OID, &first);
+	get_array(row, desc, Cp_lane_due, TIMESTAMPTZOID, &second);
+	for (int i = 0; i < n; i++)
+	{
+		int64		hash = DatumGetInt64(first[i]);
+		RetryPos	pos = {.due = DatumGetTimestampTz(second[i])};
+		RetryLane  *lane;
+
+		if ((slots & (UINT64CONST(1) << RETRY_SLOT(hash))) == 0)
+			continue;
+		lane = retry_turn_lane(turn, hash, pos.due);
+		if (lane != NULL)
+			retry_lane_note(d->lanes, lane, &pos);
+	}
+	n = get_array(row, desc, Cp_held_scene, INT4OID, &first);
+	get_array(row, desc, Cp_held_due, TIMESTAMPTZOID, &second);
+	for (int i = 0; i < n; i++)
+		retry_held_note_all(d->held, DatumGetInt32(first[i]), DatumGetTimestampTz(second[i]));
+}
+
+void
+retry_checkpoint_load(RetryTurn *turn, uint64 slots)
+{
+	RetryDispatcher *d = turn->d;
+	Newest		newest = {{0}};
+	uint64		found = 0;
+
+	for (int i = 0; i < lengthof(tables); i++)
+		find_newest(tables[i], turn->snapshot, &newest);
+	for (int i = 0; i < RETRY_SLOTS; i++)
+	{
+		uint64		mine = 0;
+
+		if ((slots & (UINT64CONST(1) << i)) == 0 || newest.row[i] == NULL)
+			continue;
+		for (int j = i; j < RETRY_SLOTS; j++)
+		{
+			if (newest.row[j] == newest.row[i])
+				mine |= UINT64CONST(1) << j;
+		}
+		found |= UINT64CONST(1) << i;
+		if ((found & mine) == (UINT64CONST(1) << i))
+			apply_row(turn, newest.row[i], newest.desc, mine & slots);
+	}
+	if (found != slots)
+	{
+		RetryHorizon seen;
+
+		/* never written down: the sweep reads everything, the feed what is new */
+		retry_horizon_of(turn->snapshot, &seen);
+		retry_feed_rewind(d->feed, &seen);
+		retry_lanes_lower_horizon(d->lanes, DT_NOBEGIN);
+	}
+	retry_sweep_reset(d->sweep);
+}

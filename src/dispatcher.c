@@ -1,0 +1,497 @@
+/*
+ * dispatcher.c
+ *		The loop that delivers: reap, record, read, send, wait.
+ *
+ *		wait ── latch (commit, configuration, shutdown), curl's sockets, a time
+ *		  │
+ *		  ├─ reap     transfers that have ended, judged by the policy
+ *		  ├─ record   their outcomes, in one transaction
+ *		  ├─ read     one snapshot: feed, sweep, refill, prepare
+ *		  └─ send     after that transaction: start the transfers
+ *
+ * Everything it knows can be found again from the facts, so the answer to any
+ * error is the same: give back what was taken, pause, go on.  What has ended
+ * and is not recorded is the exception, and is kept until it is.
+ */
+#include "postgres.h"
+
+#include "access/genam.h"
+#include "access/table.h"
+#include "access/xact.h"
+#include "catalog/pg_extension.h"
+#include "libpq/pqsignal.h"
+#include "miscadmin.h"
+#include "pgstat.h"
+#include "postmaster/bgworker.h"
+#include "postmaster/interrupt.h"
+#include "storage/ipc.h"
+#include "storage/latch.h"
+#include "storage/lmgr.h"
+#include "storage/proc.h"
+#include "tcop/tcopprot.h"
+#include "utils/builtins.h"
+#include "utils/fmgroids.h"
+#include "utils/guc.h"
+#include "utils/memutils.h"
+#include "utils/rel.h"
+#include "utils/snapmgr.h"
+#include "utils/timestamp.h"
+
+#include "compat.h"
+#include "dispatcher.h"
+#include "guc.h"
+#include "turn.h"
+
+#define CHECKPOINT_INTERVAL_US	(10 * USECS_PER_SEC)
+#define DRAIN_LIMIT_US			(2 * USECS_PER_SEC)	/* for what is in flight at the end */
+#define OWN_RETRY_US			(50 * 1000)	/* another dispatcher still holds a slot */
+#define ERROR_PAUSE_MS			200
+#define HARD_RESPONSE_LIMIT		(16 * 1024 * 1024)
+
+static RetryDispatcher *d;
+static uint64 config_generation;	/* that the configuration was read at */
+static bool config_wanted = true;
+static int	adoptions = -1;
+static TimestampTz next_checkpoint;
+static TimestampTz turn_again;	/* a moment at which there is more to do */
+
+/*
+ * What a DBA may set for a database or a role must not change how the worker
+ * works: whatever ALTER DATABASE says, these are its own.
+ */
+static void
+pin_settings(void)
+{
+	static const char *const pinned[][2] = {
+		{"default_transaction_isolation", "read committed"},
+		{"default_transaction_read_only", "off"},
+		{"default_transaction_deferrable", "off"},
+		{"transaction_timeout", "0"},
+		{"statement_timeout", "0"},
+		{"lock_timeout", "50ms"},
+		{"idle_in_transaction_session_timeout", "0"},
+		{"idle_session_timeout", "0"},
+		{"synchronous_commit", "local"},
+		{"row_security", "off"},
+		{"session_replication_role", "origin"},
+		{"jit", "off"},
+		{"search_path", "pg_catalog, pg_temp"},
+		{"client_min_messages", "error"},
+		{"log_min_duration_statement", "-1"},
+	};
+
+	for (int i = 0; i < lengthof(pinned); i++)
+	{
+		if (GetConfigOption(pinned[i][0], true, false) != NULL)
+			SetConfigOption(pinned[i][0], pinned[i][1], PGC_SUSET, PGC_S_OVERRIDE);
+	}
+}
+
+/* Starts a transaction of the worker's, seen as "activity". */
+static void
+begin(const char *activity)
+{
+	pgstat_report_activity(STATE_RUNNING, activity);
+	SetCurrentStatementStartTimestamp();
+	StartTransactionCommand();
+	PushActiveSnapshot(GetTransactionSnapshot());
+}
+
+static void
+commit(void)
+{
+	PopActiveSnapshot();
+	CommitTransactionCommand();
+	pgstat_report_stat(false);
+}
+
+/* Whether the extension is in this database, in the version of this library. */
+static RetryDatabaseState
+extension_state(void)
+{
+	Relation	rel = table_open(ExtensionRelationId, AccessShareLock);
+	RetryDatabaseState state = RETRY_DB_ABSENT;
+	ScanKeyData key;
+	SysScanDesc scan;
+	HeapTuple	tuple;
+
+	ScanKeyInit(&key, Anum_pg_extension_extname, BTEqualStrategyNumber, F_NAMEEQ,
+				CStringGetDatum("retry"));
+	scan = systable_beginscan(rel, ExtensionNameIndexId, true, NULL, 1, &key);
+	if (HeapTupleIsValid(tuple = systable_getnext(scan)))
+	{
+		bool		isnull;
+		Datum		version = heap_getattr(tuple, Anum_pg_extension_extversion,
+										   RelationGetDescr(rel), &isnull);
+
+		state = !isnull && strcmp(TextDatumGetCString(version), RETRY_VERSION) == 0 ?
+			RETRY_DB_PRESENT : RETRY_DB_MISMATCH;
+	}
+	systable_endscan(scan);
+	table_close(rel, AccessShareLock);
+	return state;
+}
+
+/* False, having told the launcher, when there is nothing to deliver here. */
+static bool
+extension_present(void)
+{
+	RetryDatabaseState state;
+
+	begin("looking for the extension");
+	state = extension_state();
+	commit();
+	pgstat_report_activity(STATE_IDLE, NULL);
+	retry_shmem_mark_database(state);
+	return state == RETRY_DB_PRESENT;
+}
+
+/* The HTTP client, with the settings of now. */
+static void
+configure_http(void)
+{
+	static RetryNetguard guard;
+	RetryHttpOptions options = {0};
+	char		error[256];
+
+	if (!retry_netguard_parse(retry_blocked_networks, &guard.blocked, error, sizeof(error)) ||
+		!retry_netguard_parse(retry_allowed_networks, &guard.allowed, error, sizeof(error)))
+		ereport(LOG, (errmsg("retry: a list of networks cannot be read, the former one stays: %s", error)));
+	options.max_in_flight = retry_max_in_flight;
+	options.max_response_bytes = retry_max_response_bytes > 0 ? retry_max_response_bytes : -1;
+	options.hard_response_limit = HARD_RESPONSE_LIMIT;
+	options.proxy = retry_proxy;
+	options.ca_bundle = retry_ca_bundle;
+	options.netguard = &guard;
+	if (d->http == NULL)
+	{
+		d->http = retry_http_create(&options, error, sizeof(error));
+		if (d->http == NULL)
+			ereport(FATAL,
+					(errcode(ERRCODE_OUT_OF_MEMORY),
+					 errmsg("retry: the HTTP client cannot be started: %s", error)));
+	}
+	else if (!retry_http_configure(d->http, &options, error, sizeof(error)))
+		ereport(LOG, (errmsg("retry: the HTTP client keeps its former settings: %s", error)));
+}
+
+static RetryLaneLimits
+lane_limits(void)
+{
+	RetryLaneLimits limits = {
+		.max_lanes = retry_max_lanes,
+		.max_queued = retry_max_queued,
+		.max_in_flight = retry_max_in_flight,
+		.lane_max_in_flight = retry_lane_max_in_flight
+	};
+
+	return limits;
+}
+
+static void
+create_dispatcher(RetryWorker *worker)
+{
+	RetryLaneLimits limits = lane_limits();
+	MemoryContext context = AllocSetContextCreate(TopMemoryContext, "retry dispatcher",
+												  ALLOCSET_DEFAULT_SIZES);
+	MemoryContext old = MemoryContextSwitchTo(context);
+
+	d = palloc0(sizeof(RetryDispatcher));
+	d->context = context;
+	d->turn_context = AllocSetContextCreate(context, "retry turn", ALLOCSET_DEFAULT_SIZES);
+	d->db = retry_shmem_database();
+	d->worker = worker;
+	d->config = retry_config_create();
+	d->lanes = retry_lanes_create(&limits, DT_NOEND);
+	d->feed = retry_feed_create();
+	d->sweep = retry_sweep_create();
+	d->held = retry_held_create();
+	retry_send_create(d);
+	MemoryContextSwitchTo(old);
+	configure_http();
+}
+
+/* Which leaves have rows at all; the feed adds those that get some later. */
+static void
+look_at_leaves(RetryTurn *turn)
+{
+	for (int leaf = 0; leaf < RETRY_LEAVES; leaf++)
+	{
+		if (retry_reader_leaf(turn->reader, leaf))
+			d->leaf_live[leaf] = !retry_reader_empty(turn->reader, RETRY_TASK, leaf);
+		else
+			d->leaf_live[leaf] = true;
+	}
+}
+
+/* Configuration, when somebody changed it; the old copy stays while it is locked. */
+static void
+read_config(RetryTurn *turn)
+{
+	uint64		generation = pg_atomic_read_u64(&d->db->config_generation);
+
+	if (!config_wanted && generation == config_generation)
+		return;
+	config_wanted = !retry_config_read(d->config, turn->snapshot);
+	turn->config_read = !config_wanted;
+	if (config_wanted)
+		return;
+	config_generation = generation;
+	if (retry_config_is_copy(d->config))
+	{
+		ereport(LOG,
+				(errmsg("retry: database %u is a copy: the tasks that came with it are held", MyDatabaseId),
+				 errhint("SELECT retry.adopt() lets them go.")));
+		retry_config_note_copy();
+		config_wanted = true;
+	}
+	if (adoptions >= 0 && retry_config_adoptions(d->config) != adoptions)
+	{
+		retry_lanes_restart(d->lanes);
+		retry_sweep_reset(d->sweep);
+	}
+	adoptions = retry_config_adoptions(d->config);
+	retry_held_resume(turn);
+}
+
+/* Everything that reads: with one snapshot, in one transaction. */
+static void
+read_turn(RetryTurn *turn)
+{
+	static bool first = true;
+	MemoryContext old;
+
+	turn->now = GetCurrentTimestamp();
+	begin("delivering");
+	turn->snapshot = GetActiveSnapshot();
+	old = MemoryContextSwitchTo(d->turn_context);
+	turn->reader = retry_reader_begin(turn->snapshot, true);
+	d->last_snapshot_at = turn->now;
+
+	if (first)
+		look_at_leaves(turn);
+	first = false;
+	if (d->gained != 0)
+	{
+		retry_checkpoint_load(turn, d->gained);
+		d->gained = 0;
+	}
+	read_config(turn);
+	if (!retry_owner_settled(d))
+		retry_own_slots(turn);
+	if (d->gained != 0)
+		turn->more = true;		/* what is theirs is read with a newer snapshot */
+	else if (d->owned != 0 && retry_enabled)
+	{
+		retry_feed(turn);
+		retry_sweep(turn);
+		retry_refill(turn);
+		retry_send_prepare(turn);
+	}
+	if (d->busy && turn->now >= next_checkpoint)
+	{
+		retry_checkpoint_save(d);
+		next_checkpoint = turn->now + CHECKPOINT_INTERVAL_US;
+	}
+	if (retry_reader_blocked(turn->reader))
+		turn_again = turn->now + 100 * 1000;
+	retry_reader_end(turn->reader);
+	MemoryContextSwitchTo(old);
+	commit();
+	retry_own_release(d);
+}
+
+/* Numbers for the view retry.dispatchers. */
+static void
+publish_numbers(TimestampTz now)
+{
+	RetryWorker *w = d->worker;
+	TimestampTz due = retry_lanes_next_due(d->lanes);
+
+	w->in_flight = retry_send_flying(d);
+	w->queued = retry_lanes_queued(d->lanes);
+	w->lanes = retry_lanes_count(d->lanes);
+	w->turns++;
+	w->last_turn_at = now;
+	w->oldest_due = due <= now ? due : 0;
+}
+
+static void
+record_ended(void)
+{
+	if (dlist_is_empty(&d->ended))
+		return;
+	pgstat_report_activity(STATE_RUNNING, "recording");
+	retry_record(&d->ended);
+	retry_send_settle(d);
+}
+
+/* One turn; true when there is work left that need not wait for anything. */
+static bool
+one_turn(void)
+{
+	RetryTurn	turn = {.d = d};
+	TimestampTz now;
+
+	MemoryContextReset(d->turn_context);
+	turn_again = DT_NOEND;
+
+	retry_send_reap(d);
+	record_ended();
+	read_turn(&turn);
+	retry_send_start(d);
+	retry_send_reap(d);
+
+	now = GetCurrentTimestamp();
+	publish_numbers(now);
+	if (!retry_owner_settled(d))
+		turn_again = Min(turn_again, now + OWN_RETRY_US);
+	if (!dlist_is_empty(&d->ended))
+		turn.more = true;
+	if (config_wanted)
+		turn_again = Min(turn_again, now + 100 * 1000);
+	return turn.more;
+}
+
+/* How long to wait, in milliseconds, if nothing happens. */
+static long
+wait_time(void)
+{
+	TimestampTz now = GetCurrentTimestamp();
+	TimestampTz next = now + (TimestampTz) retry_poll_interval_ms * 1000;
+	long		http = retry_http_timeout_ms(d->http);
+	long		ms;
+
+	next = Min(next, turn_again);
+	if (retry_enabled && d->owned != 0)
+	{
+		next = Min(next, retry_lanes_next_due(d->lanes));
+		next = Min(next, retry_sweep_next(d));
+	}
+	ms = next <= now ? 0 : (long) ((next - now + 999) / 1000);
+	if (http >= 0)
+		ms = Min(ms, http);
+	return ms;
+}
+
+/* What was asked for meanwhile. */
+static void
+handle_requests(void)
+{
+	CHECK_FOR_INTERRUPTS();
+	if (ConfigReloadPending)
+	{
+		RetryLaneLimits limits;
+
+		ConfigReloadPending = false;
+		ProcessConfigFile(PGC_SIGHUP);
+		limits = lane_limits();
+		retry_lanes_set_limits(d->lanes, &limits);
+		configure_http();
+	}
+}
+
+/* After an error: nothing is lost but this turn's work. */
+static void
+recover_from_error(void)
+{
+	HOLD_INTERRUPTS();
+	error_context_stack = NULL;
+	EmitErrorReport();
+	AbortOutOfAnyTransaction();
+	LWLockReleaseAll();
+	pgstat_report_wait_end();
+	MemoryContextSwitchTo(TopMemoryContext);
+	FlushErrorState();
+	d->giving_up = 0;
+	retry_send_undo(d);
+	RESUME_INTERRUPTS();
+	pgstat_report_activity(STATE_IDLE, "pausing after an error");
+	(void) WaitLatch(NULL, WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, ERROR_PAUSE_MS, PG_WAIT_EXTENSION);
+}
+
+/* Lets what is in flight end, within bounds, and writes down where it is. */
+static void
+drain(WaitEventSet *events)
+{
+	TimestampTz until = GetCurrentTimestamp() + DRAIN_LIMIT_US;
+
+	pgstat_report_activity(STATE_RUNNING, "recording what is in flight before it stops");
+	while (retry_send_flying(d) > 0 && GetCurrentTimestamp() < until)
+	{
+		WaitEvent	event;
+
+		(void) WaitEventSetWait(events, 20, &event, 1, PG_WAIT_EXTENSION);
+		ResetLatch(MyLatch);
+		retry_send_reap(d);
+		record_ended();
+	}
+	retry_send_reap(d);
+	record_ended();
+	begin("writing a checkpoint");
+	retry_checkpoint_save(d);
+	commit();
+}
+
+static void
+main_loop(WaitEventSet *events)
+{
+	bool		more = true;
+	bool		idle = false;
+
+	while (!ShutdownRequestPending && !retry_shmem_worker_unwanted(d->worker))
+	{
+		WaitEvent	event[2];
+		long		ms = more ? 0 : wait_time();
+
+		if (ms > 0 && !idle)
+		{
+			pgstat_report_activity(STATE_IDLE, NULL);
+			idle = true;
+		}
+		if (WaitEventSetWait(events, ms, event, lengthof(event), PG_WAIT_EXTENSION) > 0)
+			ResetLatch(MyLatch);
+		idle = false;
+		handle_requests();
+		more = one_turn();
+	}
+}
+
+void
+retry_dispatcher_main(Datum main_arg)
+{
+	sigjmp_buf	boundary;
+	WaitEventSet *events;
+	RetryWorker *worker = retry_shmem_attach_worker(DatumGetInt32(main_arg));
+	volatile bool draining = false;
+
+	if (worker == NULL)
+		proc_exit(0);
+	pqsignal(SIGHUP, SignalHandlerForConfigReload);
+	pqsignal(SIGTERM, die);
+	BackgroundWorkerUnblockSignals();
+	BackgroundWorkerInitializeConnectionByOid(worker->database, InvalidOid, 0);
+	pin_settings();
+	if (!extension_present())
+		proc_exit(0);
+	pqsignal(SIGTERM, SignalHandlerForShutdownRequest);
+
+	create_dispatcher(worker);
+	events = retry_create_wait_event_set(3);
+	AddWaitEventToSet(events, WL_LATCH_SET, PGINVALID_SOCKET, MyLatch, NULL);
+	AddWaitEventToSet(events, WL_EXIT_ON_PM_DEATH, PGINVALID_SOCKET, NULL, NULL);
+	AddWaitEventToSet(events, WL_SOCKET_READABLE, retry_http_fd(d->http), NULL, NULL);
+
+	if (sigsetjmp(boundary, 1) != 0)
+	{
+		recover_from_error();
+		if (draining || !extension_present())
+			proc_exit(0);
+	}
+	PG_exception_stack = &boundary;
+
+	main_loop(events);
+	draining = true;
+	drain(events);
+	proc_exit(0);
+}

@@ -1,0 +1,256 @@
+/*
+ * refill.c
+ *		From the facts to a lane's queue: the entries that are due next.
+ *
+ * A lane's entries lie in three streams (first attempts, next attempts,
+ * signals) in each leaf that is alive, every stream ordered by (due, id) from
+ * the lane's cursor on.  Refill merges them, with a budget of entries looked
+ * at, whether or not they turn out to be of use: what it costs does not depend
+ * on how many are waiting behind.
+ */
+#include "postgres.h"
+
+#include "executor/tuptable.h"
+#include "utils/timestamp.h"
+
+#include "turn.h"
+
+#define REFILL_LANE_BUDGET	1000	/* entries looked at in one lane in a turn */
+#define REFILL_TURN_BUDGET	4000	/* and in all */
+#define REFILL_TURN_LANES	500		/* lanes in a turn: each costs some descents */
+#define BLOCKED_PAUSE_US	100000	/* a leaf is locked: look again after this */
+
+static const RetryIndex streams[] = {RETRY_TASK_DUE, RETRY_ATTEMPT_DUE, RETRY_SIGNAL_DUE};
+static const RetryTable stream_tables[] = {RETRY_TASK, RETRY_ATTEMPT, RETRY_SIGNAL};
+
+/* One stream of one leaf, at its first entry that is not taken. */
+typedef struct Stream
+{
+	int			which;			/* of streams[] */
+	int			leaf;
+	RetryCandidate next;
+} Stream;
+
+static inline Datum
+column(TupleTableSlot *slot, int attribute)
+{
+	bool		isnull;
+
+	return slot_getattr(slot, attribute + 1, &isnull);
+}
+
+void
+retry_candidate_read(RetryIndex stream, TupleTableSlot *slot, int leaf, RetryCandidate *c)
+{
+	memset(c, 0, sizeof(*c));
+	c->entry.leaf = leaf;
+	switch (stream)
+	{
+		case RETRY_TASK_DUE:
+		case RETRY_TASK_XID:
+			c->entry.pos.due = DatumGetTimestampTz(column(slot, Task_due_at));
+			c->entry.pos.id = *DatumGetUUIDP(column(slot, Task_id));
+			c->entry.tid = slot->tts_tid;
+			c->scene_id = DatumGetInt32(column(slot, Task_scene_id));
+			c->inert = DatumGetBool(column(slot, Task_inert));
+			c->xid = DatumGetUInt64(column(slot, Task_xid));
+			break;
+		case RETRY_ATTEMPT_DUE:
+			c->entry.pos.due = DatumGetTimestampTz(column(slot, Attempt_next_due));
+			c->entry.pos.id = *DatumGetUUIDP(column(slot, Attempt_task_id));
+			c->entry.attempts = DatumGetInt32(column(slot, Attempt_attempt_no));
+			c->scene_id = DatumGetInt32(column(slot, Attempt_scene_id));
+			break;
+		case RETRY_SIGNAL_DUE:
+		case RETRY_SIGNAL_XID:
+			c->entry.pos.due = DatumGetTimestampTz(column(slot, Signal_due_at));
+			c->entry.pos.id = *DatumGetUUIDP(column(slot, Signal_task_id));
+			c->entry.attempts = DatumGetInt32(column(slot, Signal_after_attempt));
+			c->cancel = DatumGetChar(column(slot, Signal_action)) == RETRY_SIGNAL_CANCEL;
+			c->inert = DatumGetBool(column(slot, Signal_inert));
+			c->xid = DatumGetUInt64(column(slot, Signal_xid));
+			break;
+		default:
+			Assert(false);
+	}
+}
+
+/* The scene; configuration is read again, once a turn, for one that is new. */
+RetryScene *
+retry_turn_scene(RetryTurn *turn, int32 scene_id)
+{
+	RetryScene *scene = retry_config_scene(turn->d->config, scene_id);
+
+	if (scene == NULL && !turn->config_read)
+	{
+		turn->config_read = retry_config_read(turn->d->config, turn->snapshot);
+		scene = retry_config_scene(turn->d->config, scene_id);
+	}
+	return scene;
+}
+
+/* The lane, which sends nothing while its slot is being given up. */
+RetryLane *
+retry_turn_lane(RetryTurn *turn, int64 hash, TimestampTz due)
+{
+	RetryLane  *lane = retry_lanes_get(turn->d->lanes, hash, due, turn->now);
+
+	if (lane != NULL && (turn->d->leaving & (UINT64CONST(1) << RETRY_SLOT(hash))) != 0)
+		retry_lane_set_limit(turn->d->lanes, lane, -1);
+	return lane;
+}
+
+RetryAdmitted
+retry_admit(RetryTurn *turn, RetryLane *lane, const RetryCandidate *c)
+{
+	RetryDispatcher *d = turn->d;
+	RetryProbe	probe;
+
+	if (c->cancel || retry_lanes_holds(d->lanes, &c->entry.pos.id))
+		return RETRY_ADMIT_SKIPPED;
+	if (retry_lane_room(d->lanes, lane) <= 0)
+		return RETRY_ADMIT_NO_ROOM;
+	if (c->xid != 0 && !retry_config_may_send(d->config, c->inert, c->xid))
+		return RETRY_ADMIT_SKIPPED;
+
+	retry_probe_task(turn->reader, c->entry.leaf, &c->entry.pos.id, &probe);
+	if (probe.terminal || probe.cancelled || probe.attempts != c->entry.attempts)
+		return RETRY_ADMIT_SKIPPED;
+
+	if (c->scene_id != 0)
+	{
+		RetryScene *scene = retry_turn_scene(turn, c->scene_id);
+
+		if (scene != NULL && scene->paused)
+		{
+			retry_held_note(d->held, c->scene_id, lane->hash, c->entry.pos.due);
+			return RETRY_ADMIT_SKIPPED;
+		}
+		if (scene != NULL && lane->limit != -1)
+			retry_lane_set_limit(d->lanes, lane, scene->max_in_flight);
+	}
+	return retry_lane_push(d->lanes, lane, &c->entry) ? RETRY_ADMIT_TAKEN : RETRY_ADMIT_NO_ROOM;
+}
+
+/* Reads the next entry of a stream; false when there is none. */
+static bool
+stream_next(RetryTurn *turn, Stream *stream)
+{
+	TupleTableSlot *slot = retry_scan_next(turn->reader, streams[stream->which], stream->leaf,
+										   ForwardScanDirection);
+
+	if (slot == NULL)
+		return false;
+	retry_candidate_read(streams[stream->which], slot, stream->leaf, &stream->next);
+	return true;
+}
+
+/* Opens the lane's streams from its cursor on; -1 when a leaf is locked. */
+static int
+open_streams(RetryTurn *turn, RetryLane *lane, Stream *open)
+{
+	int			n = 0;
+
+	for (int leaf = 0; leaf < RETRY_LEAVES; leaf++)
+	{
+		if (!turn->d->leaf_live[leaf])
+			continue;
+		if (!retry_reader_leaf(turn->reader, leaf))
+			return -1;
+		for (int which = 0; which < lengthof(streams); which++)
+		{
+			if (retry_reader_empty(turn->reader, stream_tables[which], leaf))
+				continue;
+			retry_scan_lane_after(turn->reader, streams[which], leaf, lane->hash, &lane->cursor);
+			open[n].which = which;
+			open[n].leaf = leaf;
+			if (stream_next(turn, &open[n]))
+				n++;
+			if (retry_reader_blocked(turn->reader))
+				return -1;
+		}
+	}
+	return n;
+}
+
+static int
+earliest(const Stream *open, int n)
+{
+	int			first = 0;
+
+	for (int i = 1; i < n; i++)
+	{
+		if (retry_pos_compare(&open[i].next.entry.pos, &open[first].next.entry.pos) < 0)
+			first = i;
+	}
+	return first;
+}
+
+/* Fills one lane's queue; returns how many entries it looked at. */
+static int
+refill_lane(RetryTurn *turn, RetryLane *lane)
+{
+	RetryLanes *lanes = turn->d->lanes;
+	Stream		open[RETRY_LEAVES * lengthof(streams)];
+	RetryPos	cursor = lane->cursor;
+	int			n = open_streams(turn, lane, open);
+	int			looked_at = 0;
+
+	if (n < 0)
+	{
+		retry_lane_advance(lanes, lane, &cursor, turn->now + BLOCKED_PAUSE_US);
+		return 1;
+	}
+	while (n > 0)
+	{
+		int			i = earliest(open, n);
+
+		if (open[i].next.entry.pos.due > turn->now ||
+			looked_at >= REFILL_LANE_BUDGET ||
+			retry_admit(turn, lane, &open[i].next) == RETRY_ADMIT_NO_ROOM)
+			break;
+		cursor = open[i].next.entry.pos;
+		looked_at++;
+		if (!stream_next(turn, &open[i]))
+			open[i] = open[--n];
+	}
+
+	if (n > 0)
+	{
+		TimestampTz next_due = open[earliest(open, n)].next.entry.pos.due;
+
+		if (next_due > turn->now)
+		{
+			cursor.due = turn->now;
+			memset(cursor.id.data, 0xFF, UUID_LEN);
+		}
+		retry_lane_advance(lanes, lane, &cursor, next_due);
+	}
+	else
+	{
+		cursor.due = turn->now;
+		memset(cursor.id.data, 0xFF, UUID_LEN);
+		retry_lane_advance(lanes, lane, &cursor, DT_NOEND);
+	}
+	return looked_at;
+}
+
+/* Refills the lanes that are due and have room, the most urgent first. */
+void
+retry_refill(RetryTurn *turn)
+{
+	int			budget = REFILL_TURN_BUDGET;
+
+	for (int i = 0; i < REFILL_TURN_LANES && budget > 0; i++)
+	{
+		RetryLane  *lane = retry_lanes_due(turn->d->lanes, turn->now);
+
+		if (lane == NULL)
+			return;
+		budget -= refill_lane(turn, lane);
+		if (retry_lane_room(turn->d->lanes, lane) <= 0 && lane->next_due <= turn->now &&
+			lane == retry_lanes_due(turn->d->lanes, turn->now))
+			return;
+	}
+	turn->more = true;
+}

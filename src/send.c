@@ -1,0 +1,490 @@
+/*
+ * send.c
+ *		From a lane's entry to a transfer, and from its end to a verdict.
+ *
+ * An entry passes through four hands: prepared in a turn's transaction (its
+ * row is read, its limits are judged), started after that transaction (no
+ * snapshot or lock is held while the network works), ended (the policy has
+ * said what it means), settled once that is recorded.  Nothing is sent whose
+ * commit is not on disk: it might un-happen.
+ */
+#include "postgres.h"
+
+#include "access/transam.h"
+#include "access/xlog.h"
+#include "common/pg_prng.h"
+#include "executor/tuptable.h"
+#include "utils/memutils.h"
+#include "utils/timestamp.h"
+
+#include "guc.h"
+#include "request.h"
+#include "turn.h"
+#include "uuid7.h"
+
+/* Requests made ready in one turn. */
+#define PREPARE_BUDGET	512
+
+typedef struct Transfer
+{
+	RetryEnded	ended;			/* first: d->ended links these */
+	dlist_node	node;			/* in taken or flying */
+	RetryLane  *lane;			/* as long as it is in flight */
+	int			shared;			/* its entry in shared memory; -1 none */
+	RetryPrepared prepared;
+	int64		previous_delay_us;
+	const RetryHttpResult *result;
+} Transfer;
+
+typedef struct RetrySender
+{
+	dlist_head	taken;			/* prepared, to be started after the turn */
+	dlist_head	flying;
+	int			nflying;
+	dlist_head	unused;			/* Transfer structs to use again */
+	RetryInFlight *shared;
+	int		   *free_shared;	/* stack of unused entries in shared memory */
+	int			nfree_shared;
+	XLogRecPtr	flush;			/* what is to be sent is durable from here */
+	uint64		flush_xid;		/* the last transaction looked at for that */
+} RetrySender;
+
+void
+retry_send_create(RetryDispatcher *d)
+{
+	RetrySender *s = palloc0(sizeof(RetrySender));
+
+	dlist_init(&s->taken);
+	dlist_init(&s->flying);
+	dlist_init(&s->unused);
+	dlist_init(&d->ended);
+	s->shared = retry_shmem_in_flight(d->worker);
+	s->free_shared = palloc(retry_max_in_flight * sizeof(int));
+	for (int i = retry_max_in_flight - 1; i >= 0; i--)
+		s->free_shared[s->nfree_shared++] = i;
+	d->sender = s;
+}
+
+static Transfer *
+new_transfer(RetryDispatcher *d)
+{
+	RetrySender *s = d->sender;
+	Transfer   *t;
+
+	if (dlist_is_empty(&s->unused))
+		t = MemoryContextAlloc(d->context, sizeof(Transfer));
+	else
+	{
+		t = dlist_head_element(Transfer, node, &s->unused);
+		dlist_delete(&t->node);
+	}
+	memset(t, 0, sizeof(Transfer));
+	t->shared = -1;
+	return t;
+}
+
+static void
+free_transfer(RetryDispatcher *d, Transfer *t)
+{
+	RetrySender *s = d->sender;
+
+	if (t->shared >= 0)
+	{
+		s->shared[t->shared].attempt_no = 0;
+		s->free_shared[s->nfree_shared++] = t->shared;
+	}
+	if (t->prepared.backoff != NULL)
+		pfree(t->prepared.backoff);
+	dlist_push_head(&s->unused, &t->node);
+}
+
+/* Shows the attempt in retry.running. */
+static void
+publish(RetrySender *s, Transfer *t)
+{
+	RetryInFlight *shown;
+
+	t->shared = s->free_shared[--s->nfree_shared];
+	shown = &s->shared[t->shared];
+	shown->id = t->ended.entry.pos.id;
+	shown->started_at = t->ended.started_at;
+	shown->lane_hash = t->ended.lane_hash;
+	shown->scene_id = t->ended.scene_id;
+	shown->leaf = t->ended.entry.leaf;
+	pg_write_barrier();
+	shown->attempt_no = t->ended.entry.attempts + 1;
+}
+
+/* Gives an entry back: it is read again from its place. */
+static void
+put_back(RetryDispatcher *d, Transfer *t)
+{
+	RetryLane  *lane = t->lane;
+
+	dlist_delete(&t->node);
+	retry_lanes_forget_sent(d->lanes, &t->ended.entry.pos.id);
+	retry_lane_note(d->lanes, lane, &t->ended.entry.pos);
+	retry_lane_transfer_ended(d->lanes, lane);
+	free_transfer(d, t);
+}
+
+/* Lets go of an entry that is not to be sent, for good or until its scene resumes. */
+static void
+drop(RetryDispatcher *d, Transfer *t)
+{
+	dlist_delete(&t->node);
+	retry_lanes_forget_sent(d->lanes, &t->ended.entry.pos.id);
+	retry_lane_transfer_ended(d->lanes, t->lane);
+	free_transfer(d, t);
+}
+
+/* An attempt that ends without having been sent. */
+static void
+end_unsent(RetryDispatcher *d, Transfer *t, TimestampTz now, RetryVerdict verdict, const char *why)
+{
+	dlist_delete(&t->node);
+	t->ended.started_at = now;
+	t->ended.finished_at = now;
+	t->ended.verdict = verdict;
+	t->ended.error = why;
+	t->ended.remote_ip = "";
+	t->ended.response = "";
+	retry_lane_transfer_ended(d->lanes, t->lane);
+	dlist_push_tail(&d->ended, &t->ended.node);
+}
+
+/*
+ * A commit that did not wait for its WAL could be undone by a crash; what it
+ * enqueued must not have been sent then.  Remembers how far to flush.
+ */
+static void
+note_commit(RetrySender *s, uint64 xid)
+{
+	XLogRecPtr	lsn;
+
+	if (xid == s->flush_xid || xid < U64FromFullTransactionId(ReadNextFullTransactionId()) - 1000000)
+		return;
+	s->flush_xid = xid;
+	lsn = TransactionIdGetCommitLSN((TransactionId) xid);
+	if (lsn > s->flush)
+		s->flush = lsn;
+}
+
+/* The limits in force for the next attempt of this task. */
+static void
+find_limits(Transfer *t, const RetryScene *scene, RetryLimits *limits, RetryZone *zone)
+{
+	limits->max_attempts = t->prepared.max_attempts;
+	limits->expires_at = t->prepared.expires_at;
+	limits->backoff = t->prepared.backoff != NULL ? t->prepared.backoff : scene->backoff;
+	limits->zone = NULL;
+	if (limits->backoff->kind == RETRY_BACKOFF_CRON &&
+		retry_zone_open(retry_backoff_zone_name(limits->backoff), zone))
+		limits->zone = zone;
+}
+
+/* How long the last delay was, for the jitter that builds on it. */
+static int64
+previous_delay(RetryTurn *turn, Transfer *t)
+{
+	const RetryEntry *entry = &t->ended.entry;
+	RetryProbe	probe;
+
+	if (entry->attempts == 0)
+		return 0;
+	retry_probe_task(turn->reader, entry->leaf, &entry->pos.id, &probe);
+	return probe.terminal ? 0 : Max(probe.next_due - probe.finished_at, 0);
+}
+
+/*
+ * Reads the row of an entry and makes its request.  The transfer stays in the
+ * list of those taken when it is to be sent; otherwise it is dealt with here.
+ */
+static void
+prepare(RetryTurn *turn, Transfer *t)
+{
+	RetryDispatcher *d = turn->d;
+	RetryEntry *entry = &t->ended.entry;
+	int			leaf = entry->leaf;
+	TupleTableSlot *slot = retry_find_task(turn->reader, &entry->pos.id, &entry->tid, &leaf);
+	RetryVerdict rejected = {.outcome = RETRY_ERROR,.terminal = true,.reason = RETRY_DEAD_REJECTED};
+	RetryVerdict verdict;
+	RetryLimits limits;
+	RetryScene *scene;
+	RetryZone	zone;
+	bool		isnull;
+
+	if (slot == NULL)
+	{
+		if (retry_reader_blocked(turn->reader))
+			put_back(d, t);
+		else
+			drop(d, t);			/* its leaf was truncated: it had finished */
+		return;
+	}
+	entry->leaf = leaf;
+	t->ended.scene_id = DatumGetInt32(slot_getattr(slot, Task_scene_id + 1, &isnull));
+	scene = retry_turn_scene(turn, t->ended.scene_id);
+	if (scene == NULL)
+	{
+		end_unsent(d, t, turn->now, rejected, "its scene no longer exists");
+		return;
+	}
+	if (scene->paused)
+	{
+		retry_held_note(d->held, scene->id, t->ended.lane_hash, entry->pos.due);
+		drop(d, t);
+		return;
+	}
+	if (!retry_request_prepare(slot, scene, entry->attempts + 1, turn->now, &t->prepared))
+	{
+		end_unsent(d, t, turn->now, rejected, "neither the task nor its scene has a URL");
+		return;
+	}
+	if (t->prepared.backoff != NULL)
+	{
+		RetryBackoff *kept = MemoryContextAlloc(d->context, VARSIZE(t->prepared.backoff));
+
+		memcpy(kept, t->prepared.backoff, VARSIZE(t->prepared.backoff));
+		t->prepared.backoff = kept;
+	}
+	find_limits(t, scene, &limits, &zone);
+	if (retry_policy_spent(entry->attempts, &limits, turn->now, &verdict))
+	{
+		end_unsent(d, t, turn->now, verdict,
+				   verdict.reason == RETRY_DEAD_EXPIRED ? "its time was over" :
+				   "its attempts were used up");
+		return;
+	}
+	if (limits.backoff->jitter == RETRY_JITTER_DECORRELATED)
+		t->previous_delay_us = previous_delay(turn, t);
+	if (entry->attempts == 0)
+		note_commit(d->sender, DatumGetUInt64(slot_getattr(slot, Task_xid + 1, &isnull)));
+}
+
+void
+retry_send_prepare(RetryTurn *turn)
+{
+	RetryDispatcher *d = turn->d;
+	RetrySender *s = d->sender;
+	RetryLane  *lane;
+	RetryEntry	entry;
+
+	for (int i = 0; i < PREPARE_BUDGET; i++)
+	{
+		Transfer   *t;
+
+		if (s->nfree_shared == 0 || !retry_lanes_take(d->lanes, &lane, &entry))
+			return;
+		t = new_transfer(d);
+		t->lane = lane;
+		t->ended.entry = entry;
+		t->ended.lane_hash = lane->hash;
+		t->ended.started_at = turn->now;
+		t->ended.owner = t;
+		publish(s, t);
+		/* in the list first: an error on the way gives it back */
+		dlist_push_tail(&s->taken, &t->node);
+		prepare(turn, t);
+	}
+	turn->more = true;
+}
+
+void
+retry_send_start(RetryDispatcher *d)
+{
+	RetrySender *s = d->sender;
+	TimestampTz now = GetCurrentTimestamp();
+	char		error[RETRY_HTTP_ERROR_TEXT];
+
+	if (dlist_is_empty(&s->taken))
+		return;
+	if (s->flush != InvalidXLogRecPtr && XLogNeedsFlush(s->flush))
+		XLogFlush(s->flush);
+	s->flush = InvalidXLogRecPtr;
+
+	while (!dlist_is_empty(&s->taken))
+	{
+		Transfer   *t = dlist_head_element(Transfer, node, &s->taken);
+
+		t->ended.started_at = now;
+		t->prepared.http.tag = t;
+		if (!retry_http_start(d->http, &t->prepared.http, error, sizeof(error)))
+		{
+			put_back(d, t);
+			continue;
+		}
+		dlist_delete(&t->node);
+		s->shared[t->shared].started_at = now;
+		s->shared[t->shared].scene_id = t->ended.scene_id;
+		dlist_push_tail(&s->flying, &t->node);
+		s->nflying++;
+	}
+	d->busy = true;
+}
+
+void
+retry_send_undo(RetryDispatcher *d)
+{
+	RetrySender *s = d->sender;
+
+	while (!dlist_is_empty(&s->taken))
+	{
+		Transfer   *t = dlist_head_element(Transfer, node, &s->taken);
+
+		/* the turn's memory is gone, and with it what was not copied yet */
+		t->prepared.backoff = NULL;
+		put_back(d, t);
+	}
+}
+
+static RetryExchange
+exchange_of(const RetryHttpResult *result)
+{
+	if (result->http_status > 0)
+		return RETRY_EXCHANGE_ANSWERED;
+	switch (result->error)
+	{
+		case RETRY_HTTP_BLOCKED:
+			return RETRY_EXCHANGE_BLOCKED;
+		case RETRY_HTTP_BAD_REQUEST:
+			return RETRY_EXCHANGE_REFUSED;
+		case RETRY_HTTP_INTERNAL:
+			return RETRY_EXCHANGE_INTERNAL;
+		default:
+			return RETRY_EXCHANGE_FAILED;
+	}
+}
+
+/* What the end of a transfer means. */
+static void
+judge(RetryDispatcher *d, Transfer *t, const RetryHttpResult *result)
+{
+	RetryScene *scene = retry_config_scene(d->config, t->ended.scene_id);
+	RetryZone	zone;
+	RetryLimits limits;
+	RetryEnd	end = {0};
+	static RetryBackoff fallback;
+
+	end.exchange = exchange_of(result);
+	end.http_status = result->http_status;
+	end.body_cut = result->error != RETRY_HTTP_OK;
+	end.retry_after = result->retry_after;
+	end.retry_control = result->retry_control;
+	end.attempt_no = t->ended.entry.attempts + 1;
+	end.ended_at = t->ended.finished_at;
+	end.previous_delay_us = t->previous_delay_us;
+	end.random = pg_prng_uint64(&pg_global_prng_state);
+
+	if (scene == NULL)
+	{
+		/* its row is gone since the start: what it said last is unknown */
+		RetryScene	gone = {.backoff = &fallback};
+
+		if (fallback.kind == 0)
+			(void) retry_backoff_parse("fixed 1m", &fallback, NULL);
+		find_limits(t, &gone, &limits, &zone);
+	}
+	else
+		find_limits(t, scene, &limits, &zone);
+	t->ended.verdict = retry_policy_judge(&end, &limits);
+}
+
+void
+retry_send_reap(RetryDispatcher *d)
+{
+	RetrySender *s = d->sender;
+	const RetryHttpResult *result;
+	TimestampTz now = 0;
+
+	retry_http_run(d->http);
+	while ((result = retry_http_next(d->http)) != NULL)
+	{
+		Transfer   *t = result->tag;
+
+		if (now == 0)
+			now = GetCurrentTimestamp();
+		dlist_delete(&t->node);
+		s->nflying--;
+		t->result = result;
+		t->ended.duration_us = result->total_us;
+		/* a clock set back must not make an attempt end before it began */
+		t->ended.finished_at = Max(now, t->ended.started_at);
+		t->ended.http_status = result->http_status;
+		t->ended.dns_us = (int32) Min(result->dns_us, PG_INT32_MAX);
+		t->ended.connect_us = (int32) Min(result->connect_us, PG_INT32_MAX);
+		t->ended.tls_us = (int32) Min(result->tls_us, PG_INT32_MAX);
+		t->ended.first_byte_us = (int32) Min(result->first_byte_us, PG_INT32_MAX);
+		t->ended.remote_ip = result->remote_ip;
+		t->ended.error = result->error_text;
+		t->ended.response = result->body;
+		t->ended.response_len = result->body_len;
+		judge(d, t, result);
+		retry_lane_transfer_ended(d->lanes, t->lane);
+		dlist_push_tail(&d->ended, &t->ended.node);
+	}
+}
+
+void
+retry_send_settle(RetryDispatcher *d)
+{
+	dlist_mutable_iter it;
+	TimestampTz now = GetCurrentTimestamp();
+
+	dlist_foreach_modify(it, &d->ended)
+	{
+		RetryEnded *ended = dlist_container(RetryEnded, node, it.cur);
+		Transfer   *t = ended->owner;
+
+		if (!ended->recorded)
+			continue;
+		dlist_delete(it.cur);
+		retry_lanes_forget_sent(d->lanes, &ended->entry.pos.id);
+		if (!ended->verdict.terminal)
+		{
+			RetryPos	next = {.due = ended->verdict.next_due,.id = ended->entry.pos.id};
+			RetryLane  *lane = retry_lanes_get(d->lanes, ended->lane_hash, next.due, now);
+
+			if (lane != NULL)
+				retry_lane_note(d->lanes, lane, &next);
+		}
+		d->leaf_live[ended->entry.leaf] = true;
+		if (t->result != NULL)
+			retry_http_release(d->http, t->result);
+		free_transfer(d, t);
+		d->worker->attempts++;
+		d->busy = true;
+	}
+}
+
+int
+retry_send_flying(const RetryDispatcher *d)
+{
+	return d->sender->nflying;
+}
+
+void
+retry_send_each(RetryDispatcher *d,
+				void (*visit) (int64 lane_hash, const RetryPos *pos, void *arg), void *arg)
+{
+	dlist_iter	it;
+
+	dlist_foreach(it, &d->sender->taken)
+	{
+		Transfer   *t = dlist_container(Transfer, node, it.cur);
+
+		visit(t->ended.lane_hash, &t->ended.entry.pos, arg);
+	}
+	dlist_foreach(it, &d->sender->flying)
+	{
+		Transfer   *t = dlist_container(Transfer, node, it.cur);
+
+		visit(t->ended.lane_hash, &t->ended.entry.pos, arg);
+	}
+	dlist_foreach(it, &d->ended)
+	{
+		RetryEnded *ended = dlist_container(RetryEnded, node, it.cur);
+
+		visit(ended->lane_hash, &ended->entry.pos, arg);
+	}
+}

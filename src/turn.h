@@ -1,0 +1,144 @@
+/*
+ * turn.h
+ *		What the parts of a dispatcher share: its state, and one turn of it.
+ *
+ * A turn reads with one snapshot, taken after everything that was sent before
+ * and has ended is recorded.  That is what makes the probe of a task's facts
+ * final: nothing can have happened to the task that the snapshot does not
+ * show, except what this dispatcher's own set of queued and sent ids knows.
+ */
+#ifndef RETRY_TURN_H
+#define RETRY_TURN_H
+
+#include "config.h"
+#include "http.h"
+#include "lane.h"
+#include "record.h"
+#include "shmem.h"
+#include "store.h"
+#include "task.h"
+
+/* A snapshot as plain numbers: what it can see of transactions. */
+typedef struct RetryHorizon
+{
+	uint64		xmin;
+	uint64		xmax;			/* 0: nothing at all was seen yet */
+	int			nxip;
+	uint64	   *xip;			/* sorted; palloc'd, NULL when none */
+} RetryHorizon;
+
+typedef struct RetryFeed RetryFeed;
+typedef struct RetrySweep RetrySweep;
+typedef struct RetryHeld RetryHeld;
+
+typedef struct RetryDispatcher
+{
+	MemoryContext context;		/* lives as long as the dispatcher */
+	MemoryContext turn_context; /* reset at each turn */
+	RetryDatabase *db;
+	RetryWorker *worker;
+	RetryConfig *config;
+	RetryLanes *lanes;
+	RetryHttp  *http;
+	RetryFeed  *feed;
+	RetrySweep *sweep;
+	RetryHeld  *held;
+	uint64		owned;			/* slots whose locks it has */
+	uint64		leaving;		/* of these, the slots it is giving up */
+	uint64		giving_up;		/* of these, those that a checkpoint speaks for */
+	uint64		gained;			/* slots whose checkpoint is to be read */
+	TimestampTz last_snapshot_at;	/* read before the last turn's snapshot */
+	bool		leaf_live[RETRY_LEAVES];	/* may have something unresolved */
+	dlist_head	ended;			/* attempts that have ended and wait to be recorded */
+	struct RetrySender *sender; /* see send.c */
+	bool		busy;			/* something changed since the last checkpoint */
+} RetryDispatcher;
+
+typedef struct RetryTurn
+{
+	RetryDispatcher *d;
+	RetryReader *reader;
+	Snapshot	snapshot;
+	TimestampTz now;			/* read before the snapshot was taken */
+	bool		more;			/* there is work left for another turn at once */
+	bool		config_read;	/* configuration was read in this turn */
+} RetryTurn;
+
+/* What became of an entry that was offered to its lane. */
+typedef enum RetryAdmitted
+{
+	RETRY_ADMIT_TAKEN,			/* queued now or before */
+	RETRY_ADMIT_SKIPPED,		/* resolved, superseded, or held back */
+	RETRY_ADMIT_NO_ROOM
+} RetryAdmitted;
+
+/* A due entry as a row of one of the three streams shows it. */
+typedef struct RetryCandidate
+{
+	RetryEntry	entry;			/* attempts: the number it presumes */
+	int32		scene_id;		/* 0: the row does not say */
+	bool		cancel;			/* a cancel signal: nothing to send */
+	bool		inert;
+	uint64		xid;
+} RetryCandidate;
+
+/* refill.c */
+extern void retry_candidate_read(RetryIndex stream, TupleTableSlot *slot, int leaf, RetryCandidate *c);
+extern RetryAdmitted retry_admit(RetryTurn *turn, RetryLane *lane, const RetryCandidate *c);
+extern RetryScene *retry_turn_scene(RetryTurn *turn, int32 scene_id);
+extern RetryLane *retry_turn_lane(RetryTurn *turn, int64 hash, TimestampTz due);
+extern void retry_refill(RetryTurn *turn);
+
+/* feed.c */
+extern RetryFeed *retry_feed_create(void);
+extern void retry_feed(RetryTurn *turn);
+/* What the feed has seen completely. */
+extern const RetryHorizon *retry_feed_seen(const RetryFeed *feed);
+/* Goes back so far that everything after "seen" is read (again). */
+extern void retry_feed_rewind(RetryFeed *feed, const RetryHorizon *seen);
+extern void retry_horizon_of(Snapshot snapshot, RetryHorizon *horizon);
+
+/* sweep.c */
+extern RetrySweep *retry_sweep_create(void);
+extern void retry_sweep(RetryTurn *turn);
+extern void retry_sweep_reset(RetrySweep *sweep);
+/* When the next sweep is to begin; DT_NOEND: none. */
+extern TimestampTz retry_sweep_next(const RetryDispatcher *d);
+
+/* held.c: entries that were passed over because their scene is paused */
+extern RetryHeld *retry_held_create(void);
+extern void retry_held_note(RetryHeld *held, int32 scene_id, int64 lane_hash, TimestampTz due);
+/* All lanes of the scene may be concerned: after a restart. */
+extern void retry_held_note_all(RetryHeld *held, int32 scene_id, TimestampTz due);
+extern void retry_held_resume(RetryTurn *turn);
+extern int	retry_held_list(const RetryHeld *held, Datum **scenes, Datum **dues);
+
+/* checkpoint.c */
+extern void retry_checkpoint_load(RetryTurn *turn, uint64 slots);
+/* In a transaction of its own; raises errors. */
+extern void retry_checkpoint_save(RetryDispatcher *d);
+
+/* owner.c */
+extern void retry_own_slots(RetryTurn *turn);
+extern void retry_own_release(RetryDispatcher *d);
+extern bool retry_owner_settled(const RetryDispatcher *d);
+
+/* send.c */
+extern void retry_send_create(RetryDispatcher *d);
+/* In a turn: takes entries from the lanes and makes their requests ready. */
+extern void retry_send_prepare(RetryTurn *turn);
+/* After the turn's transaction: makes sure of their durability, and sends them. */
+extern void retry_send_start(RetryDispatcher *d);
+/* After an error: what was taken and not started goes back to its lane. */
+extern void retry_send_undo(RetryDispatcher *d);
+/* Runs the transfers; those that have ended are judged and put into d->ended. */
+extern void retry_send_reap(RetryDispatcher *d);
+/* After retry_record: lets go of what is recorded. */
+extern void retry_send_settle(RetryDispatcher *d);
+/* Transfers that are under way. */
+extern int	retry_send_flying(const RetryDispatcher *d);
+/* Entries sent, or ended and not yet recorded; each of a lane and with its place. */
+extern void retry_send_each(RetryDispatcher *d,
+							void (*visit) (int64 lane_hash, const RetryPos *pos, void *arg), void *arg);
+
+#endif							/* RETRY_TURN_H */

@@ -1,0 +1,41 @@
+# make unit: the modules that need no server, one program each, TAP on stdout.
+# make fuzz: the same leaves under libFuzzer, FUZZ_SECONDS each (needs clang).
+#
+# A program is linked with the sources named for it here.  lane.c is compiled
+# as frontend code, so that its memory comes from libpgcommon.
+
+UNIT_backoff = backoff.c backoff_text.c cron.c
+UNIT_cron = cron.c
+UNIT_http = http.c http_outcome.c http_transfer.c evloop.c netguard.c httpdate.c url.c
+UNIT_httpdate = httpdate.c
+UNIT_lane = lane.c
+UNIT_netguard = netguard.c
+UNIT_policy = policy.c backoff.c cron.c httpdate.c
+UNIT_url = url.c
+UNIT_uuid7 = uuid7.c
+
+UNIT_TESTS = $(patsubst test/unit/test_%.c,%,$(sort $(wildcard test/unit/test_*.c)))
+UNIT_CFLAGS = -std=gnu99 -g -O1 -Wall -Wextra -Wno-unused-parameter -Wno-sign-compare \
+	-Wno-missing-field-initializers -isystem $(shell $(PG_CONFIG) --includedir-server) -Isrc
+UNIT_LIBS = -L$(shell $(PG_CONFIG) --pkglibdir) -L$(shell $(PG_CONFIG) --libdir) \
+	-lpgcommon -lpgport $(shell $(CURL_CONFIG) --libs) -lm -lpthread
+UNIT_FRONTEND_lane = -DFRONTEND
+
+build/unit/%: test/unit/test_%.c test/unit/check.h $(wildcard src/*.c src/*.h)
+	@mkdir -p build/unit
+	$(CC) $(UNIT_CFLAGS) $(UNIT_FRONTEND_$*) -o $@ $< $(addprefix src/,$(UNIT_$*)) $(UNIT_LIBS)
+
+.PHONY: unit fuzz
+unit: $(addprefix build/unit/,$(UNIT_TESTS))
+	@failed=0; for t in $(UNIT_TESTS); do echo "# $$t"; build/unit/$$t || failed=1; done; exit $$failed
+
+FUZZ_TESTS = $(patsubst test/fuzz/fuzz_%.c,%,$(sort $(wildcard test/fuzz/fuzz_*.c)))
+FUZZ_SECONDS ?= 10
+
+build/fuzz/%: test/fuzz/fuzz_%.c $(wildcard src/*.c src/*.h)
+	@mkdir -p build/fuzz
+	clang $(UNIT_CFLAGS) -fsanitize=fuzzer,address,undefined -o $@ $< $(addprefix src/,$(UNIT_$*)) $(UNIT_LIBS)
+
+fuzz: $(addprefix build/fuzz/,$(FUZZ_TESTS))
+	@for t in $(FUZZ_TESTS); do echo "# fuzz $$t"; \
+		build/fuzz/$$t -max_total_time=$(FUZZ_SECONDS) -verbosity=0 -print_final_stats=0 || exit 1; done
