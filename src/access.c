@@ -26,6 +26,7 @@
 #include "utils/syscache.h"
 #include "utils/tuplestore.h"
 
+#include "compat.h"
 #include "access.h"
 #include "store.h"
 

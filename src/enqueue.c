@@ -22,6 +22,7 @@
 #include "utils/timestamp.h"
 #include "utils/tuplestore.h"
 
+#include "compat.h"
 #include "enqueue_options.h"
 #include "key.h"
 #include "writer.h"

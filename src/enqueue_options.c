@@ -17,6 +17,7 @@
 #include "utils/timestamp.h"
 #include "utils/uuid.h"
 
+#include "compat.h"
 #include "access.h"
 #include "enqueue_options.h"
 #include "guc.h"

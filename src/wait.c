@@ -22,6 +22,7 @@
 #include "utils/timestamp.h"
 #include "utils/uuid.h"
 
+#include "compat.h"
 #include "locate.h"
 #include "shmem.h"
 
@@ -39,17 +40,17 @@ enum
 
 /*
  * The state of a task.  An attempt that ended it wins over a request to cancel
- * it that came in while it was under way.
+ * it that came in while it was under way; until it has ended, nobody knows.
  */
 static int
 state_of(const RetryLocated *task)
 {
 	if (task->probe.terminal)
 		return task->probe.outcome == RETRY_SUCCEEDED ? TASK_SUCCEEDED : TASK_DEAD;
-	if (task->probe.cancelled)
-		return TASK_CANCELLED;
 	if (retry_shmem_task_running(MyDatabaseId, &task->id))
 		return TASK_RUNNING;
+	if (task->probe.cancelled)
+		return TASK_CANCELLED;
 	return task->probe.attempts > 0 ? TASK_RETRYING : TASK_PENDING;
 }
 

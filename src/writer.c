@@ -50,6 +50,9 @@ retry_writer_end(RetryWriter *writer)
 			retry_append_end(writer->signals[i]);
 	}
 	pfree(writer);
+
+	/* what was stored can be seen by whatever follows in the same statement */
+	CommandCounterIncrement();
 }
 
 void
