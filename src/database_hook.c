@@ -12,6 +12,9 @@
  *
  * Only those who may execute the command get that far: delivery must not stop
  * because somebody without rights tries to drop a database.
+ *
+ * Commands that change what a dispatcher found when it started, the extension
+ * and the settings of its database, restart it when they have committed.
  */
 #include "postgres.h"
 
@@ -182,6 +185,22 @@ empty_database(Oid database)
 
 /* ---------------------------------------------------------------- the hook */
 
+/* DROP EXTENSION of ours, among others? */
+static bool
+drops_ours(const DropStmt *drop)
+{
+	ListCell   *cell;
+
+	if (drop->removeType != OBJECT_EXTENSION)
+		return false;
+	foreach(cell, drop->objects)
+	{
+		if (strcmp(strVal(lfirst(cell)), "retry") == 0)
+			return true;
+	}
+	return false;
+}
+
 /* Is it about a setting of ours, such as retry.enabled? */
 static bool
 sets_ours(const VariableSetStmt *set)
@@ -209,6 +228,14 @@ tell(Node *statement)
 			if (sets_ours(castNode(AlterDatabaseSetStmt, statement)->setstmt))
 				retry_wakeup_restart(get_database_oid(castNode(AlterDatabaseSetStmt, statement)->dbname, true));
 			break;
+		case T_DropStmt:
+			if (drops_ours(castNode(DropStmt, statement)))
+				retry_wakeup_restart(MyDatabaseId);
+			break;
+		case T_AlterExtensionStmt:
+			if (strcmp(castNode(AlterExtensionStmt, statement)->extname, "retry") == 0)
+				retry_wakeup_restart(MyDatabaseId);
+			break;
 		default:
 			break;
 	}
@@ -235,6 +262,8 @@ process_utility(PlannedStmt *pstmt, const char *queryString, bool readOnlyTree,
 				database = database_needed(statement);
 			break;
 		case T_AlterDatabaseSetStmt:
+		case T_DropStmt:
+		case T_AlterExtensionStmt:
 			ours = retry_shmem_ready();
 			break;
 		case T_TransactionStmt:
