@@ -371,7 +371,10 @@ static char *
 fill_arena(RetryTransfer *t, const RetryHttpRequest *request, int url_len,
 		   int body_mode, struct curl_slist **headers, char **body)
 {
-	/* the client's own removals: static, since curl only reads them */
+	/*
+	 * What curl would add to a body unasked.  It heeds the first line of a
+	 * name, so a type given by the caller stands.  Static: curl only reads.
+	 */
 	static struct curl_slist no_expect = {"Expect:", NULL};
 	static struct curl_slist no_type = {"Content-Type:", &no_expect};
 	struct curl_slist *nodes;
@@ -400,8 +403,6 @@ fill_arena(RetryTransfer *t, const RetryHttpRequest *request, int url_len,
 		nodes[i].data = at;
 		nodes[i].next = &nodes[i + 1];
 		at += copy_header_line(at, request->headers[i]);
-		if (tail == &no_type && pg_strncasecmp(request->headers[i], "content-type:", 13) == 0)
-			tail = &no_expect;
 	}
 	if (i > 0)
 		nodes[i - 1].next = tail;

@@ -16,6 +16,7 @@
 #include <pthread.h>
 #include <semaphore.h>
 #include <signal.h>
+#include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -93,6 +94,8 @@ start_program(char *const argv[], const char *word)
 		return 0;
 	if (pid == 0)
 	{
+		/* not to outlive a test that is killed */
+		prctl(PR_SET_PDEATHSIG, SIGTERM);
 		dup2(out[1], 1);
 		close(out[0]);
 		execvp(argv[0], argv);
@@ -144,7 +147,7 @@ read_request(int fd)
 /*
  * A server that plays one script for each connection, in turn: A answers a
  * request with the number of requests seen so far, C reads one and closes,
- * P answers half a header and closes.
+ * P answers half a header and closes, T sends trailers that say stop.
  */
 static int
 start_script(const char *const *scripts)
@@ -160,17 +163,21 @@ start_script(const char *const *scripts)
 		close(listener);
 		return port;
 	}
+	prctl(PR_SET_PDEATHSIG, SIGTERM);
 	for (; *scripts != NULL; scripts++)
 	{
 		int			fd = accept(listener, NULL, NULL);
 		const char *act;
-		char		answer[100];
+		char		answer[200];
 
 		for (act = *scripts; *act != '\0' && read_request(fd); act++)
 		{
 			seen++;
 			if (*act == 'A')
 				sprintf(answer, "HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\n%d", seen);
+			else if (*act == 'T')
+				strcpy(answer, "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+					   "1\r\nx\r\n0\r\nRetry-Control: stop\r\nRetry-After: 9\r\n\r\n");
 			else
 				strcpy(answer, *act == 'P' ? "HTTP/1.1 200 OK\r\nContent-Le" : "");
 			if (answer[0] != '\0' && write(fd, answer, strlen(answer)) < 0)

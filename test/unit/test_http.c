@@ -165,6 +165,9 @@ test_answers(void)
 static void
 test_headers_of_answer(void)
 {
+	static const char *const trailers[] = {"T", NULL};
+	char		url[64];
+
 	check_get("/retry-after/120", 0, RETRY_HTTP_OK, 503, "");
 	CHECK(got.retry_after.kind == RETRY_AFTER_SECONDS && got.retry_after.value == 120, "Retry-After in seconds");
 	get("/retry-after/Sun%2C%2006%20Nov%201994%2008%3A49%3A37%20GMT", 0);
@@ -176,6 +179,11 @@ test_headers_of_answer(void)
 	get("/ok", 0);
 	CHECK(got.retry_after.kind == RETRY_AFTER_NONE && got.retry_control[0] == '\0',
 		  "nothing is left over for the next answer");
+
+	snprintf(url, sizeof(url), "http://127.0.0.1:%d/", start_script(trailers));
+	check_get(url, 0, RETRY_HTTP_OK, 200, "");
+	CHECK(got.retry_after.kind == RETRY_AFTER_NONE && got.retry_control[0] == '\0' &&
+		  strcmp(got_body, "x") == 0, "trailers after the body say nothing");
 }
 
 static void
@@ -476,6 +484,26 @@ test_stale_connections(void)
 	check_get("/ok", 0, RETRY_HTTP_OK, 200, "");
 }
 
+/*
+ * The peer closes an idle connection: that may wake the caller once or twice,
+ * but not for ever.
+ */
+static void
+test_idle(void)
+{
+	struct pollfd fd = {retry_http_fd(http), POLLIN, 0};
+	int			wakes = 0;
+
+	get("/early-close-keepalive", 0);
+	while (wakes < 10 && poll(&fd, 1, 200) > 0)
+	{
+		retry_http_run(http);
+		wakes++;
+	}
+	CHECK(wakes < 10, "an idle client goes quiet after the peer closed");
+	CHECK_INT(retry_http_timeout_ms(http), -1, "and wants no timer");
+}
+
 static void
 test_many(void)
 {
@@ -646,6 +674,7 @@ main(int argc, char **argv)
 	test_resolver();
 	test_netguard();
 	test_stale_connections();
+	test_idle();
 	test_many();
 	test_cancel();
 	test_tls();

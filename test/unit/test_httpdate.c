@@ -56,6 +56,7 @@ test_dates(void)
 	check_value("Fri Dec 31 23:59:59 9999", RETRY_AFTER_DATE, INT64CONST(253402300799));
 	check_value("Saturday, 21-Nov-26 00:00:00 GMT", RETRY_AFTER_DATE, 1795219200);
 	check_value("Friday, 21-Nov-75 00:00:00 GMT", RETRY_AFTER_DATE, INT64CONST(3341520000));
+	check_value("Wednesday, 01-Jan-76 00:00:00 GMT", RETRY_AFTER_DATE, INT64CONST(3345062400));
 	/* 2076 is 50 years ahead, 2077 more: the last century */
 	check_value("Monday, 01-Jan-77 00:00:00 GMT", RETRY_AFTER_DATE, 220924800);
 
