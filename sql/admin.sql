@@ -6,6 +6,9 @@
 SET client_min_messages = warning;
 CREATE EXTENSION IF NOT EXISTS retry;
 RESET client_min_messages;
+SET timezone = 'UTC';
+SET datestyle = 'ISO';
+SET intervalstyle = 'postgres';
 CREATE ROLE regress_retry_owner;
 CREATE ROLE regress_retry_user;
 CREATE ROLE regress_retry_other;

@@ -7,6 +7,7 @@ CREATE EXTENSION IF NOT EXISTS retry;
 RESET client_min_messages;
 SET timezone = 'UTC';
 SET datestyle = 'ISO';
+SET intervalstyle = 'postgres';
 CREATE ROLE regress_retry_ann;
 CREATE ROLE regress_retry_ben;
 GRANT USAGE ON SCHEMA retry TO regress_retry_ann, regress_retry_ben;
