@@ -43,9 +43,13 @@ extern int	no_such_variable
 #if PG_VERSION_NUM < 160000
 #define retry_owns_database(database, role) \
 	pg_database_ownercheck(database, role)
+#define retry_owns_extension(extension, role) \
+	pg_extension_ownercheck(extension, role)
 #else
 #define retry_owns_database(database, role) \
 	object_ownercheck(DatabaseRelationId, database, role)
+#define retry_owns_extension(extension, role) \
+	object_ownercheck(ExtensionRelationId, extension, role)
 #endif
 
 /* 18 counts index searches for EXPLAIN; nobody explains ours. */

@@ -13,8 +13,9 @@
  * Only those who may execute the command get that far: delivery must not stop
  * because somebody without rights tries to drop a database.
  *
- * Commands that change what a dispatcher found when it started, the extension
- * and the settings of its database, restart it when they have committed.
+ * DROP EXTENSION and ALTER EXTENSION do the same to their own database.  ALTER
+ * DATABASE SET restarts the dispatchers when it has committed, because they
+ * read such settings when they start.
  */
 #include "postgres.h"
 
@@ -22,8 +23,10 @@
 #include "access/xact.h"
 #include "catalog/pg_authid.h"
 #include "catalog/pg_database.h"
+#include "catalog/pg_extension.h"
 #include "commands/dbcommands.h"
 #include "commands/defrem.h"
+#include "commands/extension.h"
 #include "miscadmin.h"
 #include "nodes/parsenodes.h"
 #include "tcop/utility.h"
@@ -102,9 +105,42 @@ string_option(List *options, const char *name)
 	return NULL;
 }
 
+/* DROP EXTENSION of ours, among others? */
+static bool
+drops_ours(const DropStmt *drop)
+{
+	ListCell   *cell;
+
+	if (drop->removeType != OBJECT_EXTENSION)
+		return false;
+	foreach(cell, drop->objects)
+	{
+		if (strcmp(strVal(lfirst(cell)), "retry") == 0)
+			return true;
+	}
+	return false;
+}
+
 /*
- * The database that the command needs empty, if this user may execute it.
- * Mistakes of any kind are left to the command itself to report.
+ * DROP and ALTER EXTENSION need the dispatchers of their own database out of
+ * the way, so that these do not stumble over what is no longer there.
+ */
+static bool
+changes_extension(Node *statement)
+{
+	Oid			extension;
+
+	if (!(IsA(statement, DropStmt) && drops_ours(castNode(DropStmt, statement))) &&
+		!(IsA(statement, AlterExtensionStmt) &&
+		  strcmp(castNode(AlterExtensionStmt, statement)->extname, "retry") == 0))
+		return false;
+	extension = get_extension_oid("retry", true);
+	return OidIsValid(extension) && retry_owns_extension(extension, GetUserId());
+}
+
+/*
+ * The database that the command needs empty of dispatchers, if this user may
+ * execute it.  Mistakes of any kind are left to the command itself to report.
  */
 static Oid
 database_needed(Node *statement)
@@ -113,6 +149,8 @@ database_needed(Node *statement)
 	Oid			database;
 	bool		may;
 
+	if (changes_extension(statement))
+		return MyDatabaseId;
 	if (IsA(statement, DropdbStmt))
 		name = castNode(DropdbStmt, statement)->dbname;
 	else if (IsA(statement, CreatedbStmt))
@@ -185,22 +223,6 @@ empty_database(Oid database)
 
 /* ---------------------------------------------------------------- the hook */
 
-/* DROP EXTENSION of ours, among others? */
-static bool
-drops_ours(const DropStmt *drop)
-{
-	ListCell   *cell;
-
-	if (drop->removeType != OBJECT_EXTENSION)
-		return false;
-	foreach(cell, drop->objects)
-	{
-		if (strcmp(strVal(lfirst(cell)), "retry") == 0)
-			return true;
-	}
-	return false;
-}
-
 /* Is it about a setting of ours, such as retry.enabled? */
 static bool
 sets_ours(const VariableSetStmt *set)
@@ -228,14 +250,6 @@ tell(Node *statement)
 			if (sets_ours(castNode(AlterDatabaseSetStmt, statement)->setstmt))
 				retry_wakeup_restart(get_database_oid(castNode(AlterDatabaseSetStmt, statement)->dbname, true));
 			break;
-		case T_DropStmt:
-			if (drops_ours(castNode(DropStmt, statement)))
-				retry_wakeup_restart(MyDatabaseId);
-			break;
-		case T_AlterExtensionStmt:
-			if (strcmp(castNode(AlterExtensionStmt, statement)->extname, "retry") == 0)
-				retry_wakeup_restart(MyDatabaseId);
-			break;
 		default:
 			break;
 	}
@@ -257,13 +271,13 @@ process_utility(PlannedStmt *pstmt, const char *queryString, bool readOnlyTree,
 		case T_DropdbStmt:
 		case T_AlterDatabaseStmt:
 		case T_RenameStmt:
+		case T_DropStmt:
+		case T_AlterExtensionStmt:
 			ours = retry_shmem_ready();
 			if (ours)
 				database = database_needed(statement);
 			break;
 		case T_AlterDatabaseSetStmt:
-		case T_DropStmt:
-		case T_AlterExtensionStmt:
 			ours = retry_shmem_ready();
 			break;
 		case T_TransactionStmt:
