@@ -754,8 +754,7 @@ COMMENT ON FUNCTION retry.check_workers() IS
 
 /*
  * What the workers show of themselves, for the views running and dispatchers.
- * Everybody's tasks are in there: revoke from PUBLIC, and let the views reach
- * them through functions that filter.
+ * A role sees what is in flight of the tasks that it may see.
  */
 CREATE FUNCTION retry.running_rows(
 	OUT task_id		uuid,
@@ -767,7 +766,7 @@ CREATE FUNCTION retry.running_rows(
 ) RETURNS SETOF record
 LANGUAGE C VOLATILE STRICT PARALLEL SAFE ROWS 100 AS 'MODULE_PATHNAME', 'retry_running_rows';
 COMMENT ON FUNCTION retry.running_rows() IS
-'Attempts of this database that are under way, of all groups; look at the view retry.running instead';
+'Attempts of this database that are under way, of tasks that the current role may see; look at the view retry.running instead';
 
 CREATE FUNCTION retry.dispatcher_rows(
 	OUT number			int,

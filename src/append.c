@@ -92,16 +92,23 @@ retry_append_row(RetryAppender *a, const Datum *values, const bool *isnull)
 void
 retry_append_flush(RetryAppender *a)
 {
+	MemoryContext old;
+
 	if (a->nrows == 0)
 		return;
 
 	if (a->flushed && a->bulk == NULL)
 		a->bulk = GetBulkInsertState();
 
+	/* what the table's access method allocates goes with the next reset */
+	ResetPerTupleExprContext(a->estate);
+	old = MemoryContextSwitchTo(GetPerTupleMemoryContext(a->estate));
+
 	if (a->nrows == 1 && a->bulk == NULL)
 		table_tuple_insert(a->rel, a->slots[0], a->cid, 0, NULL);
 	else
 		table_multi_insert(a->rel, a->slots, a->nrows, a->cid, 0, a->bulk);
+	MemoryContextSwitchTo(old);
 
 	if (a->result_rel->ri_NumIndices > 0)
 	{

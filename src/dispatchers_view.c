@@ -10,10 +10,13 @@
 #include "fmgr.h"
 #include "funcapi.h"
 #include "miscadmin.h"
+#include "utils/acl.h"
 #include "utils/builtins.h"
+#include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 #include "utils/uuid.h"
 
+#include "access.h"
 #include "compat.h"
 #include "guc.h"
 #include "shmem.h"
@@ -24,12 +27,41 @@
 PG_FUNCTION_INFO_V1(retry_running_rows);
 PG_FUNCTION_INFO_V1(retry_dispatcher_rows);
 
+/* The scenes whose tasks the current role may see. */
+typedef struct Visible
+{
+	int32	   *all;			/* all their tasks */
+	int			nall;
+	int32	   *own;			/* only those of roles that it is a member of */
+	int			nown;
+} Visible;
+
+static bool
+contains(const int32 *scenes, int n, int32 scene_id)
+{
+	for (int i = 0; i < n; i++)
+	{
+		if (scenes[i] == scene_id)
+			return true;
+	}
+	return false;
+}
+
+static bool
+may_see(const Visible *visible, const RetryInFlight *transfer)
+{
+	return contains(visible->all, visible->nall, transfer->scene_id) ||
+		(contains(visible->own, visible->nown, transfer->scene_id) &&
+		 has_privs_of_role(GetUserId(), transfer->enqueued_by));
+}
+
 /* retry.running_rows() */
 Datum
 retry_running_rows(PG_FUNCTION_ARGS)
 {
 	ReturnSetInfo *result = (ReturnSetInfo *) fcinfo->resultinfo;
 	RetryInFlight *transfers;
+	Visible		visible;
 	int			max;
 	int			n;
 	int			i;
@@ -41,11 +73,15 @@ retry_running_rows(PG_FUNCTION_ARGS)
 	max = retry_max_in_flight * RETRY_MAX_DISPATCHERS;
 	transfers = palloc(sizeof(RetryInFlight) * max);
 	n = retry_shmem_running(MyDatabaseId, transfers, max);
+	visible.all = retry_visible_scenes(GetActiveSnapshot(), GetUserId(), false, &visible.nall);
+	visible.own = retry_visible_scenes(GetActiveSnapshot(), GetUserId(), true, &visible.nown);
 	for (i = 0; i < n; i++)
 	{
 		Datum		values[RUNNING_COLUMNS];
 		bool		nulls[RUNNING_COLUMNS] = {0};
 
+		if (!may_see(&visible, &transfers[i]))
+			continue;
 		values[0] = UUIDPGetDatum(&transfers[i].id);
 		values[1] = Int32GetDatum(transfers[i].attempt_no);
 		values[2] = TimestampTzGetDatum(transfers[i].started_at);

@@ -33,6 +33,7 @@ typedef struct Transfer
 	int			shared;			/* its entry in shared memory; -1 none */
 	RetryPrepared prepared;
 	int64		previous_delay_us;
+	Oid			enqueued_by;
 	const RetryHttpResult *result;
 } Transfer;
 
@@ -109,7 +110,7 @@ publish(RetrySender *s, Transfer *t)
 	shown->id = t->ended.entry.pos.id;
 	shown->started_at = t->ended.started_at;
 	shown->lane_hash = t->ended.lane_hash;
-	shown->scene_id = t->ended.scene_id;
+	shown->scene_id = 0;		/* not shown to anybody before it is sent */
 	shown->leaf = t->ended.entry.leaf;
 	pg_write_barrier();
 	shown->attempt_no = t->ended.entry.attempts + 1;
@@ -224,6 +225,7 @@ prepare(RetryTurn *turn, Transfer *t)
 	}
 	entry->leaf = leaf;
 	t->ended.scene_id = DatumGetInt32(slot_getattr(slot, Task_scene_id + 1, &isnull));
+	t->enqueued_by = DatumGetObjectId(slot_getattr(slot, Task_enqueued_by + 1, &isnull));
 	scene = retry_turn_scene(turn, t->ended.scene_id);
 	if (scene == NULL)
 	{
@@ -316,6 +318,7 @@ retry_send_start(RetryDispatcher *d)
 		}
 		dlist_delete(&t->node);
 		s->shared[t->shared].started_at = now;
+		s->shared[t->shared].enqueued_by = t->enqueued_by;
 		s->shared[t->shared].scene_id = t->ended.scene_id;
 		dlist_push_tail(&s->flying, &t->node);
 		s->nflying++;

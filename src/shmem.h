@@ -28,6 +28,7 @@ typedef struct RetryInFlight
 	TimestampTz started_at;
 	int64		lane_hash;
 	int32		attempt_no;		/* 0: this entry is free; see below */
+	Oid			enqueued_by;	/* role of the task */
 	int32		scene_id;
 	int16		leaf;
 } RetryInFlight;
