@@ -2,6 +2,9 @@
  * database_hook.h
  *		Lets commands on whole databases, such as DROP DATABASE, get past the
  *		dispatchers.
+ *
+ * PostgreSQL makes such commands wait until nobody is connected to the
+ * database, and background workers stay connected until they are told.
  */
 #ifndef RETRY_DATABASE_HOOK_H
 #define RETRY_DATABASE_HOOK_H

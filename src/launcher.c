@@ -57,13 +57,16 @@
 #define LIBRARY				"retry"
 #define IDLE_MS				60000	/* between looks that nobody asked for */
 #define MAX_PROBES			3	/* unknown databases looked into at once */
-#define SHORT_MS			100 /* until a slot is asked for again, the first time */
+#define SHORT_MS			100 /* until a slot is asked for again, the first
+								 * time */
 #define STARVED_MS			5000	/* and later */
 #define FIRST_PAUSE_MS		100 /* after a second untimely end; then doubled */
 #define LAST_PAUSE_MS		5000
 #define MISMATCH_MS			60000	/* until another version may be there */
-#define WARN_AGAIN_MS		60000	/* between two warnings that slots are short */
-#define LONG_LIFE_MS		10000	/* a dispatcher that lived so long was well */
+#define WARN_AGAIN_MS		60000	/* between two warnings that slots are
+									 * short */
+#define LONG_LIFE_MS		10000	/* a dispatcher that lived so long was
+									 * well */
 
 /* What the launcher knows of one database. */
 typedef struct Database
@@ -78,14 +81,15 @@ typedef struct Database
 	uint32		numbers;		/* bit k: dispatcher k has an entry */
 	int			failures;		/* untimely ends in a row */
 	TimestampTz not_before;		/* no start earlier */
-} Database;
+}			Database;
 
 static HTAB *databases = NULL;
-static BackgroundWorkerHandle **handles = NULL; /* by worker index; may be NULL */
+static BackgroundWorkerHandle * *handles = NULL;	/* by worker index; may be
+													 * NULL */
 static int	slots_short = 0;	/* rounds in a row in which slots were short */
 static TimestampTz slots_again = 0; /* no start earlier: slots were short */
 static uint32 generation = 0;	/* of the list of databases, when it was read */
-static TimestampTz wake_at = 0;		/* the next moment something is to be done */
+static TimestampTz wake_at = 0; /* the next moment something is to be done */
 
 PGDLLEXPORT void retry_launcher_main(Datum arg);
 
@@ -252,7 +256,7 @@ publish_states(void)
 
 /* An untimely end: start again at once if it had been well, else pause. */
 static void
-note_failure(Database *db, const RetryWorker *worker, TimestampTz now)
+note_failure(Database * db, const RetryWorker * worker, TimestampTz now)
 {
 	int			pause = 0;
 
@@ -271,7 +275,7 @@ note_failure(Database *db, const RetryWorker *worker, TimestampTz now)
  * started: it may have met the extension before, and its successor created.
  */
 static void
-judge(Database *db, const RetryWorker *worker, TimestampTz now)
+judge(Database * db, const RetryWorker * worker, TimestampTz now)
 {
 	bool		current = worker->look == db->look;
 
@@ -315,7 +319,7 @@ judge(Database *db, const RetryWorker *worker, TimestampTz now)
  * ticket invalid.
  */
 static bool
-is_over(int index, const RetryWorker *worker)
+is_over(int index, const RetryWorker * worker)
 {
 	pid_t		pid;
 
@@ -386,10 +390,10 @@ review_workers(TimestampTz now)
 typedef enum StartResult
 {
 	STARTED, HELD, NO_SLOT
-} StartResult;
+}			StartResult;
 
 static StartResult
-start_dispatcher(Database *db, int number)
+start_dispatcher(Database * db, int number)
 {
 	BackgroundWorker worker;
 	MemoryContext old;
@@ -443,11 +447,11 @@ start_dispatcher(Database *db, int number)
 typedef enum Pass
 {
 	PASS_FIRST, PASS_PROBE, PASS_OTHERS, PASSES
-} Pass;
+}			Pass;
 
 /* Which numbers does the database lack that this pass would start? */
 static uint32
-lacking(const Database *db, Pass pass)
+lacking(const Database * db, Pass pass)
 {
 	uint32		wanted = (1U << retry_dispatchers) - 1;
 	bool		known = db->state == RETRY_DB_PRESENT;
@@ -493,7 +497,7 @@ count_probes(void)
  * a worker slot.
  */
 static bool
-serve(Database *db, Pass pass, int *probes, TimestampTz now)
+serve(Database * db, Pass pass, int *probes, TimestampTz now)
 {
 	uint32		numbers = lacking(db, pass);
 	int			number;
