@@ -34,7 +34,6 @@ retry_writer_begin(const char *function)
 	retry_warn_not_preloaded();
 
 	writer = palloc0(sizeof(RetryWriter));
-	writer->xid = U64FromFullTransactionId(GetTopFullTransactionId());
 	writer->last_leaf = -1;
 	return writer;
 }
@@ -73,15 +72,23 @@ retry_new_id(TimestampTz now, pg_uuid_t *id)
 	retry_uuid7_make(&state, now, random[--left], id);
 }
 
-/* Tells the dispatchers of a row to come, unless they were just told. */
-static void
+/*
+ * Tells the dispatchers of a row to come, unless they were just told, and
+ * returns the row's transaction number.  A call that stores nothing, because
+ * its key has a live task, takes none.
+ */
+static Datum
 announce(RetryWriter *writer, int leaf, int64 lane_hash)
 {
-	if (leaf == writer->last_leaf && lane_hash == writer->last_lane)
-		return;
-	retry_wakeup_row(leaf, lane_hash, writer->xid);
-	writer->last_leaf = leaf;
-	writer->last_lane = lane_hash;
+	if (writer->xid == 0)
+		writer->xid = U64FromFullTransactionId(GetTopFullTransactionId());
+	if (leaf != writer->last_leaf || lane_hash != writer->last_lane)
+	{
+		retry_wakeup_row(leaf, lane_hash, writer->xid);
+		writer->last_leaf = leaf;
+		writer->last_lane = lane_hash;
+	}
+	return FullTransactionIdGetDatum(FullTransactionIdFromU64(writer->xid));
 }
 
 /* The appender of a leaf; it must outlive whatever context is current. */
@@ -116,12 +123,11 @@ retry_write_task(RetryWriter *writer, const pg_uuid_t *id, TimestampTz due_at,
 	values[Task_leaf] = Int16GetDatum(leaf);
 	values[Task_inert] = BoolGetDatum(false);
 	values[Task_id] = UUIDPGetDatum(id);
-	values[Task_xid] = FullTransactionIdGetDatum(FullTransactionIdFromU64(writer->xid));
+	values[Task_xid] = announce(writer, leaf, DatumGetInt64(values[Task_lane_hash]));
 	values[Task_due_at] = TimestampTzGetDatum(due_at);
 	isnull[Task_leaf] = isnull[Task_inert] = isnull[Task_id] = false;
 	isnull[Task_xid] = isnull[Task_due_at] = false;
 
-	announce(writer, leaf, DatumGetInt64(values[Task_lane_hash]));
 	append(writer, open_appender(writer, writer->tasks, RETRY_TASK, leaf), values, isnull);
 }
 
@@ -136,12 +142,11 @@ retry_write_signal(RetryWriter *writer, char action, const pg_uuid_t *id, int le
 	values[Signal_action] = CharGetDatum(action);
 	values[Signal_after_attempt] = Int32GetDatum(attempts);
 	values[Signal_task_id] = UUIDPGetDatum(id);
-	values[Signal_xid] = FullTransactionIdGetDatum(FullTransactionIdFromU64(writer->xid));
+	values[Signal_xid] = announce(writer, leaf, lane_hash);
 	values[Signal_lane_hash] = Int64GetDatum(lane_hash);
 	values[Signal_due_at] = TimestampTzGetDatum(GetCurrentTimestamp());
 	values[Signal_inert] = BoolGetDatum(false);
 	values[Signal_asked_by] = ObjectIdGetDatum(asked_by);
 
-	announce(writer, leaf, lane_hash);
 	append(writer, open_appender(writer, writer->signals, RETRY_SIGNAL, leaf), values, isnull);
 }

@@ -17,7 +17,7 @@ typedef struct RetryWriter
 {
 	RetryAppender *tasks[RETRY_LEAVES];
 	RetryAppender *signals[RETRY_LEAVES];
-	uint64		xid;			/* top-level, which it assigns */
+	uint64		xid;			/* top-level; 0 before the first row */
 	int			last_leaf;		/* what the dispatchers were last told of */
 	int64		last_lane;
 } RetryWriter;
