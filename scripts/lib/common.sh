@@ -278,8 +278,9 @@ enter()
 	copy_sources "$top" "$work/src" || die "cannot copy the sources to $work"
 	pgc=$(copy_postgres "$pgc" "$work/pg") || die "cannot copy the PostgreSQL installation to $work"
 
-	for var in TERM CI COLUMNS NO_COLOR CC CFLAGS RETRY_KEEP RETRY_TEST_TIMEOUT \
-		TAP_JOBS TAP_LIMIT TAP_FILE_LIMIT TAP_TAIL; do
+	# Of the caller's environment only what a script or a test understands.
+	for var in TERM CI COLUMNS NO_COLOR CC CFLAGS TAP_JOBS TAP_LIMIT TAP_FILE_LIMIT TAP_TAIL \
+		$(compgen -e RETRY_); do
 		[ -z "${!var:-}" ] || keep+=("$var=${!var}")
 	done
 	# The locale decides the encoding of the servers that initdb makes.
