@@ -15,10 +15,7 @@
  */
 #include "postgres.h"
 
-#include "access/genam.h"
-#include "access/table.h"
 #include "access/xact.h"
-#include "catalog/pg_extension.h"
 #include "libpq/pqsignal.h"
 #include "miscadmin.h"
 #include "pgstat.h"
@@ -29,16 +26,14 @@
 #include "storage/lmgr.h"
 #include "storage/proc.h"
 #include "tcop/tcopprot.h"
-#include "utils/builtins.h"
-#include "utils/fmgroids.h"
 #include "utils/guc.h"
 #include "utils/memutils.h"
-#include "utils/rel.h"
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
 #include "compat.h"
 #include "dispatcher.h"
+#include "extension.h"
 #include "guc.h"
 #include "turn.h"
 
@@ -105,41 +100,17 @@ commit(void)
 	pgstat_report_stat(false);
 }
 
-/* Whether the extension is in this database, in the version of this library. */
-static RetryDatabaseState
-extension_state(void)
-{
-	Relation	rel = table_open(ExtensionRelationId, AccessShareLock);
-	RetryDatabaseState state = RETRY_DB_ABSENT;
-	ScanKeyData key;
-	SysScanDesc scan;
-	HeapTuple	tuple;
-
-	ScanKeyInit(&key, Anum_pg_extension_extname, BTEqualStrategyNumber, F_NAMEEQ,
-				CStringGetDatum("retry"));
-	scan = systable_beginscan(rel, ExtensionNameIndexId, true, NULL, 1, &key);
-	if (HeapTupleIsValid(tuple = systable_getnext(scan)))
-	{
-		bool		isnull;
-		Datum		version = heap_getattr(tuple, Anum_pg_extension_extversion,
-										   RelationGetDescr(rel), &isnull);
-
-		state = !isnull && strcmp(TextDatumGetCString(version), RETRY_VERSION) == 0 ?
-			RETRY_DB_PRESENT : RETRY_DB_MISMATCH;
-	}
-	systable_endscan(scan);
-	table_close(rel, AccessShareLock);
-	return state;
-}
-
 /* False, having told the launcher, when there is nothing to deliver here. */
 static bool
 extension_present(void)
 {
 	RetryDatabaseState state;
+	char	   *version;
 
 	begin("looking for the extension");
-	state = extension_state();
+	version = retry_extension_version();
+	state = version == NULL ? RETRY_DB_ABSENT :
+		strcmp(version, RETRY_VERSION) == 0 ? RETRY_DB_PRESENT : RETRY_DB_MISMATCH;
 	commit();
 	pgstat_report_activity(STATE_IDLE, NULL);
 	retry_shmem_mark_database(state);

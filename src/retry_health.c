@@ -24,6 +24,7 @@
 #include "utils/timestamp.h"
 
 #include "compat.h"
+#include "extension.h"
 #include "compat.h"
 #include "config.h"
 #include "guc.h"
@@ -65,37 +66,10 @@ report(ReturnSetInfo *result, const char *check, Status status, const char *deta
 	tuplestore_putvalues(result->setResult, result->setDesc, values, nulls);
 }
 
-/* The version of the SQL objects, or NULL. */
-static char *
-extension_version(void)
-{
-	Relation	rel = table_open(ExtensionRelationId, AccessShareLock);
-	char	   *version = NULL;
-	ScanKeyData key;
-	SysScanDesc scan;
-	HeapTuple	tuple;
-
-	ScanKeyInit(&key, Anum_pg_extension_extname, BTEqualStrategyNumber, F_NAMEEQ,
-				CStringGetDatum("retry"));
-	scan = systable_beginscan(rel, ExtensionNameIndexId, true, NULL, 1, &key);
-	if (HeapTupleIsValid(tuple = systable_getnext(scan)))
-	{
-		bool		isnull;
-		Datum		value = heap_getattr(tuple, Anum_pg_extension_extversion,
-										 RelationGetDescr(rel), &isnull);
-
-		if (!isnull)
-			version = TextDatumGetCString(value);
-	}
-	systable_endscan(scan);
-	table_close(rel, AccessShareLock);
-	return version;
-}
-
 static void
 check_version(ReturnSetInfo *result)
 {
-	char	   *version = extension_version();
+	char	   *version = retry_extension_version();
 
 	if (version != NULL && strcmp(version, RETRY_VERSION) == 0)
 		report(result, "version", OK, psprintf("extension and library are %s", version), NULL);
