@@ -163,7 +163,8 @@ note_commit(RetrySender *s, uint64 xid)
 {
 	XLogRecPtr	lsn;
 
-	if (xid == s->flush_xid || xid < U64FromFullTransactionId(ReadNextFullTransactionId()) - 1000000)
+	/* old ones are on disk, and their status may be gone */
+	if (xid == s->flush_xid || xid + 1000000 < U64FromFullTransactionId(ReadNextFullTransactionId()))
 		return;
 	s->flush_xid = xid;
 	lsn = TransactionIdGetCommitLSN((TransactionId) xid);
