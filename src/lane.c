@@ -3,23 +3,29 @@
  *		Lanes in a dispatcher's memory: cursors, queues, turns.
  *
  * Three structures hold the lanes: a hash by lane, a heap of those that have
- * something unread, by when it is due, and a ring of those that have something
- * queued and may send it.  One set holds the ids of all entries that are
- * queued or sent; it is what makes reading an entry twice harmless.
+ * something unread, by when it is due, and two rings of those that have
+ * something queued and may send it: lanes with no transfer under way come
+ * first.  One set holds the ids of all entries that are queued or sent; it is
+ * what makes reading an entry twice harmless.
  *
  * Room is shared without anybody counting shares: a lane may queue an eighth
  * of what is left, so a flood leaves room for the next lane, however many
  * lanes flood; and the last eighth of the transfers goes to lanes that have
- * none under way.
+ * none under way.  When all queues are full, lanes that have something queued
+ * are parked, out of the heap, so that one that has nothing is still found.
  */
 #include "postgres.h"
 
 #include "common/hashfn.h"
+#ifdef FRONTEND
+#include "common/logging.h"
+#endif
 #include "lane.h"
 
 /* Outside the server there is one heap; inside, the lanes' own context. */
 #ifdef FRONTEND
 #define lanes_alloc(lanes, size) palloc(size)
+#define SH_RAW_ALLOCATOR palloc0
 #else
 #define lanes_alloc(lanes, size) MemoryContextAlloc((lanes)->context, size)
 #endif
@@ -49,6 +55,9 @@ typedef struct IdEntry
 #define SH_DEFINE
 #include "lib/simplehash.h"
 
+#ifdef FRONTEND
+#define SH_RAW_ALLOCATOR palloc0
+#endif
 #define SH_PREFIX idhash
 #define SH_ELEMENT_TYPE IdEntry
 #define SH_KEY_TYPE pg_uuid_t
@@ -62,6 +71,17 @@ typedef struct IdEntry
 
 #define QUEUE_MIN		8		/* first size of a lane's queue */
 #define QUEUE_PER_LIMIT	4		/* a lane queues this many times its limit */
+#define TURNS_AT_ONCE	64		/* lanes asked in vain before giving up */
+#define ROOM_MIN		8		/* less room than this in all is none */
+
+/* The rings that a lane may wait in. */
+enum
+{
+	RING_NONE,
+	RING_FRESH,					/* no transfer under way */
+	RING_MORE,
+	RINGS
+};
 
 struct RetryLanes
 {
@@ -74,7 +94,8 @@ struct RetryLanes
 	RetryLane **heap;			/* by next_due */
 	int32		heap_len;
 	int32		heap_size;
-	dlist_head	ready;
+	dlist_head	parked;
+	dlist_head	ready[RINGS];
 	dlist_head	idle;			/* longest idle first */
 	int32		queued;
 	int32		in_flight;
@@ -199,7 +220,7 @@ retry_lane_room(const RetryLanes *lanes, const RetryLane *lane)
 	int32		left = lanes->limits.max_queued - lanes->queued;
 	int32		room = queue_limit(lanes, lane) - lane->queued;
 
-	if (left > 8)
+	if (left > ROOM_MIN)
 		return Min(room, left / 8);
 	/* full: a lane with nothing queued still gets one, up to twice the limit */
 	if (lane->queued == 0 && left > -lanes->limits.max_queued)
@@ -212,21 +233,29 @@ static void
 lane_update(RetryLanes *lanes, RetryLane *lane)
 {
 	bool		unread = lane->next_due < DT_NOEND && lane->queued <= queue_limit(lanes, lane) / 2;
-	bool		ready = lane->queued > 0 && lane->in_flight < lane_limit(lanes, lane);
 	bool		idle = lane->queued == 0 && lane->in_flight == 0;
+	uint8		ring = RING_NONE;
 
-	if (unread && lane->heap_index < 0)
+	if (lane->queued > 0 && lane->in_flight < lane_limit(lanes, lane))
+		ring = lane->in_flight == 0 ? RING_FRESH : RING_MORE;
+
+	if (lane->parked && (!unread || lane->queued == 0))
+	{
+		dlist_delete(&lane->parked_node);
+		lane->parked = false;
+	}
+	if (unread && !lane->parked && lane->heap_index < 0)
 		heap_add(lanes, lane);
 	else if (!unread && lane->heap_index >= 0)
 		heap_remove(lanes, lane);
 
-	if (ready != lane->ready)
+	if (ring != lane->ring)
 	{
-		if (ready)
-			dlist_push_tail(&lanes->ready, &lane->ready_node);
-		else
+		if (lane->ring != RING_NONE)
 			dlist_delete(&lane->ready_node);
-		lane->ready = ready;
+		if (ring != RING_NONE)
+			dlist_push_tail(&lanes->ready[ring], &lane->ready_node);
+		lane->ring = ring;
 	}
 	if (idle != lane->idle)
 	{
@@ -266,7 +295,9 @@ retry_lanes_create(const RetryLaneLimits *limits, TimestampTz horizon)
 #endif
 	lanes->heap_size = 64;
 	lanes->heap = palloc(lanes->heap_size * sizeof(RetryLane *));
-	dlist_init(&lanes->ready);
+	dlist_init(&lanes->parked);
+	for (int i = 0; i < RINGS; i++)
+		dlist_init(&lanes->ready[i]);
 	dlist_init(&lanes->idle);
 	return lanes;
 }
@@ -293,10 +324,17 @@ retry_lane_set_limit(RetryLanes *lanes, RetryLane *lane, int32 limit)
 	}
 }
 
+/* From when on a lane that is not in memory may have something untaken. */
+TimestampTz
+retry_lanes_horizon(const RetryLanes *lanes)
+{
+	return lanes->sweeping ? Min(lanes->horizon, lanes->sweep_horizon) : lanes->horizon;
+}
+
 void
 retry_lanes_lower_horizon(RetryLanes *lanes, TimestampTz due)
 {
-	lanes->horizon = Min(lanes->horizon, due);
+	lanes->horizon = Min(retry_lanes_horizon(lanes), due);
 	lanes->sweeping = false;
 }
 
@@ -313,7 +351,9 @@ retry_lanes_drop(RetryLanes *lanes, RetryLane *lane)
 {
 	if (lane->heap_index >= 0)
 		heap_remove(lanes, lane);
-	if (lane->ready)
+	if (lane->parked)
+		dlist_delete(&lane->parked_node);
+	if (lane->ring != RING_NONE)
 		dlist_delete(&lane->ready_node);
 	if (lane->idle)
 		dlist_delete(&lane->idle_node);
@@ -340,10 +380,29 @@ lower_horizon(RetryLanes *lanes, TimestampTz due)
 		lanes->horizon = Min(lanes->horizon, due);
 }
 
-bool
-retry_lanes_full(const RetryLanes *lanes)
+static inline bool
+is_full(const RetryLanes *lanes)
 {
 	return lanes->by_hash->members >= lanes->limits.max_lanes;
+}
+
+/* The lane to forget for another; NULL when the next one waits to be read. */
+static RetryLane *
+find_victim(const RetryLanes *lanes, TimestampTz now)
+{
+	dlist_head *idle = unconstify(dlist_head *, &lanes->idle);
+	RetryLane  *victim;
+
+	if (dlist_is_empty(idle))
+		return NULL;
+	victim = dlist_head_element(RetryLane, idle_node, idle);
+	return victim->next_due > now ? victim : NULL;
+}
+
+bool
+retry_lanes_has_place(const RetryLanes *lanes, TimestampTz now)
+{
+	return !is_full(lanes) || find_victim(lanes, now) != NULL;
 }
 
 RetryLane *
@@ -356,19 +415,13 @@ retry_lanes_get(RetryLanes *lanes, int64 hash, TimestampTz due, TimestampTz now)
 	if (lane != NULL)
 		return lane;
 
-	if (retry_lanes_full(lanes))
+	if (is_full(lanes))
 	{
-		RetryLane  *victim;
+		RetryLane  *victim = find_victim(lanes, now);
 
-		if (dlist_is_empty(&lanes->idle))
+		if (victim == NULL)
 		{
-			lower_horizon(lanes, due);
-			return NULL;
-		}
-		victim = dlist_head_element(RetryLane, idle_node, &lanes->idle);
-		if (victim->next_due <= now)
-		{
-			/* it waits to be read: it stays, the newcomer is found later */
+			/* the newcomer is found later */
 			lower_horizon(lanes, due);
 			return NULL;
 		}
@@ -379,20 +432,14 @@ retry_lanes_get(RetryLanes *lanes, int64 hash, TimestampTz due, TimestampTz now)
 	lane = lanes_alloc(lanes, sizeof(RetryLane));
 	memset(lane, 0, sizeof(RetryLane));
 	lane->hash = hash;
-	lane->cursor.due = Min(lanes->horizon, now);
+	lane->next_due = retry_lanes_horizon(lanes);	/* untaken entries from there on */
+	lane->cursor.due = Min(lane->next_due, now);
 	lane->cursor = retry_pos_before(&lane->cursor);
-	lane->next_due = lanes->horizon;	/* it may have untaken entries from there */
 	lane->heap_index = -1;
 	entry = lanehash_insert(lanes->by_hash, hash, &found);
 	entry->lane = lane;
 	lane_update(lanes, lane);
 	return lane;
-}
-
-TimestampTz
-retry_lanes_horizon(const RetryLanes *lanes)
-{
-	return lanes->horizon;
 }
 
 void
@@ -529,37 +576,41 @@ take_from(RetryLanes *lanes, RetryLane *lane, RetryEntry *entry)
 	return false;
 }
 
-/* The last transfers are for lanes that have none, unless a lane may have all. */
+/* The lane whose turn it is in a ring goes to its end, or out of it. */
 static bool
-may_send(const RetryLanes *lanes, const RetryLane *lane)
+take_turn(RetryLanes *lanes, int ring, bool scarce, RetryLane **lane, RetryEntry *entry)
 {
-	int32		most = lanes->limits.max_in_flight;
+	RetryLane  *next = dlist_head_element(RetryLane, ready_node, &lanes->ready[ring]);
+	bool		taken = false;
 
-	if (lane->in_flight == 0 || lane_limit(lanes, lane) >= most)
-		return true;
-	return most - lanes->in_flight > most / 8;
+	/* a lane that may have all transfers may have the last ones too */
+	if (!scarce || lane_limit(lanes, next) >= lanes->limits.max_in_flight)
+		taken = take_from(lanes, next, entry);
+	dlist_delete(&next->ready_node);
+	next->ring = RING_NONE;
+	lane_update(lanes, next);
+	*lane = next;
+	return taken;
 }
 
 bool
 retry_lanes_take(RetryLanes *lanes, RetryLane **lane, RetryEntry *entry)
 {
-	int			turns = 64;
+	int32		most = lanes->limits.max_in_flight;
+	bool		scarce = most - lanes->in_flight <= most / 8;
+	int			turns = TURNS_AT_ONCE;
 
-	while (lanes->in_flight < lanes->limits.max_in_flight &&
-		   turns-- > 0 && !dlist_is_empty(&lanes->ready))
+	if (lanes->in_flight >= most)
+		return false;
+	while (!dlist_is_empty(&lanes->ready[RING_FRESH]))
 	{
-		RetryLane  *next = dlist_head_element(RetryLane, ready_node, &lanes->ready);
-		bool		taken = may_send(lanes, next) && take_from(lanes, next, entry);
-
-		/* to the end of the ring, or out of it */
-		dlist_delete(&next->ready_node);
-		next->ready = false;
-		lane_update(lanes, next);
-		if (taken)
-		{
-			*lane = next;
+		if (take_turn(lanes, RING_FRESH, false, lane, entry))
 			return true;
-		}
+	}
+	while (turns-- > 0 && !dlist_is_empty(&lanes->ready[RING_MORE]))
+	{
+		if (take_turn(lanes, RING_MORE, scarce, lane, entry))
+			return true;
 	}
 	return false;
 }
@@ -578,20 +629,53 @@ retry_lanes_forget_sent(RetryLanes *lanes, const pg_uuid_t *id)
 	idhash_delete(lanes->ids, *id);
 }
 
+/*
+ * The lane with the earliest unread entry among those that have room.  Lanes
+ * without are parked until a sixteenth of all queues is free again.
+ */
+static RetryLane *
+first_unread(RetryLanes *lanes)
+{
+	int32		left = lanes->limits.max_queued - lanes->queued;
+
+	if (left > Max(ROOM_MIN, lanes->limits.max_queued / 16))
+	{
+		while (!dlist_is_empty(&lanes->parked))
+		{
+			RetryLane  *lane = dlist_container(RetryLane, parked_node,
+											   dlist_pop_head_node(&lanes->parked));
+
+			lane->parked = false;
+			heap_add(lanes, lane);
+		}
+	}
+	while (lanes->heap_len > 0)
+	{
+		RetryLane  *lane = lanes->heap[0];
+
+		if (lane->queued == 0 || retry_lane_room(lanes, lane) > 0)
+			return lane;
+		heap_remove(lanes, lane);
+		dlist_push_tail(&lanes->parked, &lane->parked_node);
+		lane->parked = true;
+	}
+	return NULL;
+}
+
 RetryLane *
 retry_lanes_due(RetryLanes *lanes, TimestampTz now)
 {
-	if (lanes->heap_len == 0 || lanes->heap[0]->next_due > now)
-		return NULL;
-	return retry_lane_room(lanes, lanes->heap[0]) > 0 ? lanes->heap[0] : NULL;
+	RetryLane  *lane = first_unread(lanes);
+
+	return lane != NULL && lane->next_due <= now && retry_lane_room(lanes, lane) > 0 ? lane : NULL;
 }
 
 TimestampTz
-retry_lanes_next_due(const RetryLanes *lanes)
+retry_lanes_next_due(RetryLanes *lanes)
 {
-	if (lanes->heap_len == 0 || retry_lane_room(lanes, lanes->heap[0]) <= 0)
-		return DT_NOEND;
-	return lanes->heap[0]->next_due;
+	RetryLane  *lane = first_unread(lanes);
+
+	return lane != NULL && retry_lane_room(lanes, lane) > 0 ? lane->next_due : DT_NOEND;
 }
 
 int32

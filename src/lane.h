@@ -30,8 +30,10 @@ typedef struct RetryLane
 	int32		in_flight;
 	int32		limit;			/* transfers at once; 0: the default, -1: none */
 	int32		heap_index;		/* in the heap of due lanes; -1: not there */
-	bool		ready;			/* in the ring of lanes with something to send */
+	bool		parked;			/* unread, but there is no room in all queues */
 	bool		idle;			/* in the list of lanes that may be forgotten */
+	uint8		ring;			/* the ring it waits in to send; see lane.c */
+	dlist_node	parked_node;
 	dlist_node	ready_node;
 	dlist_node	idle_node;
 } RetryLane;
@@ -70,8 +72,9 @@ extern RetryLane *retry_lanes_find(RetryLanes *lanes, int64 hash);
 
 /*
  * The lane, made if need be with its cursor just before the horizon (or "now",
- * whichever is earlier), to be read from the horizon on.  NULL when the limit of lanes is reached and none can
- * be forgotten: then "due" has lowered the horizon, and a sweep will find it.
+ * whichever is earlier), to be read from the horizon on.  NULL when the limit
+ * of lanes is reached and none can be forgotten: then "due" has lowered the
+ * horizon, and a sweep will find it.
  */
 extern RetryLane *retry_lanes_get(RetryLanes *lanes, int64 hash, TimestampTz due, TimestampTz now);
 
@@ -84,7 +87,8 @@ extern void retry_lanes_lower_horizon(RetryLanes *lanes, TimestampTz due);	/* en
 extern void retry_lanes_sweep_begin(RetryLanes *lanes);
 extern void retry_lanes_sweep_saw(RetryLanes *lanes, TimestampTz due);
 extern void retry_lanes_sweep_end(RetryLanes *lanes);
-extern bool retry_lanes_full(const RetryLanes *lanes);
+/* Whether retry_lanes_get can make a lane now. */
+extern bool retry_lanes_has_place(const RetryLanes *lanes, TimestampTz now);
 /* Makes every lane read again from the beginning of time. */
 extern void retry_lanes_restart(RetryLanes *lanes);
 
@@ -126,7 +130,7 @@ extern void retry_lanes_forget_sent(RetryLanes *lanes, const pg_uuid_t *id);
 extern RetryLane *retry_lanes_due(RetryLanes *lanes, TimestampTz now);
 
 /* When retry_lanes_due will next find one; DT_NOEND: never by itself. */
-extern TimestampTz retry_lanes_next_due(const RetryLanes *lanes);
+extern TimestampTz retry_lanes_next_due(RetryLanes *lanes);
 
 /* Counts for people. */
 extern int32 retry_lanes_count(const RetryLanes *lanes);

@@ -72,8 +72,8 @@ sweep_lane(RetryTurn *turn, RetryIndex index, int leaf, int64 lane_hash)
 		retry_lanes_sweep_saw(d->lanes, c.entry.pos.due);
 		return true;
 	}
-	if (retry_lanes_full(d->lanes) && retry_lanes_next_due(d->lanes) <= turn->now)
-		return false;
+	if (!retry_lanes_has_place(d->lanes, turn->now))
+		return false;			/* when a lane has ended, it goes on here */
 	lane = retry_turn_lane(turn, lane_hash, c.entry.pos.due);
 	if (lane != NULL)
 		retry_lane_note(d->lanes, lane, &c.entry.pos);

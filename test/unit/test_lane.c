@@ -1,0 +1,685 @@
+/*
+ * test_lane.c
+ *		Lanes against a model: nothing is lost, nothing is early, nobody starves.
+ *
+ * A dispatcher's memory of lanes is a cache, and the worst thing a cache can do
+ * is to forget that something is waiting.  So most of this is one simulation:
+ * a store that is a plain array plays the facts, feed, refill, sweep and send
+ * are written down in their shortest form, and after each random step every
+ * entry of the store is asked whether the lanes would still find it.  The
+ * other tests pin down single promises: order, shares, turns, cancelling.
+ */
+#include "postgres.h"
+
+#include <stdlib.h>
+
+#include "lane.h"
+#include "check.h"
+
+#define MINUTE	(60 * USECS_PER_SEC)
+
+static pg_uuid_t
+make_id(uint64 number)
+{
+	pg_uuid_t	id = {{0}};
+
+	for (int i = 0; i < 8; i++)
+		id.data[15 - i] = (unsigned char) (number >> (8 * i));
+	return id;
+}
+
+static RetryEntry
+make_entry(TimestampTz due, uint64 number)
+{
+	RetryEntry	entry = {.pos = {.due = due}};
+
+	entry.pos.id = make_id(number);
+	return entry;
+}
+
+static RetryLanes *
+make_lanes(int32 max_lanes, int32 max_queued, int32 max_in_flight, int32 lane_max)
+{
+	RetryLaneLimits limits = {max_lanes, max_queued, max_in_flight, lane_max};
+
+	return retry_lanes_create(&limits, DT_NOEND);
+}
+
+/* Pushes n entries numbered from "first" on; returns how many went in. */
+static int
+push_many(RetryLanes *lanes, RetryLane *lane, uint64 first, int n)
+{
+	int			pushed = 0;
+
+	for (int i = 0; i < n; i++)
+	{
+		RetryEntry	entry = make_entry(1000 + i, first + i);
+
+		if (!retry_lane_push(lanes, lane, &entry))
+			break;
+		pushed++;
+	}
+	return pushed;
+}
+
+static void
+test_places(void)
+{
+	RetryPos	a = {.due = 5};
+	RetryPos	b = {.due = 5};
+	RetryPos	before;
+
+	a.id = make_id(0x100);
+	b.id = make_id(0xFF);
+	CHECK(retry_pos_compare(&a, &b) > 0, "places of one time are ordered by id");
+	before = retry_pos_before(&a);
+	CHECK(retry_pos_compare(&before, &b) == 0, "the place before borrows from the next byte");
+	b.id = make_id(0);
+	before = retry_pos_before(&b);
+	CHECK(before.due == 4 && before.id.data[0] == 0xFF && before.id.data[15] == 0xFF,
+		  "before the first id of a time lies the last of the time before");
+	b.due = DT_NOBEGIN;
+	before = retry_pos_before(&b);
+	CHECK(before.due == DT_NOBEGIN, "nothing lies before the beginning");
+}
+
+static void
+test_push(void)
+{
+	RetryLanes *lanes = make_lanes(64, 1000, 64, 8);
+	RetryLane  *lane = retry_lanes_get(lanes, 1, 0, 0);
+	RetryLane  *taken;
+	RetryEntry	entry = make_entry(1000, 1);
+	RetryEntry	got;
+
+	CHECK_INT(retry_lane_room(lanes, lane), 32, "a lane queues four times its limit");
+	CHECK(retry_lane_push(lanes, lane, &entry), "an entry goes in");
+	CHECK(retry_lane_push(lanes, lane, &entry), "once more is harmless");
+	CHECK_INT(lane->queued, 1, "and it is queued once");
+	CHECK(retry_lanes_take(lanes, &taken, &got) && taken == lane, "it is taken");
+	CHECK(retry_lane_push(lanes, lane, &entry) && lane->queued == 0, "what is sent is not queued again");
+	CHECK(retry_lanes_holds(lanes, &entry.pos.id), "it is held until it is recorded");
+	retry_lane_transfer_ended(lanes, lane);
+	CHECK(retry_lanes_holds(lanes, &entry.pos.id), "also when its transfer has ended");
+	retry_lanes_forget_sent(lanes, &entry.pos.id);
+	CHECK(!retry_lanes_holds(lanes, &entry.pos.id), "and then no more");
+
+	CHECK_INT(push_many(lanes, lane, 100, 50), 32, "a full lane takes no more");
+	for (int i = 0; i < 8; i++)
+		CHECK(retry_lanes_take(lanes, &taken, &got) && got.pos.due == 1000 + i, "taken in order, %d", i);
+	CHECK(!retry_lanes_take(lanes, &taken, &got), "not more than its limit at once");
+	retry_lane_set_limit(lanes, lane, 9);
+	CHECK(retry_lanes_take(lanes, &taken, &got), "its limit was raised");
+	retry_lane_set_limit(lanes, lane, -1);
+	retry_lane_transfer_ended(lanes, lane);
+	CHECK(!retry_lanes_take(lanes, &taken, &got), "limit -1: none");
+	CHECK_INT(retry_lanes_in_flight(lanes), 8, "eight are under way");
+	CHECK_INT(retry_lanes_queued(lanes), 23, "the others are queued");
+	retry_lanes_drop(lanes, lane);
+	CHECK_INT(retry_lanes_queued(lanes) + retry_lanes_count(lanes), 0, "a dropped lane leaves nothing queued");
+	entry = make_entry(1000, 131);
+	CHECK(!retry_lanes_holds(lanes, &entry.pos.id), "nor the ids of what it had queued");
+}
+
+static void
+test_cancel(void)
+{
+	RetryLanes *lanes = make_lanes(64, 1000, 64, 8);
+	RetryLane  *lane = retry_lanes_get(lanes, 1, 0, 0);
+	RetryLane  *taken;
+	RetryEntry	got;
+	pg_uuid_t	id;
+
+	push_many(lanes, lane, 1, 4);
+	CHECK(retry_lanes_take(lanes, &taken, &got), "the first is taken");
+	for (int i = 1; i <= 3; i++)
+	{
+		id = make_id(i);
+		retry_lanes_cancel(lanes, &id);
+	}
+	id = make_id(77);
+	retry_lanes_cancel(lanes, &id);
+	CHECK(retry_lanes_take(lanes, &taken, &got) && got.pos.due == 1003, "cancelled ones are passed over");
+	id = make_id(1);
+	CHECK(retry_lanes_holds(lanes, &id), "one that was sent is still held");
+	id = make_id(2);
+	CHECK(!retry_lanes_holds(lanes, &id), "one that was queued is not");
+	CHECK_INT(lane->in_flight, 2, "two are under way");
+
+	push_many(lanes, lane, 50, 1);
+	id = make_id(50);
+	retry_lanes_cancel(lanes, &id);
+	CHECK(!retry_lanes_take(lanes, &taken, &got), "nothing but cancelled ones: nothing is taken");
+	CHECK_INT(retry_lanes_queued(lanes), 0, "and nothing stays queued");
+}
+
+/* Many lanes share queues: each that comes later still gets some. */
+static void
+test_shares(void)
+{
+	RetryLanes *lanes = make_lanes(1000, 1000, 64, 64);
+	RetryLane  *lane[64];
+	RetryLane  *healthy;
+	int			first = 0;
+	int			least = 1000;
+
+	for (int i = 0; i < 64; i++)
+	{
+		int			got;
+
+		lane[i] = retry_lanes_get(lanes, i + 1, 0, 0);
+		got = push_many(lanes, lane[i], 1000 * (i + 1), 1000);
+		if (i == 0)
+			first = got;
+		least = Min(least, got);
+	}
+	CHECK(first > 100 && first <= 256, "the first lane got %d of 1000", first);
+	CHECK(least >= 1, "the 64th flood still got %d", least);
+
+	/* all queues are full: the flood's lanes are first in the heap */
+	for (int i = 0; i < 64; i++)
+	{
+		RetryPos	pos = {.due = 2000 + i};
+
+		while (push_many(lanes, lane[i], 100000 * (i + 1) + lane[i]->queued, 1) > 0)
+			;
+		retry_lane_note(lanes, lane[i], &pos);
+	}
+	healthy = retry_lanes_get(lanes, 5000, 5000, 0);
+	{
+		RetryPos	pos = {.due = 5000};
+
+		retry_lane_note(lanes, healthy, &pos);
+	}
+	CHECK(retry_lanes_due(lanes, 10000) == healthy, "when queues are full, a lane with nothing queued is found");
+	CHECK_INT(retry_lanes_next_due(lanes), 5000, "its time is the next one");
+	CHECK_INT(push_many(lanes, healthy, 7777777, 5), 1, "and it may queue one");
+	CHECK(retry_lanes_due(lanes, 10000) == NULL, "then there is no room for anybody");
+	CHECK_INT(retry_lanes_next_due(lanes) == DT_NOEND, 1, "and nothing to wait for");
+
+	for (int i = 0; i < 100; i++)
+	{
+		RetryLane  *taken;
+		RetryEntry	got;
+
+		if (retry_lanes_take(lanes, &taken, &got))
+		{
+			retry_lane_transfer_ended(lanes, taken);
+			retry_lanes_forget_sent(lanes, &got.pos.id);
+		}
+	}
+	CHECK(retry_lanes_due(lanes, 10000) != NULL, "when some were sent, lanes are read again");
+	CHECK(retry_lanes_due(lanes, 10000)->next_due < 2064, "the most urgent first");
+}
+
+static void
+test_turns(void)
+{
+	RetryLanes *lanes = make_lanes(1000, 10000, 64, 60);
+	RetryLane  *lane[10];
+	int			taken_of[10] = {0};
+	RetryLane  *taken;
+	RetryEntry	got;
+	bool		fair = true;
+
+	for (int i = 0; i < 10; i++)
+	{
+		lane[i] = retry_lanes_get(lanes, i, 0, 0);
+		push_many(lanes, lane[i], 1000 * (i + 1), i == 0 ? 100 : 3);
+	}
+	for (int n = 0; n < 30; n++)
+	{
+		if (!retry_lanes_take(lanes, &taken, &got))
+			fair = false;
+		else
+			taken_of[taken->hash]++;
+		if (n == 9)
+		{
+			for (int i = 0; i < 10; i++)
+				fair = fair && taken_of[i] == 1;
+		}
+	}
+	CHECK(fair, "each lane once, before any a second time");
+	for (int i = 0; i < 10; i++)
+		fair = fair && taken_of[i] == 3;
+	CHECK(fair, "thirty transfers are three for each of ten lanes");
+	while (retry_lanes_take(lanes, &taken, &got))
+		taken_of[taken->hash]++;
+	CHECK_INT(retry_lanes_in_flight(lanes), 56, "one lane leaves the last eighth of the transfers");
+	push_many(lanes, lane[1], 50000, 1);
+	CHECK(!retry_lanes_take(lanes, &taken, &got), "which is not for lanes that have some under way");
+	taken = retry_lanes_get(lanes, 77, 0, 0);
+	push_many(lanes, taken, 60000, 2);
+	CHECK(retry_lanes_take(lanes, &taken, &got) && taken->hash == 77, "but for one that has none");
+	CHECK(!retry_lanes_take(lanes, &taken, &got), "once");
+}
+
+/* Hundreds of lanes that hang and want more do not hide one that is well. */
+static void
+test_crowd(void)
+{
+	RetryLanes *lanes = make_lanes(1000, 100000, 256, 8);
+	RetryLane  *taken;
+	RetryEntry	got;
+	int			sent = 0;
+
+	for (int i = 0; i < 200; i++)
+		push_many(lanes, retry_lanes_get(lanes, i, 0, 0), 1000 * (i + 1), 8);
+	while (retry_lanes_take(lanes, &taken, &got))
+		sent++;
+	CHECK_INT(sent, 224, "200 lanes use all but the last eighth");
+	push_many(lanes, retry_lanes_get(lanes, 999, 0, 0), 900000, 2);
+	CHECK(retry_lanes_take(lanes, &taken, &got) && taken->hash == 999, "the lane that has none under way is next");
+}
+
+/* A lane that may have all transfers can. */
+static void
+test_all(void)
+{
+	RetryLanes *lanes = make_lanes(100, 100000, 64, 64);
+	RetryLane  *taken;
+	RetryEntry	got;
+	int			sent = 0;
+
+	push_many(lanes, retry_lanes_get(lanes, 1, 0, 0), 1, 200);
+	while (retry_lanes_take(lanes, &taken, &got))
+		sent++;
+	CHECK_INT(sent, 64, "a lane whose limit is that of the dispatcher may have all");
+}
+
+static void
+test_cursor(void)
+{
+	RetryLanes *lanes = make_lanes(64, 1000, 64, 8);
+	RetryLane  *lane = retry_lanes_get(lanes, 1, 0, 500);
+	RetryPos	pos = {.due = 400};
+
+	CHECK(lane->next_due == DT_NOEND && lane->cursor.due < 500, "a new lane is read from now on");
+	pos.id = make_id(7);
+	retry_lane_note(lanes, lane, &pos);
+	CHECK(lane->next_due == 400 && retry_pos_compare(&lane->cursor, &pos) < 0,
+		  "a late entry lowers the cursor to just before it");
+	pos.due = 600;
+	retry_lane_note(lanes, lane, &pos);
+	CHECK(lane->next_due == 400 && lane->cursor.due <= 400, "a later one changes nothing");
+	CHECK(retry_lanes_due(lanes, 399) == NULL, "not due before its time");
+	CHECK(retry_lanes_due(lanes, 400) == lane, "due at its time");
+	retry_lane_advance(lanes, lane, &pos, 700);
+	CHECK(retry_lanes_due(lanes, 699) == NULL && retry_lanes_next_due(lanes) == 700, "read up to there");
+	push_many(lanes, lane, 1, 20);
+	CHECK(retry_lanes_due(lanes, 800) == NULL, "not read again before half of its queue is sent");
+	CHECK_INT(retry_lane_oldest(lane), 700, "the oldest of what is queued and unread");
+}
+
+/* What is committed late while a sweep is under way, and finds no place. */
+static void
+test_late_in_sweep(void)
+{
+	RetryLanes *lanes = make_lanes(1, 1000, 64, 8);
+	RetryLane  *lane = retry_lanes_get(lanes, 1, 0, 1000);
+	RetryLane  *other;
+	RetryPos	pos = {.due = 1000};
+
+	retry_lane_note(lanes, lane, &pos);
+	CHECK(retry_lanes_get(lanes, 2, 900, 1000) == NULL, "no place: it waits to be read");
+	CHECK_INT(retry_lanes_horizon(lanes), 900, "the horizon knows");
+	retry_lanes_sweep_begin(lanes);
+	CHECK(retry_lanes_get(lanes, 3, 500, 1000) == NULL, "a late one while it sweeps");
+	CHECK_INT(retry_lanes_horizon(lanes), 500, "is known as well");
+	pos.due = 1001;
+	retry_lane_advance(lanes, lane, &pos, 2000);
+	CHECK(retry_lanes_has_place(lanes, 1001), "the lane has been read: its place is free");
+	other = retry_lanes_get(lanes, 3, 1001, 1001);
+	CHECK(other != NULL && other->cursor.due < 500 && other->next_due <= 500,
+		  "a lane made now reads what came late");
+	retry_lanes_lower_horizon(lanes, 800);
+	CHECK_INT(retry_lanes_horizon(lanes), 500, "a sweep that is broken off forgets nothing");
+}
+
+/*
+ * The simulation
+ */
+#define SIM_LANES	40
+#define SIM_ENTRIES	3000
+
+typedef struct Fact
+{
+	RetryPos	pos;			/* of the entry that is valid now */
+	int			lane;
+	int			attempts;
+	bool		visible;
+	bool		resolved;
+	bool		flying;
+	RetryLane  *in;				/* flying in */
+} Fact;
+
+static Fact facts[SIM_ENTRIES];
+static int	nfacts;
+static RetryLanes *sim;
+static TimestampTz now;
+static bool sweeping;
+static int	sweep_at;
+static int	early;
+static int	doubled;
+static int	lost;
+
+static Fact *
+fact_of(const pg_uuid_t *id)
+{
+	uint64		number = 0;
+
+	for (int i = 8; i < 16; i++)
+		number = (number << 8) | id->data[i];
+	return &facts[number];
+}
+
+/* Is there a way by which the entry will be found? */
+static bool
+will_be_found(const Fact *fact)
+{
+	RetryLane  *lane = retry_lanes_find(sim, fact->lane);
+
+	if (fact->resolved || !fact->visible || retry_lanes_holds(sim, &fact->pos.id))
+		return true;
+	if (lane == NULL)
+		return retry_lanes_horizon(sim) <= fact->pos.due;
+	return retry_pos_compare(&fact->pos, &lane->cursor) > 0 && lane->next_due <= fact->pos.due;
+}
+
+static void
+sim_feed(Fact *fact)
+{
+	RetryLane  *lane = retry_lanes_get(sim, fact->lane, fact->pos.due, now);
+
+	fact->visible = true;
+	if (lane == NULL || retry_lanes_holds(sim, &fact->pos.id))
+		return;
+	if (fact->pos.due <= now && lane->next_due > fact->pos.due)
+	{
+		RetryEntry	entry = {.pos = fact->pos,.attempts = fact->attempts};
+
+		if (retry_lane_push(sim, lane, &entry))
+		{
+			if (retry_pos_compare(&fact->pos, &lane->cursor) > 0)
+				retry_lane_advance(sim, lane, &fact->pos, lane->next_due);
+			return;
+		}
+	}
+	retry_lane_note(sim, lane, &fact->pos);
+}
+
+/* The first visible entry of a lane after a place, resolved or not. */
+static Fact *
+first_after(int lane, const RetryPos *pos, bool unresolved)
+{
+	Fact	   *best = NULL;
+
+	for (int i = 0; i < nfacts; i++)
+	{
+		Fact	   *f = &facts[i];
+
+		if (f->lane == lane && f->visible && !(unresolved && f->resolved) &&
+			retry_pos_compare(&f->pos, pos) > 0 &&
+			(best == NULL || retry_pos_compare(&f->pos, &best->pos) < 0))
+			best = f;
+	}
+	return best;
+}
+
+static bool
+sim_refill(void)
+{
+	RetryLane  *lane = retry_lanes_due(sim, now);
+	RetryPos	cursor;
+	Fact	   *next;
+	int			budget = 20;
+
+	if (lane == NULL)
+		return false;
+	cursor = lane->cursor;
+	while ((next = first_after((int) lane->hash, &cursor, false)) != NULL)
+	{
+		RetryEntry	entry = {.pos = next->pos,.attempts = next->attempts};
+
+		if (next->pos.due > now || budget-- == 0)
+			break;
+		if (!next->resolved && !retry_lane_push(sim, lane, &entry))
+			break;
+		cursor = next->pos;
+	}
+	if (next == NULL || next->pos.due > now)
+	{
+		cursor.due = now;
+		memset(cursor.id.data, 0xFF, UUID_LEN);
+	}
+	retry_lane_advance(sim, lane, &cursor, next == NULL ? DT_NOEND : next->pos.due);
+	return true;
+}
+
+/* A few jumps of a sweep, as sweep.c does them. */
+static void
+sim_sweep(int budget)
+{
+	if (!sweeping)
+	{
+		if (retry_lanes_horizon(sim) > now)
+			return;
+		sweeping = true;
+		sweep_at = 0;
+		retry_lanes_sweep_begin(sim);
+	}
+	for (; sweep_at < SIM_LANES && budget-- > 0; sweep_at++)
+	{
+		RetryPos	from = {.due = retry_lanes_horizon(sim)};
+		RetryLane  *lane;
+		Fact	   *first;
+
+		if (retry_lanes_find(sim, sweep_at) != NULL)
+			continue;
+		from = retry_pos_before(&from);
+		first = first_after(sweep_at, &from, false);
+		if (first == NULL)
+			continue;
+		if (first->pos.due > now)
+		{
+			retry_lanes_sweep_saw(sim, first->pos.due);
+			continue;
+		}
+		if (!retry_lanes_has_place(sim, now))
+			return;
+		lane = retry_lanes_get(sim, sweep_at, first->pos.due, now);
+		if (lane != NULL)
+			retry_lane_note(sim, lane, &first->pos);
+	}
+	if (sweep_at < SIM_LANES)
+		return;
+	sweeping = false;
+	retry_lanes_sweep_end(sim);
+}
+
+static bool
+sim_send(void)
+{
+	RetryLane  *lane;
+	RetryEntry	entry;
+	Fact	   *fact;
+
+	if (!retry_lanes_take(sim, &lane, &entry))
+		return false;
+	fact = fact_of(&entry.pos.id);
+	early += entry.pos.due > now;
+	doubled += fact->flying || fact->resolved || entry.attempts != fact->attempts;
+	fact->flying = true;
+	fact->in = lane;
+	return true;
+}
+
+/* Ends one flying transfer, with a retry now and then, or puts it back. */
+static void
+sim_end(Fact *fact)
+{
+	uint64		what = check_random() % 10;
+	RetryLane  *lane;
+
+	fact->flying = false;
+	if (what == 0)
+	{
+		retry_lanes_forget_sent(sim, &fact->pos.id);
+		retry_lane_note(sim, fact->in, &fact->pos);
+		retry_lane_transfer_ended(sim, fact->in);
+		return;
+	}
+	retry_lane_transfer_ended(sim, fact->in);
+	retry_lanes_forget_sent(sim, &fact->pos.id);
+	if (what > 3 || fact->attempts > 3)
+	{
+		fact->resolved = true;
+		return;
+	}
+	fact->attempts++;
+	fact->pos.due = now + check_random() % (2 * MINUTE);
+	lane = retry_lanes_get(sim, fact->lane, fact->pos.due, now);
+	if (lane != NULL)
+		retry_lane_note(sim, lane, &fact->pos);
+}
+
+static void
+sim_new_fact(void)
+{
+	Fact	   *fact = &facts[nfacts];
+	uint64		kind = check_random() % 10;
+
+	if (nfacts == SIM_ENTRIES)
+		return;
+	memset(fact, 0, sizeof(Fact));
+	fact->pos.id = make_id(nfacts++);
+	fact->lane = (int) (check_random() % SIM_LANES);
+	if (check_random() % 3 == 0)
+		fact->lane %= 3;		/* three lanes are busy */
+	fact->pos.due = now;
+	if (kind < 3)
+		fact->pos.due += check_random() % (5 * MINUTE);
+	if (kind == 9)
+		fact->pos.due -= check_random() % (5 * MINUTE); /* committed late */
+	sim_feed(fact);
+}
+
+static void
+sim_step(void)
+{
+	uint64		what = check_random() % 100;
+
+	if (what < 40)
+		sim_new_fact();
+	else if (what < 55)
+		(void) sim_refill();
+	else if (what < 65)
+		sim_sweep(1 + (int) (check_random() % 10));
+	else if (what < 80)
+		(void) sim_send();
+	else if (what < 97)
+	{
+		Fact	   *fact = &facts[nfacts == 0 ? 0 : check_random() % nfacts];
+
+		if (nfacts > 0 && fact->flying)
+			sim_end(fact);
+	}
+	else if (what < 99)
+		now += check_random() % MINUTE;
+	else if (check_random() % 20 == 0)
+	{
+		retry_lanes_lower_horizon(sim, now - check_random() % MINUTE);
+		sweeping = false;
+	}
+	for (int i = 0; i < nfacts; i++)
+		lost += !will_be_found(&facts[i]);
+}
+
+static void
+simulate(int32 max_lanes, int32 max_queued, int32 max_in_flight)
+{
+	int			unresolved = 0;
+
+	sim = make_lanes(max_lanes, max_queued, max_in_flight, 4);
+	nfacts = early = doubled = lost = 0;
+	sweeping = false;
+	now = 1000 * MINUTE;
+	while (nfacts < SIM_ENTRIES && lost == 0)
+		sim_step();
+	for (int i = 0; i < 2000; i++)
+	{
+		now += MINUTE / 10;
+		for (int j = 0; j < nfacts; j++)
+		{
+			if (facts[j].flying)
+				sim_end(&facts[j]);
+		}
+		while (sim_refill())
+			;
+		sim_sweep(SIM_LANES);
+		while (sim_send())
+			;
+	}
+	for (int i = 0; i < nfacts; i++)
+		unresolved += !facts[i].resolved;
+	CHECK_INT(lost, 0, psprintf("%d lanes, %d queued: what is untaken can always be found", max_lanes, max_queued));
+	CHECK_INT(early, 0, "nothing is sent early");
+	CHECK_INT(doubled, 0, "nothing is sent twice");
+	CHECK_INT(unresolved, 0, "everything is sent in the end");
+	CHECK(retry_lanes_count(sim) <= max_lanes, "not more lanes than allowed");
+	CHECK_INT(retry_lanes_queued(sim) + retry_lanes_in_flight(sim), 0, "nothing is left over");
+}
+
+/* The heap against a plain look at all lanes. */
+static TimestampTz earliest;
+
+static void
+look(RetryLane *lane, void *arg)
+{
+	earliest = Min(earliest, lane->next_due);
+}
+
+static void
+test_heap(void)
+{
+	RetryLanes *lanes = make_lanes(1000, 100000, 64, 8);
+	bool		right = true;
+
+	for (int i = 0; i < 20000; i++)
+	{
+		RetryLane  *lane = retry_lanes_get(lanes, check_random() % 300, 0, 0);
+		RetryPos	pos = {.due = 1 + check_random() % 1000000};
+
+		/* mostly it grows, then it is emptied from the top */
+		if (i % 2000 > 1400 && (lane = retry_lanes_due(lanes, DT_NOEND - 1)) != NULL)
+			retry_lane_advance(lanes, lane, &pos, DT_NOEND);
+		else if (check_random() % 20 == 0)
+			retry_lanes_drop(lanes, retry_lanes_get(lanes, check_random() % 300, 0, 0));
+		else if (lane != NULL)
+			retry_lane_advance(lanes, lane, &pos, pos.due);
+		earliest = DT_NOEND;
+		retry_lanes_each(lanes, look, NULL);
+		right = right && retry_lanes_next_due(lanes) == earliest;
+	}
+	CHECK(right, "after each of 20000 changes the heap names the earliest lane");
+}
+
+int
+main(void)
+{
+	test_places();
+	test_push();
+	test_cancel();
+	test_shares();
+	test_turns();
+	test_crowd();
+	test_all();
+	test_cursor();
+	test_late_in_sweep();
+	test_heap();
+	simulate(1000, 100000, 256);
+	simulate(10, 100000, 256);
+	simulate(5, 64, 8);
+	simulate(2, 16, 4);
+	return check_done();
+}
