@@ -188,9 +188,16 @@ retry_evloop_close_socket(void *arg, curl_socket_t fd)
 {
 	RetryEvloop *loop = arg;
 
-	/* closing takes it out of the epoll set as well */
+	/*
+	 * Closing takes it out of the epoll set only if no other process has a
+	 * copy of it.  If one has, the entry would report events for ever, and
+	 * there would be no descriptor left to remove it by.
+	 */
 	if (fd >= 0 && fd < loop->capacity)
+	{
+		forget_socket(loop, &loop->sockets[fd], fd);
 		memset(&loop->sockets[fd], 0, sizeof(SocketState));
+	}
 	return close(fd);
 }
 

@@ -11,6 +11,7 @@
 #define RETRY_HTTP_FIXTURE_H
 
 #include <arpa/inet.h>
+#include <fcntl.h>
 #include <netdb.h>
 #include <netinet/in.h>
 #include <pthread.h>
@@ -147,15 +148,24 @@ read_request(int fd)
 /*
  * A server that plays one script for each connection, in turn: A answers a
  * request with the number of requests seen so far, C reads one and closes,
- * P answers half a header and closes, T sends trailers that say stop.
+ * P answers half a header and closes, T sends trailers that say stop, H tells
+ * script_has_request and never answers.
  */
+static int	hanging[2];		/* pipe: a byte for each request that hangs */
+
 static int
 start_script(const char *const *scripts)
 {
 	int			port;
 	int			listener = listen_here(10, &port);
 	int			seen = 0;
-	pid_t		pid = fork();
+	pid_t		pid;
+
+	if (hanging[1] == 0 && pipe(hanging) != 0)
+		return 0;
+	if (fcntl(hanging[0], F_SETFL, O_NONBLOCK) != 0)
+		return 0;
+	pid = fork();
 
 	if (pid != 0)
 	{
@@ -173,6 +183,9 @@ start_script(const char *const *scripts)
 		for (act = *scripts; *act != '\0' && read_request(fd); act++)
 		{
 			seen++;
+			if (*act == 'H' && write(hanging[1], "", 1) == 1)
+				for (;;)
+					pause();
 			if (*act == 'A')
 				sprintf(answer, "HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\n%d", seen);
 			else if (*act == 'T')
@@ -186,6 +199,23 @@ start_script(const char *const *scripts)
 		close(fd);
 	}
 	_exit(0);
+}
+
+static bool
+script_has_request(void)
+{
+	char		byte;
+
+	return read(hanging[0], &byte, 1) == 1;
+}
+
+static void
+stop_last_child(void)
+{
+	pid_t		pid = children[--child_count];
+
+	kill(pid, SIGKILL);
+	waitpid(pid, NULL, 0);
 }
 
 static void
