@@ -45,7 +45,7 @@
  * finish; if one does not manage, the command goes on and PostgreSQL's own wait
  * (5 s) and error message follow.
  */
-#define LEAVE_TIMEOUT_MS	5000
+#define LEAVE_TIMEOUT_US	(5 * USECS_PER_SEC)
 
 static ProcessUtility_hook_type previous_hook = NULL;
 
@@ -201,7 +201,7 @@ static void
 empty_database(Oid database)
 {
 	static bool registered = false;
-	TimestampTz start = GetCurrentTimestamp();
+	int64		until = retry_monotonic_us() + LEAVE_TIMEOUT_US;
 
 	if (!registered)
 	{
@@ -210,8 +210,7 @@ empty_database(Oid database)
 	}
 	if (!retry_shmem_hold(database))
 		return;
-	while (retry_shmem_occupied(database) &&
-		   !TimestampDifferenceExceeds(start, GetCurrentTimestamp(), LEAVE_TIMEOUT_MS))
+	while (retry_shmem_occupied(database) && retry_monotonic_us() < until)
 	{
 		/* A dispatcher that leaves sets our latch. */
 		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,

@@ -17,6 +17,8 @@
  *		   ^  \--> ABSENT, MISMATCH, NO_ROOM               |
  *		   +---------------------- look -------------------+
  *
+ * Moments in here are those of retry_monotonic_us().
+ *
  * A database is EXCLUDED while retry.databases leaves it out.  A dispatcher that
  * ends without having been asked to is started again at once, and then with
  * growing pauses while it lives only for seconds.
@@ -68,6 +70,9 @@
 #define LONG_LIFE_MS		10000	/* a dispatcher that lived so long was
 									 * well */
 
+/* Milliseconds in the unit of retry_monotonic_us(). */
+#define AFTER_MS(ms)		((int64) (ms) * 1000)
+
 /* What the launcher knows of one database. */
 typedef struct Database
 {
@@ -80,16 +85,16 @@ typedef struct Database
 	uint32		look;			/* the last RetryDatabase.look that was heeded */
 	uint32		numbers;		/* bit k: dispatcher k has an entry */
 	int			failures;		/* untimely ends in a row */
-	TimestampTz not_before;		/* no start earlier */
-}			Database;
+	int64		not_before;		/* no start earlier */
+} Database;
 
 static HTAB *databases = NULL;
-static BackgroundWorkerHandle * *handles = NULL;	/* by worker index; may be
-													 * NULL */
+static BackgroundWorkerHandle **handles = NULL; /* by worker index; may be
+												 * NULL */
 static int	slots_short = 0;	/* rounds in a row in which slots were short */
-static TimestampTz slots_again = 0; /* no start earlier: slots were short */
+static int64 slots_again = 0;	/* no start earlier: slots were short */
 static uint32 generation = 0;	/* of the list of databases, when it was read */
-static TimestampTz wake_at = 0; /* the next moment something is to be done */
+static int64 wake_at = 0;		/* the next moment something is to be done */
 
 PGDLLEXPORT void retry_launcher_main(Datum arg);
 
@@ -111,7 +116,7 @@ retry_launcher_register(void)
 
 /* Something is to be done at this moment, if not earlier. */
 static void
-remind(TimestampTz at)
+remind(int64 at)
 {
 	if (wake_at == 0 || at < wake_at)
 		wake_at = at;
@@ -256,17 +261,17 @@ publish_states(void)
 
 /* An untimely end: start again at once if it had been well, else pause. */
 static void
-note_failure(Database * db, const RetryWorker * worker, TimestampTz now)
+note_failure(Database *db, const RetryWorker *worker, int64 now)
 {
 	int			pause = 0;
 
 	if (worker->started_at != 0 &&
-		TimestampDifferenceExceeds(worker->started_at, now, LONG_LIFE_MS))
+		TimestampDifferenceExceeds(worker->started_at, GetCurrentTimestamp(), LONG_LIFE_MS))
 		db->failures = 0;
 	if (db->failures > 0)
 		pause = Min(LAST_PAUSE_MS, FIRST_PAUSE_MS << Min(db->failures - 1, 10));
 	db->failures++;
-	db->not_before = TimestampTzPlusMilliseconds(now, pause);
+	db->not_before = now + AFTER_MS(pause);
 }
 
 /*
@@ -275,7 +280,7 @@ note_failure(Database * db, const RetryWorker * worker, TimestampTz now)
  * started: it may have met the extension before, and its successor created.
  */
 static void
-judge(Database * db, const RetryWorker * worker, TimestampTz now)
+judge(Database *db, const RetryWorker *worker, int64 now)
 {
 	bool		current = worker->look == db->look;
 
@@ -294,7 +299,7 @@ judge(Database * db, const RetryWorker * worker, TimestampTz now)
 								NameStr(db->name), RETRY_VERSION),
 						 errhint("Execute ALTER EXTENSION retry UPDATE, or restart the server if it still runs the old library.")));
 			db->state = RETRY_DB_MISMATCH;
-			db->not_before = TimestampTzPlusMilliseconds(now, MISMATCH_MS);
+			db->not_before = now + AFTER_MS(MISMATCH_MS);
 			break;
 		case RETRY_DB_NO_ROOM:
 			if (db->state != RETRY_DB_NO_ROOM)
@@ -302,7 +307,7 @@ judge(Database * db, const RetryWorker * worker, TimestampTz now)
 						(errmsg("nothing is delivered in database \"%s\": %d other databases have the extension retry already",
 								NameStr(db->name), RETRY_MAX_DATABASES)));
 			db->state = RETRY_DB_NO_ROOM;
-			db->not_before = TimestampTzPlusMilliseconds(now, MISMATCH_MS);
+			db->not_before = now + AFTER_MS(MISMATCH_MS);
 			break;
 		default:
 			if (!worker->stop)
@@ -319,7 +324,7 @@ judge(Database * db, const RetryWorker * worker, TimestampTz now)
  * ticket invalid.
  */
 static bool
-is_over(int index, const RetryWorker * worker)
+is_over(int index, const RetryWorker *worker)
 {
 	pid_t		pid;
 
@@ -342,7 +347,7 @@ drop_handle(int index)
  * has changed for them, and notes in each database which numbers it has.
  */
 static void
-review_workers(TimestampTz now)
+review_workers(int64 now)
 {
 	HASH_SEQ_STATUS all;
 	Database   *db;
@@ -390,10 +395,10 @@ review_workers(TimestampTz now)
 typedef enum StartResult
 {
 	STARTED, HELD, NO_SLOT
-}			StartResult;
+} StartResult;
 
 static StartResult
-start_dispatcher(Database * db, int number)
+start_dispatcher(Database *db, int number)
 {
 	BackgroundWorker worker;
 	MemoryContext old;
@@ -447,11 +452,11 @@ start_dispatcher(Database * db, int number)
 typedef enum Pass
 {
 	PASS_FIRST, PASS_PROBE, PASS_OTHERS, PASSES
-}			Pass;
+} Pass;
 
 /* Which numbers does the database lack that this pass would start? */
 static uint32
-lacking(const Database * db, Pass pass)
+lacking(const Database *db, Pass pass)
 {
 	uint32		wanted = (1U << retry_dispatchers) - 1;
 	bool		known = db->state == RETRY_DB_PRESENT;
@@ -497,7 +502,7 @@ count_probes(void)
  * a worker slot.
  */
 static bool
-serve(Database * db, Pass pass, int *probes, TimestampTz now)
+serve(Database *db, Pass pass, int *probes, int64 now)
 {
 	uint32		numbers = lacking(db, pass);
 	int			number;
@@ -530,7 +535,7 @@ serve(Database * db, Pass pass, int *probes, TimestampTz now)
 			case NO_SLOT:
 				if (pass == PASS_PROBE && *probes > 0)
 					return true;	/* as above */
-				slots_again = TimestampTzPlusMilliseconds(now, slots_short > 0 ? STARVED_MS : SHORT_MS);
+				slots_again = now + AFTER_MS(slots_short > 0 ? STARVED_MS : SHORT_MS);
 				return false;
 		}
 	}
@@ -543,10 +548,10 @@ serve(Database * db, Pass pass, int *probes, TimestampTz now)
  * ending.
  */
 static void
-report_slots(int starved, bool tried, TimestampTz now)
+report_slots(int starved, bool tried, int64 now)
 {
 	static bool said = false;
-	static TimestampTz said_at = 0;
+	static int64 said_at = 0;
 
 	if (starved == 0)
 		slots_short = 0;
@@ -555,7 +560,7 @@ report_slots(int starved, bool tried, TimestampTz now)
 	retry_shmem_set_starved(slots_short > 1 ? starved : 0);
 
 	if (slots_short > 1 && !said &&
-		TimestampDifferenceExceeds(said_at, now, WARN_AGAIN_MS))
+		(said_at == 0 || now >= said_at + AFTER_MS(WARN_AGAIN_MS)))
 	{
 		said = true;
 		said_at = now;
@@ -576,7 +581,7 @@ report_slots(int starved, bool tried, TimestampTz now)
 }
 
 static void
-start_what_lacks(TimestampTz now)
+start_what_lacks(int64 now)
 {
 	HASH_SEQ_STATUS all;
 	Database   *db;
@@ -617,6 +622,9 @@ pin_settings(void)
 	SetConfigOption("lock_timeout", "2s", PGC_SUSET, PGC_S_OVERRIDE);
 	SetConfigOption("statement_timeout", "0", PGC_SUSET, PGC_S_OVERRIDE);
 	SetConfigOption("idle_in_transaction_session_timeout", "0", PGC_SUSET, PGC_S_OVERRIDE);
+#if PG_VERSION_NUM >= 170000
+	SetConfigOption("transaction_timeout", "0", PGC_SUSET, PGC_S_OVERRIDE);
+#endif
 	SetConfigOption("default_transaction_isolation", "read committed", PGC_SUSET, PGC_S_OVERRIDE);
 	SetConfigOption("default_transaction_deferrable", "off", PGC_SUSET, PGC_S_OVERRIDE);
 	SetConfigOption("search_path", "", PGC_SUSET, PGC_S_OVERRIDE);
@@ -640,11 +648,11 @@ init_memory(void)
 static long
 time_to_wait(void)
 {
-	TimestampTz now = GetCurrentTimestamp();
+	int64		now = retry_monotonic_us();
 
 	if (wake_at == 0)
 		return IDLE_MS;
-	return Min(IDLE_MS, TimestampDifferenceMilliseconds(now, wake_at));
+	return wake_at <= now ? 0 : Min(IDLE_MS, (wake_at - now) / 1000 + 1);
 }
 
 /*
@@ -653,7 +661,7 @@ time_to_wait(void)
 static void
 look_around(bool scan)
 {
-	TimestampTz now = GetCurrentTimestamp();
+	int64		now = retry_monotonic_us();
 
 	wake_at = 0;
 	if (scan || generation != retry_shmem_catalog_generation())

@@ -12,6 +12,8 @@
  */
 #include "postgres.h"
 
+#include <time.h>
+
 #include "access/transam.h"
 #include "miscadmin.h"
 #include "postmaster/bgworker.h"
@@ -720,6 +722,15 @@ retry_shmem_become_launcher(void)
 	shared->launcher_latch = MyLatch;
 	LWLockRelease(shared->lock);
 	on_shmem_exit(release_launcher, (Datum) 0);
+}
+
+int64
+retry_monotonic_us(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return (int64) now.tv_sec * USECS_PER_SEC + now.tv_nsec / 1000;
 }
 
 /* ---------------------------------------------------------------- holds */

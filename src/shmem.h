@@ -31,7 +31,7 @@ typedef struct RetryInFlight
 	Oid			enqueued_by;	/* role of the task */
 	int32		scene_id;
 	int16		leaf;
-}			RetryInFlight;
+} RetryInFlight;
 
 /* What is known of one database. */
 typedef enum RetryDatabaseState
@@ -42,7 +42,7 @@ typedef enum RetryDatabaseState
 	RETRY_DB_MISMATCH,			/* the extension is of another version */
 	RETRY_DB_EXCLUDED,			/* retry.databases leaves it out */
 	RETRY_DB_NO_ROOM			/* RETRY_MAX_DATABASES others have it already */
-}			RetryDatabaseState;
+} RetryDatabaseState;
 
 /* Where one worker entry is in its life. */
 typedef enum RetryWorkerPhase
@@ -51,7 +51,7 @@ typedef enum RetryWorkerPhase
 	RETRY_WORKER_STARTING,		/* the launcher asked for a process */
 	RETRY_WORKER_RUNNING,		/* the process has claimed the entry */
 	RETRY_WORKER_ENDED			/* it has left; the launcher draws conclusions */
-}			RetryWorkerPhase;
+} RetryWorkerPhase;
 
 /*
  * One dispatcher process, as the launcher started it.  The upper part changes
@@ -82,7 +82,7 @@ typedef struct RetryWorker
 	TimestampTz last_turn_at;
 	TimestampTz oldest_due;		/* earliest due entry not yet sent; 0 none */
 	/* its in-flight entries lie apart, see retry_shmem_in_flight */
-}			RetryWorker;
+} RetryWorker;
 
 /*
  * One database in which the extension is, or may soon be.  An entry is never
@@ -105,8 +105,8 @@ typedef struct RetryWorker
 typedef struct RetryDatabase
 {
 	Oid			database;		/* InvalidOid: this entry is free */
-	volatile	RetryDatabaseState state;	/* for show and for hints; the
-											 * launcher knows better */
+	volatile RetryDatabaseState state;	/* for show and for hints; the
+										 * launcher knows better */
 	pg_atomic_uint32 look;		/* bumped to make the launcher look here */
 	pg_atomic_uint32 prepared;	/* a prepared transaction may make the
 								 * extension appear */
@@ -118,7 +118,7 @@ typedef struct RetryDatabase
 	pg_atomic_uint64 newest_xid;
 	/* broadcast by dispatchers when terminal attempts have been recorded */
 	ConditionVariable finished;
-}			RetryDatabase;
+} RetryDatabase;
 
 /* Installs the shared memory hooks; called from _PG_init while preloading. */
 extern void retry_shmem_init(void);
@@ -137,10 +137,10 @@ extern void retry_warn_not_preloaded(void);
  * library is not preloaded or no entry is free.  Valid until the process ends.
  * Only for processes that are connected to a database.
  */
-extern RetryDatabase * retry_shmem_database(void);
+extern RetryDatabase *retry_shmem_database(void);
 
 /* The same, but NULL when there is no entry yet.  Takes no lock. */
-extern RetryDatabase * retry_shmem_peek_database(void);
+extern RetryDatabase *retry_shmem_peek_database(void);
 
 /* ---- for dispatchers ---- */
 
@@ -155,7 +155,7 @@ extern RetryDatabase * retry_shmem_peek_database(void);
  * background workers start with (or die()): connecting may wait for a lock on
  * the database, and a handler that only sets a flag would not end the wait.
  */
-extern RetryWorker * retry_shmem_attach_worker(int index);
+extern RetryWorker *retry_shmem_attach_worker(int index);
 
 /*
  * What this dispatcher found about the extension in its database.  PRESENT
@@ -170,19 +170,19 @@ extern void retry_shmem_mark_database(RetryDatabaseState state);
  * no lock, so the owner sets attempt_no last (after pg_write_barrier()) and
  * clears it first.
  */
-extern RetryInFlight * retry_shmem_in_flight(const RetryWorker * worker);
+extern RetryInFlight *retry_shmem_in_flight(const RetryWorker *worker);
 
 /*
  * True once this worker is to stop: its database is wanted empty, fewer
  * dispatchers are wanted, or the server or an administrator asked for it.
  * One memory read.
  */
-extern bool retry_shmem_worker_unwanted(const RetryWorker * worker);
+extern bool retry_shmem_worker_unwanted(const RetryWorker *worker);
 
 /* ---- for everybody ---- */
 
 /* True when this task is in flight in any dispatcher of the database. */
-extern bool retry_shmem_task_running(Oid database, const pg_uuid_t * id);
+extern bool retry_shmem_task_running(Oid database, const pg_uuid_t *id);
 
 /* True when any in-flight task of the database lies in this leaf. */
 extern bool retry_shmem_leaf_running(Oid database, int leaf);
@@ -192,7 +192,7 @@ extern bool retry_shmem_leaf_running(Oid database, int leaf);
  * (bit s for slot s).  Takes no lock and cannot fail: usable in a commit
  * callback.
  */
-extern void retry_shmem_wake(RetryDatabase * db, uint64 slots);
+extern void retry_shmem_wake(RetryDatabase *db, uint64 slots);
 
 /*
  * The same for all dispatchers of a database that need not be one's own, with
@@ -210,7 +210,7 @@ extern void retry_shmem_restart_workers(Oid database);
 extern void retry_shmem_wake_launcher(void);
 
 /* Sets the launcher's latch, so that it looks into this database again. */
-extern void retry_shmem_look(RetryDatabase * db);
+extern void retry_shmem_look(RetryDatabase *db);
 
 /*
  * Databases whose dispatchers wait for a free background worker slot, as of
@@ -226,13 +226,19 @@ extern pid_t retry_shmem_launcher_pid(void);
  * STARTING or RUNNING, consistently but for the statistics; returns how many.
  * "out" has room for retry_shmem_max_workers().
  */
-extern int	retry_shmem_workers(Oid database, RetryWorker * out);
+extern int	retry_shmem_workers(Oid database, RetryWorker *out);
 extern int	retry_shmem_max_workers(void);
 
 /*
  * Copies the in-flight entries of a database; returns how many, at most "max".
  */
-extern int	retry_shmem_running(Oid database, RetryInFlight * out, int max);
+extern int	retry_shmem_running(Oid database, RetryInFlight *out, int max);
+
+/*
+ * Microseconds of a clock that never jumps, from an arbitrary start: for
+ * pauses and time-outs, which must survive a change of the system's time.
+ */
+extern int64 retry_monotonic_us(void);
 
 /* ---- for commands that need a database empty (database_hook.c) ---- */
 
@@ -264,7 +270,7 @@ extern uint32 retry_shmem_catalog_generation(void);
  * Takes a free entry for dispatcher number of count; *ticket is to reach the
  * process in bgw_extra.  -1: no entry is free.  -2: the database is held.
  */
-extern int	retry_shmem_prepare_worker(Oid database, int number, int count, uint64 * ticket);
+extern int	retry_shmem_prepare_worker(Oid database, int number, int count, uint64 *ticket);
 
 /* Frees an entry: of a worker that has ENDED, or never came (STARTING). */
 extern void retry_shmem_free_worker(int index);
@@ -274,7 +280,7 @@ extern void retry_shmem_stop_worker(int index);
 extern void retry_shmem_set_count(int index, int count);
 
 /* A consistent copy of one entry, whatever its phase. */
-extern void retry_shmem_get_worker(int index, RetryWorker * out);
+extern void retry_shmem_get_worker(int index, RetryWorker *out);
 
 /* Shows a database's state in its entry, if it has one. */
 extern void retry_shmem_publish(Oid database, RetryDatabaseState state);
@@ -285,8 +291,8 @@ typedef struct RetryDatabaseLook
 	Oid			database;
 	uint32		look;			/* how often retry_shmem_look was called */
 	RetryDatabaseState state;
-}			RetryDatabaseLook;
-extern int	retry_shmem_databases(RetryDatabaseLook * out);
+} RetryDatabaseLook;
+extern int	retry_shmem_databases(RetryDatabaseLook *out);
 
 /* Frees the entry of a database that no longer exists. */
 extern void retry_shmem_forget_database(Oid database);

@@ -24,7 +24,7 @@ static uint64 wanted_slots = 0;
 static uint64 wanted_leaves = 0;	/* leaves already noted for this_xid */
 static uint64 this_xid = 0;
 static bool wanted_config = false;
-static Oid wanted_restart = InvalidOid;
+static Oid	wanted_restart = InvalidOid;
 static bool wanted_launcher = false;
 static bool wanted_databases = false;
 
@@ -118,7 +118,7 @@ be_ready(void)
 
 /* Raises an atomic value to at least this one. */
 static void
-raise_to(pg_atomic_uint64 * value, uint64 xid)
+raise_to(pg_atomic_uint64 *value, uint64 xid)
 {
 	uint64		seen = pg_atomic_read_u64(value);
 
