@@ -13,6 +13,7 @@
 #include "postgres.h"
 
 #include "backoff.h"
+#include "compat.h"
 
 #define MSECS_PER_SECOND	1000
 #define MSECS_PER_MINUTE	(60 * MSECS_PER_SECOND)

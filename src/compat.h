@@ -39,6 +39,11 @@ CppConcat(pg_finfo_,funcname) (void) \
 extern int	no_such_variable
 #endif
 
+/* 16 moved the macros of variable-length values out of postgres.h. */
+#if PG_VERSION_NUM >= 160000
+#include "varatt.h"
+#endif
+
 /* 16 replaced one function for each kind of object by one for all. */
 #if PG_VERSION_NUM < 160000
 #define retry_owns_database(database, role) \
