@@ -36,10 +36,12 @@
 #include "extension.h"
 #include "guc.h"
 #include "turn.h"
+#include "upkeep.h"
 
 #define CHECKPOINT_INTERVAL_US	(10 * USECS_PER_SEC)
 #define DRAIN_LIMIT_US			(2 * USECS_PER_SEC)	/* for what is in flight at the end */
 #define OWN_RETRY_US			(50 * 1000)	/* another dispatcher still holds a slot */
+#define AGAIN_US				(100 * 1000)	/* a lock was in the way */
 #define ERROR_PAUSE_MS			200
 #define HARD_RESPONSE_LIMIT		(16 * 1024 * 1024)
 
@@ -49,13 +51,14 @@ static bool config_wanted = true;
 static int	adoptions = -1;
 static TimestampTz next_checkpoint;
 static TimestampTz turn_again;	/* a moment at which there is more to do */
+static bool blocked;			/* somebody has a leaf locked: not before turn_again */
 
 /*
  * What a DBA may set for a database or a role must not change how the worker
  * works: whatever ALTER DATABASE says, these are its own.
  */
-static void
-pin_settings(void)
+void
+retry_pin_settings(void)
 {
 	static const char *const pinned[][2] = {
 		{"default_transaction_isolation", "read committed"},
@@ -193,6 +196,9 @@ look_at_leaves(RetryTurn *turn)
 		else
 			d->leaf_live[leaf] = true;
 	}
+
+	/* tasks are moved there that the feed met long ago */
+	d->leaf_live[RETRY_LONG_LEAF] = true;
 }
 
 /* Configuration, when somebody changed it; the old copy stays while it is locked. */
@@ -218,6 +224,7 @@ read_config(RetryTurn *turn)
 	}
 	if (adoptions >= 0 && retry_config_adoptions(d->config) != adoptions)
 	{
+		look_at_leaves(turn);
 		retry_lanes_restart(d->lanes);
 		retry_sweep_reset(d->sweep);
 	}
@@ -230,6 +237,7 @@ static void
 read_turn(RetryTurn *turn)
 {
 	static bool first = true;
+	uint64		truncations = pg_atomic_read_u64(&d->db->truncations);
 	MemoryContext old;
 
 	turn->now = GetCurrentTimestamp();
@@ -237,6 +245,7 @@ read_turn(RetryTurn *turn)
 	turn->snapshot = GetActiveSnapshot();
 	old = MemoryContextSwitchTo(d->turn_context);
 	turn->reader = retry_reader_begin(turn->snapshot, true);
+	retry_reader_watch(turn->reader, &d->db->truncations, truncations);
 	d->last_snapshot_at = turn->now;
 
 	if (first)
@@ -248,6 +257,8 @@ read_turn(RetryTurn *turn)
 		d->gained = 0;
 	}
 	read_config(turn);
+	if (d->worker->number == 0)
+		retry_upkeep_consider(turn->snapshot, pg_atomic_read_u64(&d->db->config_generation), turn->now);
 	if (!retry_owner_settled(d))
 		retry_own_slots(turn);
 	if (d->gained != 0)
@@ -259,13 +270,19 @@ read_turn(RetryTurn *turn)
 		retry_refill(turn);
 		retry_send_prepare(turn);
 	}
-	if (d->busy && turn->now >= next_checkpoint)
+	/* the second is for a clock that was ahead */
+	if (d->busy && (turn->now >= next_checkpoint ||
+					next_checkpoint > turn->now + CHECKPOINT_INTERVAL_US))
 	{
 		retry_checkpoint_save(d);
 		next_checkpoint = turn->now + CHECKPOINT_INTERVAL_US;
 	}
-	if (retry_reader_blocked(turn->reader))
-		turn_again = turn->now + 100 * 1000;
+	blocked = retry_reader_blocked(turn->reader);
+	if (blocked)
+	{
+		turn_again = turn->now + AGAIN_US;
+		turn->more = false;
+	}
 	retry_reader_end(turn->reader);
 	MemoryContextSwitchTo(old);
 	commit();
@@ -287,14 +304,16 @@ publish_numbers(TimestampTz now)
 	w->oldest_due = due <= now ? due : 0;
 }
 
-static void
+/* Records what has ended; false when some of it has to wait. */
+static bool
 record_ended(void)
 {
 	if (dlist_is_empty(&d->ended))
-		return;
+		return true;
 	pgstat_report_activity(STATE_RUNNING, "recording");
 	retry_record(&d->ended);
 	retry_send_settle(d);
+	return dlist_is_empty(&d->ended);
 }
 
 /* One turn; true when there is work left that need not wait for anything. */
@@ -303,12 +322,13 @@ one_turn(void)
 {
 	RetryTurn	turn = {.d = d};
 	TimestampTz now;
+	bool		recorded;
 
 	MemoryContextReset(d->turn_context);
 	turn_again = DT_NOEND;
 
 	retry_send_reap(d);
-	record_ended();
+	recorded = record_ended();
 	read_turn(&turn);
 	retry_send_start(d);
 	retry_send_reap(d);
@@ -317,10 +337,10 @@ one_turn(void)
 	publish_numbers(now);
 	if (!retry_owner_settled(d))
 		turn_again = Min(turn_again, now + OWN_RETRY_US);
-	if (!dlist_is_empty(&d->ended))
+	if (!recorded || config_wanted)
+		turn_again = Min(turn_again, now + AGAIN_US);
+	else if (!dlist_is_empty(&d->ended))
 		turn.more = true;
-	if (config_wanted)
-		turn_again = Min(turn_again, now + 100 * 1000);
 	return turn.more;
 }
 
@@ -334,7 +354,7 @@ wait_time(void)
 	long		ms;
 
 	next = Min(next, turn_again);
-	if (retry_enabled && d->owned != 0)
+	if (retry_enabled && d->owned != 0 && !blocked)
 	{
 		next = Min(next, retry_lanes_next_due(d->lanes));
 		next = Min(next, retry_sweep_next(d));
@@ -442,7 +462,7 @@ retry_dispatcher_main(Datum main_arg)
 	pqsignal(SIGTERM, die);
 	BackgroundWorkerUnblockSignals();
 	BackgroundWorkerInitializeConnectionByOid(worker->database, InvalidOid, 0);
-	pin_settings();
+	retry_pin_settings();
 	if (!extension_present())
 		proc_exit(0);
 	pqsignal(SIGTERM, SignalHandlerForShutdownRequest);
@@ -463,6 +483,7 @@ retry_dispatcher_main(Datum main_arg)
 
 	main_loop(events);
 	draining = true;
+	retry_upkeep_stop();
 	drain(events);
 	proc_exit(0);
 }

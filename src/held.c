@@ -121,8 +121,12 @@ retry_held_resume(RetryTurn *turn)
 		{
 			for (int i = 0; i < held->nlanes; i++)
 			{
-				RetryLane  *lane = retry_turn_lane(turn, held->lane[i], held->due);
+				RetryLane  *lane;
 
+				/* another dispatcher's by now, which has it from the checkpoint */
+				if ((d->owned & (UINT64CONST(1) << RETRY_SLOT(held->lane[i]))) == 0)
+					continue;
+				lane = retry_turn_lane(turn, held->lane[i], held->due);
 				if (lane != NULL)
 					retry_lane_note(d->lanes, lane, &reread.pos);
 			}

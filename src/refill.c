@@ -18,7 +18,6 @@
 #define REFILL_LANE_BUDGET	1000	/* entries looked at in one lane in a turn */
 #define REFILL_TURN_BUDGET	4000	/* and in all */
 #define REFILL_TURN_LANES	500		/* lanes in a turn: each costs some descents */
-#define BLOCKED_PAUSE_US	100000	/* a leaf is locked: look again after this */
 
 static const RetryIndex streams[] = {RETRY_TASK_DUE, RETRY_ATTEMPT_DUE, RETRY_SIGNAL_DUE};
 static const RetryTable stream_tables[] = {RETRY_TASK, RETRY_ATTEMPT, RETRY_SIGNAL};
@@ -91,13 +90,25 @@ retry_turn_scene(RetryTurn *turn, int32 scene_id)
 
 /* The lane, which sends nothing while its slot is being given up. */
 RetryLane *
+retry_dispatcher_lane(RetryDispatcher *d, int64 hash, TimestampTz due, TimestampTz now)
+{
+	RetryLane  *lane = retry_lanes_get(d->lanes, hash, due, now);
+
+	if (lane != NULL && (d->leaving & (UINT64CONST(1) << RETRY_SLOT(hash))) != 0)
+		retry_lane_set_limit(d->lanes, lane, -1);
+	return lane;
+}
+
+RetryLane *
 retry_turn_lane(RetryTurn *turn, int64 hash, TimestampTz due)
 {
-	RetryLane  *lane = retry_lanes_get(turn->d->lanes, hash, due, turn->now);
+	return retry_dispatcher_lane(turn->d, hash, due, turn->now);
+}
 
-	if (lane != NULL && (turn->d->leaving & (UINT64CONST(1) << RETRY_SLOT(hash))) != 0)
-		retry_lane_set_limit(turn->d->lanes, lane, -1);
-	return lane;
+bool
+retry_turn_leaf_live(const RetryTurn *turn, int leaf)
+{
+	return turn->d->leaf_live[leaf] && !retry_shmem_leaf_done(turn->d->db, leaf);
 }
 
 RetryAdmitted
@@ -153,7 +164,7 @@ open_streams(RetryTurn *turn, RetryLane *lane, Stream *open)
 
 	for (int leaf = 0; leaf < RETRY_LEAVES; leaf++)
 	{
-		if (!turn->d->leaf_live[leaf])
+		if (!retry_turn_leaf_live(turn, leaf))
 			continue;
 		if (!retry_reader_leaf(turn->reader, leaf))
 			return -1;
@@ -186,7 +197,10 @@ earliest(const Stream *open, int n)
 	return first;
 }
 
-/* Fills one lane's queue; returns how many entries it looked at. */
+/*
+ * Fills one lane's queue; returns how many entries it looked at, -1 when a leaf
+ * is locked: then nothing is known, and the lane stays as it is.
+ */
 static int
 refill_lane(RetryTurn *turn, RetryLane *lane)
 {
@@ -197,10 +211,7 @@ refill_lane(RetryTurn *turn, RetryLane *lane)
 	int			looked_at = 0;
 
 	if (n < 0)
-	{
-		retry_lane_advance(lanes, lane, &cursor, turn->now + BLOCKED_PAUSE_US);
-		return 1;
-	}
+		return -1;
 	while (n > 0)
 	{
 		int			i = earliest(open, n);
@@ -244,10 +255,14 @@ retry_refill(RetryTurn *turn)
 	for (int i = 0; i < REFILL_TURN_LANES && budget > 0; i++)
 	{
 		RetryLane  *lane = retry_lanes_due(turn->d->lanes, turn->now);
+		int			looked_at;
 
 		if (lane == NULL)
 			return;
-		budget -= refill_lane(turn, lane);
+		looked_at = refill_lane(turn, lane);
+		if (looked_at < 0)
+			return;				/* all lanes have entries in that leaf */
+		budget -= looked_at;
 		if (retry_lane_room(turn->d->lanes, lane) <= 0 && lane->next_due <= turn->now &&
 			lane == retry_lanes_due(turn->d->lanes, turn->now))
 			return;

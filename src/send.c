@@ -224,7 +224,8 @@ prepare(RetryTurn *turn, Transfer *t)
 			drop(d, t);			/* its leaf was truncated: it had finished */
 		return;
 	}
-	entry->leaf = leaf;
+	entry->leaf = leaf;			/* upkeep may have moved it since it was queued */
+	d->sender->shared[t->shared].leaf = leaf;
 	t->ended.scene_id = DatumGetInt32(slot_getattr(slot, Task_scene_id + 1, &isnull));
 	t->enqueued_by = DatumGetObjectId(slot_getattr(slot, Task_enqueued_by + 1, &isnull));
 	scene = retry_turn_scene(turn, t->ended.scene_id);
@@ -239,6 +240,8 @@ prepare(RetryTurn *turn, Transfer *t)
 		drop(d, t);
 		return;
 	}
+	if (t->lane->limit != -1)
+		retry_lane_set_limit(d->lanes, t->lane, scene->max_in_flight);
 	if (!retry_request_prepare(slot, scene, entry->attempts + 1, turn->now, &t->prepared))
 	{
 		end_unsent(d, t, turn->now, rejected, "neither the task nor its scene has a URL");
@@ -447,7 +450,7 @@ retry_send_settle(RetryDispatcher *d)
 		if (!ended->verdict.terminal)
 		{
 			RetryPos	next = {.due = ended->verdict.next_due,.id = ended->entry.pos.id};
-			RetryLane  *lane = retry_lanes_get(d->lanes, ended->lane_hash, next.due, now);
+			RetryLane  *lane = retry_dispatcher_lane(d, ended->lane_hash, next.due, now);
 
 			if (lane != NULL)
 				retry_lane_note(d->lanes, lane, &next);

@@ -86,8 +86,11 @@ typedef struct RetryCandidate
 extern void retry_candidate_read(RetryIndex stream, TupleTableSlot *slot, int leaf, RetryCandidate *c);
 extern RetryAdmitted retry_admit(RetryTurn *turn, RetryLane *lane, const RetryCandidate *c);
 extern RetryScene *retry_turn_scene(RetryTurn *turn, int32 scene_id);
+extern RetryLane *retry_dispatcher_lane(RetryDispatcher *d, int64 hash, TimestampTz due, TimestampTz now);
 extern RetryLane *retry_turn_lane(RetryTurn *turn, int64 hash, TimestampTz due);
 extern void retry_refill(RetryTurn *turn);
+/* May the leaf have something unresolved that the turn's snapshot sees? */
+extern bool retry_turn_leaf_live(const RetryTurn *turn, int leaf);
 
 /* feed.c */
 extern RetryFeed *retry_feed_create(void);
@@ -97,6 +100,8 @@ extern const RetryHorizon *retry_feed_seen(const RetryFeed *feed);
 /* Goes back so far that everything after "seen" is read (again). */
 extern void retry_feed_rewind(RetryFeed *feed, const RetryHorizon *seen);
 extern void retry_horizon_of(Snapshot snapshot, RetryHorizon *horizon);
+/* True when a snapshot of that horizon cannot see the transaction. */
+extern bool retry_horizon_hides(const RetryHorizon *horizon, uint64 xid);
 
 /* sweep.c */
 extern RetrySweep *retry_sweep_create(void);
