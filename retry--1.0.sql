@@ -731,6 +731,11 @@ AS $$ INSERT INTO retry.purge_request (before) VALUES (before) $$;
 COMMENT ON FUNCTION retry.purge(timestamptz) IS
 'Asks for finished history older than a moment to be dropped, leaf by leaf (a leaf holds a day); the upkeep does it, this only stores the request';
 
+CREATE PROCEDURE retry.maintain()
+LANGUAGE C AS 'MODULE_PATHNAME', 'retry_maintain';
+COMMENT ON PROCEDURE retry.maintain() IS
+'Does at once what upkeep does every hour (retention, keys, dead letters, purge requests), in a worker of its own that commits in pieces, and waits for it';
+
 CREATE FUNCTION retry.adopt() RETURNS void
 LANGUAGE sql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
 AS $$
@@ -1087,6 +1092,7 @@ GRANT SELECT ON retry.tasks, retry.attempts, retry.running, retry.dead_letters T
 GRANT SELECT ON retry.dispatchers TO pg_monitor;
 REVOKE EXECUTE ON FUNCTION retry.purge(timestamptz) FROM PUBLIC;
 REVOKE EXECUTE ON FUNCTION retry.adopt() FROM PUBLIC;
+REVOKE EXECUTE ON PROCEDURE retry.maintain() FROM PUBLIC;
 REVOKE EXECUTE ON FUNCTION retry.check_workers() FROM PUBLIC;
 REVOKE EXECUTE ON FUNCTION retry.dispatcher_rows() FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION retry.dispatcher_rows() TO pg_monitor;

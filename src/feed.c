@@ -101,8 +101,8 @@ retry_horizon_of(Snapshot snapshot, RetryHorizon *horizon)
 		qsort(horizon->xip, horizon->nxip, sizeof(uint64), compare_xids);
 }
 
-static bool
-running_in(const RetryHorizon *horizon, uint64 xid)
+bool
+retry_horizon_hides(const RetryHorizon *horizon, uint64 xid)
 {
 	return xid >= horizon->xmax ||
 		(horizon->nxip > 0 &&
@@ -132,7 +132,7 @@ merge_horizons(RetryHorizon *into, const RetryHorizon *other)
 	}
 	for (int i = 0; i < other->nxip; i++)
 	{
-		if (other->xip[i] < xmax && !running_in(into, other->xip[i]))
+		if (other->xip[i] < xmax && !retry_horizon_hides(into, other->xip[i]))
 			xip[n++] = other->xip[i];
 	}
 	qsort(xip, n, sizeof(uint64), compare_xids);
@@ -176,7 +176,7 @@ begin_work(RetryFeed *feed, Snapshot snapshot)
 	feed->nranges = 0;
 	for (int i = 0; i < feed->seen.nxip; i++)
 	{
-		if (!running_in(&feed->target, feed->seen.xip[i]))
+		if (!retry_horizon_hides(&feed->target, feed->seen.xip[i]))
 		{
 			feed->ranges[feed->nranges].first = feed->seen.xip[i];
 			feed->ranges[feed->nranges++].end = feed->seen.xip[i] + 1;

@@ -169,7 +169,11 @@ init_database(RetryDatabase *db, Oid database, uint64 xid)
 	pg_atomic_init_u32(&db->prepared, 0);
 	pg_atomic_init_u64(&db->config_generation, 0);
 	for (leaf = 0; leaf < RETRY_LEAVES; leaf++)
+	{
 		pg_atomic_init_u64(&db->leaf_xid[leaf], xid);
+		pg_atomic_init_u64(&db->leaf_done[leaf], 0);
+	}
+	pg_atomic_init_u64(&db->truncations, 0);
 	pg_atomic_init_u64(&db->newest_xid, xid);
 	ConditionVariableInit(&db->finished);
 	db->state = RETRY_DB_UNKNOWN;
@@ -465,6 +469,12 @@ retry_shmem_leaf_running(Oid database, int leaf)
 	RetryInFlight found;
 
 	return find_transfers(database, NULL, leaf, &found, 1) > 0;
+}
+
+bool
+retry_shmem_leaf_done(RetryDatabase *db, int leaf)
+{
+	return pg_atomic_read_u64(&db->leaf_xid[leaf]) < pg_atomic_read_u64(&db->leaf_done[leaf]);
 }
 
 int

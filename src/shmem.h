@@ -101,6 +101,10 @@ typedef struct RetryWorker
  * crash, may have touched any leaf.  Hence a new entry starts with all values
  * at the next transaction id to be given out, which none of them reaches.
  * newest_xid is the highest of all leaf_xid.
+ *
+ * leaf_done is how upkeep says that everything in a leaf was finished: the
+ * xmin of the snapshot it looked with, or 0.  That stays true until a later
+ * transaction puts something there, see retry_shmem_leaf_done().
  */
 typedef struct RetryDatabase
 {
@@ -116,6 +120,10 @@ typedef struct RetryDatabase
 	pg_atomic_uint64 leaf_xid[RETRY_LEAVES];
 	/* the same for all leaves at once: the feed's cheap first look */
 	pg_atomic_uint64 newest_xid;
+	/* everything in the leaf by transactions before this one is finished */
+	pg_atomic_uint64 leaf_done[RETRY_LEAVES];
+	/* leaves truncated so far: bumped before the locks on them are released */
+	pg_atomic_uint64 truncations;
 	/* broadcast by dispatchers when terminal attempts have been recorded */
 	ConditionVariable finished;
 } RetryDatabase;
@@ -186,6 +194,17 @@ extern bool retry_shmem_task_running(Oid database, const pg_uuid_t *id);
 
 /* True when any in-flight task of the database lies in this leaf. */
 extern bool retry_shmem_leaf_running(Oid database, int leaf);
+
+/*
+ * True when everything in the leaf that a snapshot taken before the call can
+ * see is finished.  Two memory reads.
+ *
+ * leaf_done is the xmin of a snapshot under which all of the leaf was finished,
+ * and finished tasks stay so.  What that snapshot did not see was put there by
+ * a transaction that was running or had not begun: its number is not lower than
+ * that xmin, and raised leaf_xid to it before any row of it could be seen.
+ */
+extern bool retry_shmem_leaf_done(RetryDatabase *db, int leaf);
 
 /*
  * Sets the latches of this database's dispatchers that own any of these slots

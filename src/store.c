@@ -69,6 +69,8 @@ struct RetryReader
 	bool		nowait;
 	bool		blocked;
 	MemoryContext context;
+	pg_atomic_uint64 *truncations;	/* NULL: not watched */
+	uint64		truncations_seen;
 	OpenLeaf   *leaf[RETRY_LEAVES];
 };
 
@@ -198,6 +200,13 @@ retry_reader_begin(Snapshot snapshot, bool nowait)
 	return reader;
 }
 
+void
+retry_reader_watch(RetryReader *reader, pg_atomic_uint64 *counter, uint64 value)
+{
+	reader->truncations = counter;
+	reader->truncations_seen = value;
+}
+
 bool
 retry_reader_blocked(const RetryReader *reader)
 {
@@ -244,7 +253,9 @@ lock_for_reading(RetryReader *reader, OpenLeaf *leaf, Oid oid)
 {
 	if (!reader->nowait)
 		LockRelationOid(oid, AccessShareLock);
-	else if (!ConditionalLockRelationOid(oid, AccessShareLock))
+	else if (!ConditionalLockRelationOid(oid, AccessShareLock) ||
+			 (reader->truncations != NULL &&
+			  pg_atomic_read_u64(reader->truncations) != reader->truncations_seen))
 	{
 		leaf->blocked = true;
 		reader->blocked = true;

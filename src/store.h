@@ -12,6 +12,7 @@
 
 #include "access/genam.h"
 #include "executor/tuptable.h"
+#include "port/atomics.h"
 #include "utils/relcache.h"
 #include "utils/snapshot.h"
 #include "task.h"
@@ -117,6 +118,14 @@ typedef struct RetryReader RetryReader;
  */
 extern RetryReader *retry_reader_begin(Snapshot snapshot, bool nowait);
 extern void retry_reader_end(RetryReader *reader);
+
+/*
+ * From now on, a leaf that is opened after "counter" has left "value" counts as
+ * locked.  The counter goes up with each truncation, before its locks are
+ * released, and the value was read before the snapshot was taken: so no leaf is
+ * taken for empty whose rows the snapshot should see, there or elsewhere.
+ */
+extern void retry_reader_watch(RetryReader *reader, pg_atomic_uint64 *counter, uint64 value);
 extern bool retry_reader_blocked(const RetryReader *reader);
 
 /* Opens a leaf; false when it is locked. */

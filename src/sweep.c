@@ -129,7 +129,7 @@ retry_sweep(RetryTurn *turn)
 	}
 	for (; sweep->leaf < RETRY_LEAVES; sweep->leaf++, sweep->stream = 0)
 	{
-		if (!turn->d->leaf_live[sweep->leaf])
+		if (!retry_turn_leaf_live(turn, sweep->leaf))
 			continue;
 		if (!retry_reader_leaf(turn->reader, sweep->leaf))
 			return;

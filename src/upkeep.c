@@ -1,0 +1,410 @@
+/*
+ * upkeep.c
+ *		The background worker that keeps the store in order, and its schedule.
+ *
+ * Retention works leaf by leaf and may take long where there is much history,
+ * so it is no business of a process that delivers.  Dispatcher 0 starts a
+ * worker for it a minute after its own start, then every hour, and at once
+ * when retry.purge() has asked.  The worker goes through its jobs, each in
+ * transactions of its own; one that fails or finds a table locked does not
+ * keep the others from being done.  A lock lets only one work at a time.
+ *
+ * The worker must not outlive the wish to have the database empty: whoever
+ * wants that makes the dispatchers leave, and the one that started the worker
+ * ends it.
+ */
+#include "postgres.h"
+
+#include "access/table.h"
+#include "access/tableam.h"
+#include "access/xact.h"
+#include "commands/extension.h"
+#include "executor/spi.h"
+#include "executor/tuptable.h"
+#include "fmgr.h"
+#include "miscadmin.h"
+#include "pgstat.h"
+#include "postmaster/bgworker.h"
+#include "storage/ipc.h"
+#include "storage/lmgr.h"
+#include "storage/lock.h"
+#include "tcop/tcopprot.h"
+#include "utils/builtins.h"
+#include "utils/guc.h"
+#include "utils/memutils.h"
+#include "utils/rel.h"
+#include "utils/snapmgr.h"
+#include "utils/timestamp.h"
+
+#include "compat.h"
+#include "dispatcher.h"
+#include "guc.h"
+#include "store.h"
+#include "upkeep.h"
+
+#define FIRST_US		USECS_PER_MINUTE	/* after the dispatcher's start */
+#define INTERVAL_US		USECS_PER_HOUR
+#define PAUSE_US		(2 * USECS_PER_SEC) /* between two looks at it */
+#define AGAIN_US		(10 * USECS_PER_SEC)	/* when a request could not be carried out */
+
+/* SQL's advisory locks use 1 and 2 here, the dispatchers' slots 0x52. */
+#define UPKEEP_LOCK_CLASS	0x53
+
+PG_FUNCTION_INFO_V1(retry_maintain);
+
+PGDLLEXPORT void retry_upkeep_main(Datum arg);
+
+/* ---------------------------------------------------------------- starting it */
+
+static BackgroundWorkerHandle *handle = NULL;
+
+/* NULL when no worker slot is free.  "wait": for one that is at work already. */
+static BackgroundWorkerHandle *
+start_worker(bool wait)
+{
+	BackgroundWorker worker;
+	BackgroundWorkerHandle *started = NULL;
+	MemoryContext old = MemoryContextSwitchTo(TopMemoryContext);
+
+	memset(&worker, 0, sizeof(worker));
+	worker.bgw_flags = BGWORKER_SHMEM_ACCESS | BGWORKER_BACKEND_DATABASE_CONNECTION;
+	worker.bgw_start_time = BgWorkerStart_RecoveryFinished;
+	worker.bgw_restart_time = BGW_NEVER_RESTART;
+	snprintf(worker.bgw_name, BGW_MAXLEN, "retry upkeep for database %u", MyDatabaseId);
+	snprintf(worker.bgw_type, BGW_MAXLEN, "retry upkeep");
+	snprintf(worker.bgw_library_name, BGW_MAXLEN, "retry");
+	snprintf(worker.bgw_function_name, BGW_MAXLEN, "retry_upkeep_main");
+	worker.bgw_main_arg = ObjectIdGetDatum(MyDatabaseId);
+	worker.bgw_notify_pid = MyProcPid;
+	worker.bgw_extra[0] = wait;
+	if (!RegisterDynamicBackgroundWorker(&worker, &started))
+		started = NULL;
+	MemoryContextSwitchTo(old);
+	return started;
+}
+
+/* True when retry.purge() has asked for something that is not done yet. */
+static bool
+requests_waiting(Snapshot snapshot)
+{
+	Oid			oid = retry_relation_oid("purge_request");
+	Relation	rel;
+	TableScanDesc scan;
+	TupleTableSlot *slot;
+	bool		found;
+
+	if (!ConditionalLockRelationOid(oid, AccessShareLock))
+		return true;
+	rel = table_open(oid, NoLock);
+	scan = table_beginscan(rel, snapshot, 0, NULL);
+	slot = table_slot_create(rel, NULL);
+	found = table_scan_getnextslot(scan, ForwardScanDirection, slot);
+	ExecDropSingleTupleTableSlot(slot);
+	table_endscan(scan);
+	table_close(rel, NoLock);
+	return found;
+}
+
+void
+retry_upkeep_stop(void)
+{
+	if (handle != NULL)
+		TerminateBackgroundWorker(handle);
+}
+
+static void
+stop_at_exit(int code, Datum arg)
+{
+	retry_upkeep_stop();
+}
+
+/* True while the worker that we have started is there. */
+static bool
+is_working(void)
+{
+	pid_t		pid;
+
+	if (handle == NULL)
+		return false;
+	if (GetBackgroundWorkerPid(handle, &pid) != BGWH_STOPPED)
+		return true;
+	pfree(handle);
+	handle = NULL;
+	return false;
+}
+
+void
+retry_upkeep_consider(Snapshot snapshot, uint64 generation, TimestampTz now)
+{
+	static TimestampTz next = 0;	/* the regular one */
+	static TimestampTz not_before = 0;
+	static uint64 seen_generation = PG_UINT64_MAX;
+	static bool requested = false;
+	static bool registered = false;
+
+	/* all databases at the same moment would want all worker slots */
+	if (next == 0)
+		next = now + FIRST_US + (MyDatabaseId % 60) * USECS_PER_SEC / 4;
+	if (generation != seen_generation)
+	{
+		seen_generation = generation;
+		requested = requests_waiting(snapshot) || requested;
+	}
+	/* a clock that is set back must not put it off */
+	next = Min(next, now + INTERVAL_US);
+	not_before = Min(not_before, now + AGAIN_US);
+	if (now < not_before || (handle == NULL && !requested && now < next))
+		return;
+	not_before = now + PAUSE_US;
+	if (handle != NULL)
+	{
+		if (!is_working() && requests_waiting(snapshot))
+		{
+			requested = true;
+			not_before = now + AGAIN_US;
+		}
+		return;
+	}
+	if (!registered)
+		before_shmem_exit(stop_at_exit, (Datum) 0);
+	registered = true;
+	handle = start_worker(false);
+	if (handle != NULL)
+		next = now + INTERVAL_US;
+	requested = false;
+}
+
+/*
+ * retry.maintain(): the same worker, started by hand, and waited for.
+ */
+Datum
+retry_maintain(PG_FUNCTION_ARGS)
+{
+	BackgroundWorkerHandle *mine;
+	BgwHandleStatus status = BGWH_STOPPED;
+
+	PreventCommandDuringRecovery("retry.maintain()");
+	mine = start_worker(true);
+	if (mine == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
+				 errmsg("no background worker slot is free for retry.maintain()"),
+				 errhint("Try again later, or increase max_worker_processes.")));
+	PG_TRY();
+	{
+		status = WaitForBackgroundWorkerShutdown(mine);
+	}
+	PG_CATCH();
+	{
+		TerminateBackgroundWorker(mine);
+		PG_RE_THROW();
+	}
+	PG_END_TRY();
+	pfree(mine);
+	if (status == BGWH_POSTMASTER_DIED)
+		ereport(ERROR,
+				(errcode(ERRCODE_ADMIN_SHUTDOWN),
+				 errmsg("the server ended before retry.maintain() was done")));
+	PG_RETURN_VOID();
+}
+
+/* ---------------------------------------------------------------- the worker */
+
+/* The memory context that was current before the transaction. */
+static MemoryContext outside = NULL;
+
+void
+retry_upkeep_begin(const char *activity)
+{
+	outside = CurrentMemoryContext;
+	pgstat_report_activity(STATE_RUNNING, activity);
+	SetCurrentStatementStartTimestamp();
+	StartTransactionCommand();
+	SPI_connect();
+	PushActiveSnapshot(GetTransactionSnapshot());
+}
+
+void
+retry_upkeep_commit(void)
+{
+	PopActiveSnapshot();
+	SPI_finish();
+	CommitTransactionCommand();
+	MemoryContextSwitchTo(outside);
+	pgstat_report_stat(false);
+	CHECK_FOR_INTERRUPTS();
+}
+
+static bool
+extension_present(void)
+{
+	bool		present;
+
+	retry_upkeep_begin("looking for the extension");
+	present = OidIsValid(get_extension_oid("retry", true));
+	retry_upkeep_commit();
+	return present;
+}
+
+/*
+ * The worker's own settings, whatever the database says.  Plans must not
+ * depend on statistics that were true for a table that has been filled or
+ * truncated since: every statement that is run is one for index lookups.
+ */
+static void
+pin_settings(void)
+{
+	retry_pin_settings();
+	SetConfigOption("enable_seqscan", "off", PGC_SUSET, PGC_S_OVERRIDE);
+	SetConfigOption("enable_hashjoin", "off", PGC_SUSET, PGC_S_OVERRIDE);
+	SetConfigOption("enable_mergejoin", "off", PGC_SUSET, PGC_S_OVERRIDE);
+	SetConfigOption("max_parallel_workers_per_gather", "0", PGC_SUSET, PGC_S_OVERRIDE);
+}
+
+/* Makes this the only upkeep of the database, until the process ends. */
+static bool
+lock_upkeep(bool wait)
+{
+	LOCKTAG		tag;
+	bool		locked;
+
+	SET_LOCKTAG_ADVISORY(tag, MyDatabaseId, 0x72657472, 0, UPKEEP_LOCK_CLASS);
+	SetConfigOption("lock_timeout", "0", PGC_SUSET, PGC_S_OVERRIDE);
+	retry_upkeep_begin("waiting for another upkeep");
+	locked = LockAcquire(&tag, ExclusiveLock, true, !wait) != LOCKACQUIRE_NOT_AVAIL;
+	retry_upkeep_commit();
+	return locked;
+}
+
+/*
+ * Does one job.  What goes wrong in it is logged, unless it is just a lock
+ * that somebody holds.  False when there is nothing left to work on.
+ */
+static bool
+attempt(void (*job) (RetryUpkeep *, int), RetryUpkeep *upkeep, int leaf)
+{
+	MemoryContext context = CurrentMemoryContext;
+	volatile bool failed = false;
+
+	PG_TRY();
+	{
+		job(upkeep, leaf);
+	}
+	PG_CATCH();
+	{
+		ErrorData  *error;
+
+		HOLD_INTERRUPTS();
+		MemoryContextSwitchTo(context);
+		error = CopyErrorData();
+		FlushErrorState();
+		AbortOutOfAnyTransaction();
+		RESUME_INTERRUPTS();
+		upkeep->blocked = true;
+		failed = true;
+		if (error->sqlerrcode != ERRCODE_LOCK_NOT_AVAILABLE && extension_present())
+			ereport(LOG,
+					(errmsg("retry: upkeep goes on after an error: %s", error->message),
+					 error->detail ? errdetail_internal("%s", error->detail) : 0,
+					 error->context ? errcontext("%s", error->context) : 0));
+		MemoryContextSwitchTo(context);
+	}
+	PG_END_TRY();
+	MemoryContextSwitchTo(context);
+	MemoryContextReset(context);
+	return !failed || extension_present();
+}
+
+/* The statement's rows are now in SPI_tuptable. */
+static void
+execute(const char *sql, int nargs, Oid *types, Datum *values, int expected)
+{
+	int			rc = SPI_execute_with_args(sql, nargs, types, values, NULL, false, 0);
+
+	if (rc != expected)
+		elog(ERROR, "unexpected result %s of \"%s\"", SPI_result_code_string(rc), sql);
+}
+
+/*
+ * What retry.purge() has asked for moves the cut-off.  Requests are known by
+ * their ctid: a row of that table is never changed, and only upkeep deletes.
+ */
+static ArrayType *
+read_requests(RetryUpkeep *upkeep, MemoryContext context)
+{
+	ArrayType  *requests = NULL;
+	Datum		value;
+	bool		isnull;
+
+	retry_upkeep_begin("reading requests to purge");
+	execute("SELECT max(p.before), array_agg(p.ctid) FROM retry.purge_request p", 0, NULL, NULL,
+			SPI_OK_SELECT);
+	value = SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull);
+	if (!isnull)
+	{
+		MemoryContext old = MemoryContextSwitchTo(context);
+
+		upkeep->cutoff = Max(upkeep->cutoff, Min(DatumGetTimestampTz(value), upkeep->now));
+		value = SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 2, &isnull);
+		requests = DatumGetArrayTypePCopy(value);
+		MemoryContextSwitchTo(old);
+	}
+	retry_upkeep_commit();
+	return requests;
+}
+
+static void
+delete_requests(ArrayType *requests)
+{
+	Oid			type = TIDARRAYOID;
+	Datum		value = PointerGetDatum(requests);
+
+	retry_upkeep_begin("deleting requests to purge");
+	execute("DELETE FROM retry.purge_request p WHERE p.ctid OPERATOR(pg_catalog.=) ANY ($1)",
+			1, &type, &value, SPI_OK_DELETE);
+	retry_upkeep_commit();
+}
+
+/* One pass through everything. */
+static void
+run(void)
+{
+	RetryUpkeep upkeep = {.now = GetCurrentTimestamp()};
+	ArrayType  *requests;
+	bool		going = true;
+
+	upkeep.cutoff = upkeep.now - retry_retention_s * USECS_PER_SEC;
+	upkeep.dead_cutoff = upkeep.now - retry_dead_letter_retention_s * USECS_PER_SEC;
+	requests = read_requests(&upkeep, TopMemoryContext);
+
+	going = attempt(retry_upkeep_triggers, &upkeep, 0);
+	for (int leaf = 0; leaf < RETRY_RING_LEAVES && going; leaf++)
+		going = attempt(retry_upkeep_leaf, &upkeep, leaf);
+	going = going && attempt(retry_upkeep_long_leaf, &upkeep, RETRY_LONG_LEAF);
+	going = going && attempt(retry_upkeep_dead_letters, &upkeep, 0);
+	going = going && attempt(retry_upkeep_keys, &upkeep, 0);
+	going = going && attempt(retry_upkeep_scenes, &upkeep, 0);
+	if (going && requests != NULL && !upkeep.blocked)
+		delete_requests(requests);
+}
+
+/* Entry point; the argument is the database's OID. */
+void
+retry_upkeep_main(Datum arg)
+{
+	bool		wait = MyBgworkerEntry->bgw_extra[0] != 0;
+
+	pqsignal(SIGTERM, die);
+	BackgroundWorkerUnblockSignals();
+	BackgroundWorkerInitializeConnectionByOid(DatumGetObjectId(arg), InvalidOid, 0);
+	pin_settings();
+	CurrentMemoryContext = AllocSetContextCreate(TopMemoryContext, "retry upkeep",
+												 ALLOCSET_DEFAULT_SIZES);
+	if (lock_upkeep(wait))
+	{
+		SetConfigOption("lock_timeout", "50ms", PGC_SUSET, PGC_S_OVERRIDE);
+		if (extension_present())
+			run();
+	}
+	proc_exit(0);
+}

@@ -1,0 +1,66 @@
+/*
+ * upkeep.h
+ *		Keeping the store in order: what is old and finished goes.
+ *
+ * Upkeep is a short-lived background worker, started by dispatcher 0 of a
+ * database now and then, or by retry.maintain().  It never waits for a lock
+ * that enqueue or delivery may hold, and never holds one for long that they
+ * may want; what it does not get to, the next one does.
+ */
+#ifndef RETRY_UPKEEP_H
+#define RETRY_UPKEEP_H
+
+#include "datatype/timestamp.h"
+#include "utils/snapshot.h"
+#include "task.h"
+
+/* One pass of upkeep. */
+typedef struct RetryUpkeep
+{
+	TimestampTz now;			/* when it began */
+	TimestampTz cutoff;			/* finished history before goes */
+	TimestampTz dead_cutoff;	/* dead letters before go */
+	bool		blocked;		/* something was locked, or went wrong */
+} RetryUpkeep;
+
+/*
+ * For dispatcher 0, once a turn, in its transaction: starts upkeep when it is
+ * time, or when retry.purge() has asked for it.  "generation" is that of the
+ * configuration.  Costs a few comparisons when there is nothing to do; raises
+ * no error of its own.
+ */
+extern void retry_upkeep_consider(Snapshot snapshot, uint64 generation, TimestampTz now);
+
+/* Ends the upkeep that this process has started, if it still runs. */
+extern void retry_upkeep_stop(void);
+
+/*
+ * For the jobs below: a transaction with an active snapshot, in which SPI may
+ * be used.  Each of them makes its own, one or more.
+ */
+extern void retry_upkeep_begin(const char *activity);
+extern void retry_upkeep_commit(void);
+
+/* upkeep_leaf.c */
+
+/* Truncates a leaf of the ring if everything in it is old and finished. */
+extern void retry_upkeep_leaf(RetryUpkeep *upkeep, int leaf);
+
+/* Deletes what is old and finished in the leaf beside the ring. */
+extern void retry_upkeep_long_leaf(RetryUpkeep *upkeep, int leaf);
+
+/* upkeep_rows.c; the number is of no use to these */
+
+/* Puts triggers right that ALTER TABLE ... TRIGGER ALL has changed. */
+extern void retry_upkeep_triggers(RetryUpkeep *upkeep, int unused);
+
+/* Dead letters beyond their retention, and the notes on their replay. */
+extern void retry_upkeep_dead_letters(RetryUpkeep *upkeep, int unused);
+
+/* Keys whose tasks have finished. */
+extern void retry_upkeep_keys(RetryUpkeep *upkeep, int unused);
+
+/* Archived scenes that nothing refers to any more. */
+extern void retry_upkeep_scenes(RetryUpkeep *upkeep, int unused);
+
+#endif							/* RETRY_UPKEEP_H */

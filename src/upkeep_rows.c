@@ -1,0 +1,288 @@
+/*
+ * upkeep_rows.c
+ *		Upkeep of what stands beside the ring: dead letters, keys, scenes, and
+ *		the triggers that tell foreign rows from our own.
+ *
+ * All of it is done in small batches, each in a transaction of its own, and
+ * rows that a session has locked are passed over.  What enqueue may want is
+ * locked only for one short statement.
+ */
+#include "postgres.h"
+
+#include "access/table.h"
+#include "access/transam.h"
+#include "catalog/pg_type.h"
+#include "executor/spi.h"
+#include "miscadmin.h"
+#include "storage/lmgr.h"
+#include "storage/procarray.h"
+#include "utils/array.h"
+#include "utils/builtins.h"
+#include "utils/lsyscache.h"
+#include "utils/rel.h"
+#include "utils/snapmgr.h"
+#include "utils/uuid.h"
+
+#include "store.h"
+#include "upkeep.h"
+
+#define BATCH	500
+
+static uint64
+execute(const char *sql, int nargs, Oid *types, Datum *values, int expected)
+{
+	int			rc = SPI_execute_with_args(sql, nargs, types, values, NULL, false, 0);
+
+	if (rc != expected)
+		elog(ERROR, "unexpected result %s of \"%s\"", SPI_result_code_string(rc), sql);
+	return SPI_processed;
+}
+
+static Datum
+result(uint64 row, int number)
+{
+	bool		isnull;
+
+	return SPI_getbinval(SPI_tuptable->vals[row], SPI_tuptable->tupdesc, number, &isnull);
+}
+
+/* ---------------------------------------------------------------- triggers */
+
+#define WRONG_TRIGGERS \
+	"SELECT c.oid, c.relname, t.tgname FROM pg_catalog.pg_trigger t" \
+	" JOIN pg_catalog.pg_class c ON c.oid = t.tgrelid" \
+	" WHERE c.relnamespace = 'retry'::pg_catalog.regnamespace AND t.tgenabled <> 'A'" \
+	" AND (t.tgname IN ('mark_foreign_row', 'merge_builtin')" \
+	"  OR t.tgname = 'config_changed' AND c.relname IN ('scene', 'scene_group'))"
+
+void
+retry_upkeep_triggers(RetryUpkeep *upkeep, int unused)
+{
+	SPITupleTable *wrong;
+	uint64		count;
+
+	retry_upkeep_begin("looking at the triggers");
+	count = execute(WRONG_TRIGGERS, 0, NULL, NULL, SPI_OK_SELECT);
+	wrong = SPI_tuptable;
+	for (uint64 i = 0; i < count; i++)
+	{
+		bool		isnull;
+		Oid			table = DatumGetObjectId(SPI_getbinval(wrong->vals[i], wrong->tupdesc, 1, &isnull));
+		char	   *table_name = SPI_getvalue(wrong->vals[i], wrong->tupdesc, 2);
+		char	   *name = SPI_getvalue(wrong->vals[i], wrong->tupdesc, 3);
+		char	   *sql = psprintf("ALTER TABLE retry.%s ENABLE ALWAYS TRIGGER %s",
+								   quote_identifier(table_name), quote_identifier(name));
+
+		if (!ConditionalLockRelationOid(table, ShareRowExclusiveLock))
+		{
+			upkeep->blocked = true;
+			continue;
+		}
+		(void) execute(sql, 0, NULL, NULL, SPI_OK_UTILITY);
+		ereport(LOG,
+				(errmsg("retry: trigger %s of table retry.%s is put back to ENABLE ALWAYS", name, table_name),
+				 errdetail("Rows that were put into the table while it was off are not known as foreign, and may be sent.")));
+	}
+	retry_upkeep_commit();
+}
+
+/* ---------------------------------------------------------------- dead letters */
+
+static const char *const delete_letters =
+"DELETE FROM retry.dead_letter d WHERE d.id IN"
+" (SELECT x.id FROM retry.dead_letter x WHERE x.died_at < $1"
+"  ORDER BY x.died_at LIMIT $2 FOR UPDATE SKIP LOCKED)";
+
+/* By id, a batch at a time: the last id of the batch, and how many it had. */
+static const char *const delete_replayed =
+"WITH batch AS MATERIALIZED (SELECT r.task_id FROM retry.replayed r WHERE r.task_id > $1"
+"  ORDER BY r.task_id LIMIT $2),"
+" gone AS (DELETE FROM retry.replayed r USING batch b WHERE r.task_id = b.task_id"
+"  AND NOT EXISTS (SELECT FROM retry.dead_letter d WHERE d.id = r.task_id))"
+"SELECT b.task_id FROM batch b ORDER BY b.task_id DESC LIMIT 1";
+
+void
+retry_upkeep_dead_letters(RetryUpkeep *upkeep, int unused)
+{
+	Oid			types[2] = {TIMESTAMPTZOID, INT4OID};
+	Datum		values[2] = {TimestampTzGetDatum(upkeep->dead_cutoff), Int32GetDatum(BATCH)};
+	pg_uuid_t	after = {{0}};
+	uint64		count;
+
+	do
+	{
+		retry_upkeep_begin("deleting old dead letters");
+		count = execute(delete_letters, 2, types, values, SPI_OK_DELETE);
+		retry_upkeep_commit();
+	} while (count == BATCH);
+
+	types[0] = UUIDOID;
+	do
+	{
+		retry_upkeep_begin("deleting notes on replays of dead letters that are gone");
+		values[0] = UUIDPGetDatum(&after);
+		count = execute(delete_replayed, 2, types, values, SPI_OK_SELECT);
+		if (count > 0)
+			after = *DatumGetUUIDP(result(0, 1));
+		retry_upkeep_commit();
+	} while (count > 0);
+}
+
+/* ---------------------------------------------------------------- keys */
+
+/* Where a batch ended: the primary key of retry.key. */
+typedef struct KeyPlace
+{
+	int32		scene_id;
+	text	   *key;
+	Oid			role;
+} KeyPlace;
+
+static const char *const read_keys =
+"SELECT k.scene_id, k.key, k.role, k.task_id, k.leaf FROM retry.key k"
+" WHERE (k.scene_id, k.key, k.role) > ($1, $2, $3)"
+" ORDER BY k.scene_id, k.key, k.role LIMIT $4";
+
+/*
+ * A key that points at another task by now stays: the statement sees that when
+ * it has locked the row.
+ */
+static const char *const delete_keys =
+"WITH gone AS (SELECT k.scene_id, k.key, k.role FROM retry.key k"
+"  JOIN pg_catalog.unnest($1, $2, $3, $4) AS g (scene_id, key, role, task_id)"
+"   ON k.scene_id = g.scene_id AND k.key = g.key AND k.role = g.role"
+"  WHERE k.task_id = g.task_id FOR UPDATE OF k SKIP LOCKED)"
+"DELETE FROM retry.key k USING gone g"
+" WHERE k.scene_id = g.scene_id AND k.key = g.key AND k.role = g.role";
+
+/*
+ * Is the task finished, or gone?  Only upkeep moves tasks, so one that is not
+ * found now is nowhere.
+ */
+static bool
+is_over(RetryReader *reader, const pg_uuid_t *id, int leaf)
+{
+	RetryProbe	probe;
+
+	if (retry_find_task(reader, id, NULL, &leaf) == NULL)
+		return !retry_reader_blocked(reader);
+	retry_probe_task(reader, leaf, id, &probe);
+	return !retry_reader_blocked(reader) && (probe.terminal || probe.cancelled);
+}
+
+static Datum
+array_of(Datum *elements, int n, Oid type)
+{
+	int16		length;
+	bool		by_value;
+	char		align;
+
+	get_typlenbyvalalign(type, &length, &by_value, &align);
+	return PointerGetDatum(construct_array(elements, n, type, length, by_value, align));
+}
+
+/* Deletes one batch's keys that are no longer needed; the rows are SPI's last result. */
+static void
+delete_key_batch(uint64 count)
+{
+	static const Oid element_types[4] = {INT4OID, TEXTOID, OIDOID, UUIDOID};
+	Oid			types[4] = {INT4ARRAYOID, TEXTARRAYOID, OIDARRAYOID, UUIDARRAYOID};
+	Datum		values[4];
+	Datum	   *elements[4];
+	RetryReader *reader;
+	int			n = 0;
+
+	for (int i = 0; i < 4; i++)
+		elements[i] = palloc(count * sizeof(Datum));
+
+	/* newer than what was read, so that each key's task is visible */
+	PushActiveSnapshot(GetLatestSnapshot());
+	reader = retry_reader_begin(GetActiveSnapshot(), true);
+	for (uint64 row = 0; row < count; row++)
+	{
+		Datum		id = result(row, 4);
+
+		if (!is_over(reader, DatumGetUUIDP(id), DatumGetInt16(result(row, 5))))
+			continue;
+		for (int i = 0; i < 4; i++)
+			elements[i][n] = result(row, i + 1);
+		n++;
+	}
+	retry_reader_end(reader);
+	PopActiveSnapshot();
+	if (n == 0)
+		return;
+	for (int i = 0; i < 4; i++)
+		values[i] = array_of(elements[i], n, element_types[i]);
+	(void) execute(delete_keys, 4, types, values, SPI_OK_DELETE);
+}
+
+void
+retry_upkeep_keys(RetryUpkeep *upkeep, int unused)
+{
+	Oid			types[4] = {INT4OID, TEXTOID, OIDOID, INT4OID};
+	MemoryContext context = CurrentMemoryContext;
+	KeyPlace	place = {PG_INT32_MIN, cstring_to_text(""), InvalidOid};
+	uint64		count;
+
+	do
+	{
+		Datum		values[4] = {
+			Int32GetDatum(place.scene_id), PointerGetDatum(place.key),
+			ObjectIdGetDatum(place.role), Int32GetDatum(BATCH)
+		};
+
+		retry_upkeep_begin("deleting keys of finished tasks");
+		count = execute(read_keys, 4, types, values, SPI_OK_SELECT);
+		if (count > 0)
+		{
+			MemoryContext old = MemoryContextSwitchTo(context);
+
+			place.scene_id = DatumGetInt32(result(count - 1, 1));
+			pfree(place.key);
+			place.key = DatumGetTextPCopy(result(count - 1, 2));
+			place.role = DatumGetObjectId(result(count - 1, 3));
+			MemoryContextSwitchTo(old);
+			delete_key_batch(count);
+		}
+		retry_upkeep_commit();
+	} while (count == BATCH);
+}
+
+/* ---------------------------------------------------------------- scenes */
+
+/*
+ * A session may have looked at the scene before it was archived, and store a
+ * task of it yet.  So it has to be archived for longer than the oldest snapshot
+ * and transaction there are.
+ */
+static const char *const delete_scenes =
+"DELETE FROM retry.scene s WHERE s.archived"
+" AND pg_catalog.age(s.xmin) > pg_catalog.age($1)"
+" AND NOT EXISTS (SELECT FROM retry.dead_letter d WHERE d.scene_id = s.id)"
+" AND NOT EXISTS (SELECT FROM retry.task t WHERE t.scene_id = s.id)";
+
+static const char *const archived_scenes = "SELECT FROM retry.scene s WHERE s.archived LIMIT 1";
+
+void
+retry_upkeep_scenes(RetryUpkeep *upkeep, int unused)
+{
+	Oid			type = XIDOID;
+	Relation	rel;
+	Datum		horizon;
+	uint64		count = 0;
+
+	retry_upkeep_begin("deleting archived scenes");
+	if (execute(archived_scenes, 0, NULL, NULL, SPI_OK_SELECT) > 0)
+	{
+		rel = table_open(retry_relation_oid("scene"), RowExclusiveLock);
+		horizon = TransactionIdGetDatum(GetOldestNonRemovableTransactionId(rel));
+		table_close(rel, NoLock);
+		PushActiveSnapshot(GetLatestSnapshot());
+		count = execute(delete_scenes, 1, &type, &horizon, SPI_OK_DELETE);
+		PopActiveSnapshot();
+	}
+	retry_upkeep_commit();
+	if (count > 0)
+		elog(DEBUG1, "retry: " UINT64_FORMAT " archived scenes are gone", count);
+}
