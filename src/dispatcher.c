@@ -15,6 +15,8 @@
  */
 #include "postgres.h"
 
+#include <sys/resource.h>
+
 #include "access/xact.h"
 #include "libpq/pqsignal.h"
 #include "miscadmin.h"
@@ -51,6 +53,7 @@ static bool config_wanted = true;
 static int	adoptions = -1;
 static TimestampTz next_checkpoint;
 static TimestampTz turn_again;	/* a moment at which there is more to do */
+static int	max_transfers;		/* retry.max_in_flight, or what descriptors allow */
 static bool blocked;			/* somebody has a leaf locked: not before turn_again */
 
 /*
@@ -131,7 +134,7 @@ configure_http(void)
 	if (!retry_netguard_parse(retry_blocked_networks, &guard.blocked, error, sizeof(error)) ||
 		!retry_netguard_parse(retry_allowed_networks, &guard.allowed, error, sizeof(error)))
 		ereport(LOG, (errmsg("retry: a list of networks cannot be read, the former one stays: %s", error)));
-	options.max_in_flight = retry_max_in_flight;
+	options.max_in_flight = max_transfers;
 	options.max_response_bytes = retry_max_response_bytes > 0 ? retry_max_response_bytes : -1;
 	options.hard_response_limit = HARD_RESPONSE_LIMIT;
 	options.proxy = retry_proxy;
@@ -155,21 +158,52 @@ lane_limits(void)
 	RetryLaneLimits limits = {
 		.max_lanes = retry_max_lanes,
 		.max_queued = retry_max_queued,
-		.max_in_flight = retry_max_in_flight,
+		.max_in_flight = max_transfers,
 		.lane_max_in_flight = retry_lane_max_in_flight
 	};
 
 	return limits;
 }
 
+/*
+ * curl's sockets are unknown to fd.c, which may open files up to the soft limit
+ * that the postmaster found.  So the limit is raised for this process by what
+ * the sockets need, and where it cannot be, fewer transfers are made at once.
+ */
+static void
+make_room_for_sockets(void)
+{
+	rlim_t		wanted = (rlim_t) retry_max_in_flight * 5 / 4 + 256;
+	struct rlimit limit;
+
+	if (getrlimit(RLIMIT_NOFILE, &limit) != 0 || limit.rlim_cur == RLIM_INFINITY)
+		return;
+	if (limit.rlim_max == RLIM_INFINITY || limit.rlim_max >= limit.rlim_cur + wanted)
+	{
+		limit.rlim_cur += wanted;
+		if (setrlimit(RLIMIT_NOFILE, &limit) == 0)
+			return;
+		limit.rlim_cur -= wanted;
+	}
+	max_transfers = Max(1, Min(retry_max_in_flight, (int) (limit.rlim_cur / 4)));
+	if (max_transfers < retry_max_in_flight)
+		ereport(LOG,
+				(errmsg("retry: %d instead of %d requests at once, since the process may open only %llu files",
+						max_transfers, retry_max_in_flight, (unsigned long long) limit.rlim_max),
+				 errhint("Raise the server's hard limit of open files, or lower retry.max_in_flight.")));
+}
+
 static void
 create_dispatcher(RetryWorker *worker)
 {
-	RetryLaneLimits limits = lane_limits();
+	RetryLaneLimits limits;
 	MemoryContext context = AllocSetContextCreate(TopMemoryContext, "retry dispatcher",
 												  ALLOCSET_DEFAULT_SIZES);
 	MemoryContext old = MemoryContextSwitchTo(context);
 
+	max_transfers = retry_max_in_flight;
+	make_room_for_sockets();
+	limits = lane_limits();
 	d = palloc0(sizeof(RetryDispatcher));
 	d->context = context;
 	d->turn_context = AllocSetContextCreate(context, "retry turn", ALLOCSET_DEFAULT_SIZES);
@@ -216,9 +250,6 @@ read_config(RetryTurn *turn)
 	config_generation = generation;
 	if (retry_config_is_copy(d->config))
 	{
-		ereport(LOG,
-				(errmsg("retry: database %u is a copy: the tasks that came with it are held", MyDatabaseId),
-				 errhint("SELECT retry.adopt() lets them go.")));
 		retry_config_note_copy();
 		config_wanted = true;
 	}
@@ -407,6 +438,9 @@ drain(WaitEventSet *events)
 {
 	TimestampTz until = GetCurrentTimestamp() + DRAIN_LIMIT_US;
 
+	/* when the extension was dropped, there is nothing to write it down in */
+	if (!extension_present())
+		return;
 	pgstat_report_activity(STATE_RUNNING, "recording what is in flight before it stops");
 	while (retry_send_flying(d) > 0 && GetCurrentTimestamp() < until)
 	{
@@ -444,6 +478,8 @@ main_loop(WaitEventSet *events)
 			ResetLatch(MyLatch);
 		idle = false;
 		handle_requests();
+		if (ShutdownRequestPending || retry_shmem_worker_unwanted(d->worker))
+			break;
 		more = one_turn();
 	}
 }
@@ -463,7 +499,7 @@ retry_dispatcher_main(Datum main_arg)
 	BackgroundWorkerUnblockSignals();
 	BackgroundWorkerInitializeConnectionByOid(worker->database, InvalidOid, 0);
 	retry_pin_settings();
-	if (!extension_present())
+	if (!extension_present() || retry_shmem_database() == NULL)
 		proc_exit(0);
 	pqsignal(SIGTERM, SignalHandlerForShutdownRequest);
 
