@@ -1097,5 +1097,12 @@ REVOKE EXECUTE ON FUNCTION retry.check_workers() FROM PUBLIC;
 REVOKE EXECUTE ON FUNCTION retry.dispatcher_rows() FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION retry.dispatcher_rows() TO pg_monitor;
 
+/*
+ * A table that was never analyzed is taken to have ten pages; a hundred such
+ * leaves make the views look so costly that every query would be compiled.
+ */
+ANALYZE retry.task, retry.attempt, retry.signal, retry.dead_letter, retry.replayed,
+	retry.scene, retry.scene_group, retry.group_member;
+
 /* The launcher looks at this database when this commits. */
 SELECT retry.check_workers();

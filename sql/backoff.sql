@@ -1,7 +1,6 @@
 --
 -- Type backoff: text form, errors, equality, binary form, preview.
 --
-CREATE EXTENSION retry;
 -- the operators of the type are in its schema
 SET search_path = public, retry;
 SET timezone = 'UTC';
