@@ -12,7 +12,6 @@
 #include "access/relscan.h"
 #include "access/table.h"
 #include "access/tableam.h"
-#include "commands/dbcommands.h"
 #include "common/int.h"
 #include "executor/tuptable.h"
 #include "miscadmin.h"
@@ -66,7 +65,7 @@ typedef struct Copy
 	RetryScene **scenes;		/* by id */
 	int			nscenes;
 	int			installations;
-	List	   *adopted;		/* Datum of pg_snapshot: what adopt() let go here */
+	List	   *adopted;		/* pg_snapshot: what adopt() let go here */
 	List	   *copied;			/* the same: what came with a copied database */
 } Copy;
 
@@ -459,9 +458,4 @@ retry_config_note_copy(void)
 	retry_append_end(appender);
 	PopActiveSnapshot();
 	retry_wakeup_config();
-
-	ereport(LOG,
-			(errmsg("retry: database \"%s\" is a copy of another, the tasks that came with it are held",
-					get_database_name(MyDatabaseId)),
-			 errhint("SELECT retry.adopt() lets them go.")));
 }

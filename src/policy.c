@@ -107,7 +107,7 @@ next_attempt(const RetryEnd *end, const RetryLimits *limits)
 	if (end->exchange != RETRY_EXCHANGE_ANSWERED || end->http_status < 300 ||
 		TIMESTAMP_NOT_FINITE(end->ended_at))
 		return next;
-	/* the last timestamps leave no room for arithmetic: all dates are long past */
+	/* at the end of time there is no room for arithmetic; dates are long past */
 	wait = retry_after_delay_us(&end->retry_after,
 								Min(end->ended_at, PG_INT64_MAX / 2) + UNIX_SHIFT_US,
 								RETRY_AFTER_CAP_US);

@@ -103,5 +103,16 @@ wait_for(sub { requests('patch') == 1 }, 'a task enqueued with a change of its s
 is(join(',', map { ($receiver->ledger($_))[0]{method} } 'put', 'during', 'patch'), 'PUT,PUT,PATCH',
 	'... as the scene is from then on');
 
+# A value that no constraint would let in: the former version stays in force.
+$node->safe_psql('postgres', <<'SQL');
+ALTER TABLE retry.scene DROP CONSTRAINT scene_timeout_valid;
+UPDATE retry.scene SET timeout = '2 h', method = 'GET' WHERE name = 'conf';
+SQL
+wait_for(sub { slurp_file($node->logfile) =~ /column timeout of scene \d+ cannot be used, its former version stays in force/ },
+	'the log names a column that cannot be used');
+$id = enqueue($node, "'conf', '{}', key => 'former'");
+wait_state($node, $id, 'succeeded');
+is(($receiver->ledger('former'))[0]{method}, 'PATCH', 'its former version stays in force');
+
 $node->stop;
 done_testing();

@@ -257,7 +257,9 @@ test_extremes(void)
 	retry_backoff_parse("fixed 1ms", &backoff, &err);
 	end.ended_at = END_TIMESTAMP - DAY - 1;
 	is_retried(RETRY_FAILED, END_TIMESTAMP - 1, "a day before the end of time");
-	end.ended_at--;
+	end.ended_at++;
+	is_retried(RETRY_FAILED, END_TIMESTAMP - 1, "and a microsecond less");
+	end.ended_at -= 2;
 	is_retried(RETRY_FAILED, END_TIMESTAMP - 2, "and a microsecond more");
 	end.retry_after.kind = RETRY_AFTER_DATE;
 	end.ended_at = END_TIMESTAMP - HOUR;
@@ -273,11 +275,20 @@ test_extremes(void)
 	is_dead(RETRY_FAILED, RETRY_DEAD_EXPIRED, "at infinity, with an expiry");
 }
 
+/* An hour east of Greenwich, for ever. */
+static void
+one_hour_east(const void *opaque, int64 at, int32 *offset, int64 *change)
+{
+	*offset = SECS_PER_HOUR;
+	*change = PG_INT64_MAX;
+}
+
 /* What the backoff is given: number, previous delay, random bits, zone. */
 static void
 test_backoff_arguments(void)
 {
 	RetryParseError err;
+	RetryZone	zone = {one_hour_east, NULL};
 	TimestampTz want;
 
 	reset();
@@ -292,6 +303,10 @@ test_backoff_arguments(void)
 		  want != retry_backoff_next(&backoff, 4, NOW, 20 * SEC, 0, NULL),
 		  "previous delay and random bits matter here");
 	is_retried(RETRY_FAILED, want, "the previous delay and the random bits");
+
+	retry_backoff_parse("cron '0 12 * * *' tz Europe/Berlin", &backoff, &err);
+	limits.zone = &zone;
+	is_retried(RETRY_FAILED, NOW + 11 * HOUR, "the time zone");
 }
 
 static void
