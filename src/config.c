@@ -12,6 +12,7 @@
 #include "access/relscan.h"
 #include "access/table.h"
 #include "access/tableam.h"
+#include "commands/dbcommands.h"
 #include "common/int.h"
 #include "executor/tuptable.h"
 #include "miscadmin.h"
@@ -458,4 +459,9 @@ retry_config_note_copy(void)
 	retry_append_end(appender);
 	PopActiveSnapshot();
 	retry_wakeup_config();
+
+	ereport(LOG,
+			(errmsg("retry: database \"%s\" is a copy of another, the tasks that came with it are held",
+					get_database_name(MyDatabaseId)),
+			 errhint("SELECT retry.adopt() lets them go.")));
 }
