@@ -149,7 +149,8 @@ static const char *const read_keys =
  */
 static const char *const delete_keys =
 "WITH gone AS (SELECT k.scene_id, k.key, k.role FROM retry.key k"
-"  JOIN pg_catalog.unnest($1, $2, $3, $4) AS g (scene_id, key, role, task_id)"
+"  JOIN ROWS FROM (pg_catalog.unnest($1), pg_catalog.unnest($2), pg_catalog.unnest($3),"
+"   pg_catalog.unnest($4)) AS g (scene_id, key, role, task_id)"
 "   ON k.scene_id = g.scene_id AND k.key = g.key AND k.role = g.role"
 "  WHERE k.task_id = g.task_id FOR UPDATE OF k SKIP LOCKED)"
 "DELETE FROM retry.key k USING gone g"

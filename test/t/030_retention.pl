@@ -1,0 +1,179 @@
+# Retention: what is old and finished goes, a leaf at a time; what is not stays,
+# also when it was committed at the worst moment; and upkeep gets out of the way.
+use strict;
+use warnings FATAL => 'all';
+
+use PostgreSQL::Test::Utils;
+use RetryTest;
+use Test::More;
+use Time::HiRes qw(usleep);
+
+my $node = new_node('main');
+my $receiver = start_endpoint();
+my $ok = $receiver->url('/ok');
+
+# One number from SQL.
+sub sql
+{
+	return $node->safe_psql('postgres', $_[0]);
+}
+
+sub purge_now
+{
+	sql("SELECT retry.purge(clock_timestamp())");
+	sql("CALL retry.maintain()");
+	return;
+}
+
+my $rows =
+  'SELECT (SELECT count(*) FROM retry.task), (SELECT count(*) FROM retry.attempt), (SELECT count(*) FROM retry.signal)';
+
+# Finished history goes when asked for, and what belonged to it.
+sql(<<SQL);
+INSERT INTO retry.scene (group_name, name, url, max_attempts, backoff)
+VALUES ('default', 'dies', '@{[ $receiver->url('/status/500') ]}', 2, 'fixed 10ms'),
+	('default', 'waits', '$ok', 3, 'fixed 1h'),
+	('default', 'leaves', '$ok', 3, 'fixed 1h'),
+	('default', 'holds', '@{[ $receiver->url('/status/500') ]}', 5, 'fixed 1h');
+SQL
+my @done = map { enqueue($node, "'$ok', '{}', key => 'done-$_'") } 1 .. 5;
+my $dead = enqueue($node, "'dies', '{}', key => 'dead'");
+my $cancelled = enqueue($node, "'waits', '{}', key => 'cancelled', delay => '1 h'");
+enqueue($node, "'leaves'");
+wait_sql($node, "SELECT count(*) FROM retry.tasks WHERE state = 'succeeded'", 'delivered', expected => 6);
+wait_state($node, $dead, 'dead');
+is(sql("SELECT retry.cancel('$cancelled')"), 't', 'one is cancelled');
+sql("DELETE FROM retry.scene WHERE name = 'leaves'");
+is(sql("SELECT archived FROM retry.scene WHERE name = 'leaves'"), 't', 'a scene in use is archived');
+purge_now();
+is(sql($rows), '0|0|0', 'purge: nothing of the finished is left');
+is(sql('SELECT count(*) FROM retry.purge_request'), 0, 'the request is carried out');
+is(sql("SELECT state FROM retry.tasks WHERE id = '$dead'"), 'dead', 'the dead letter stays');
+is(sql('SELECT count(*) FROM retry.key'), 0, 'keys of finished tasks are gone');
+is(sql("SELECT count(*) FROM retry.scene WHERE name = 'leaves'"), 0, 'an archived scene without tasks is gone');
+my $again = enqueue($node, "'$ok', '{}', key => 'done-1'");
+isnt($again, $done[0], 'their keys are free');
+wait_state($node, $again, 'succeeded');
+
+# purge() alone, without maintain(): it wakes whoever does it.
+sql("SELECT retry.purge('infinity')");
+wait_sql($node, $rows, 'purge() needs nothing more', expected => '0|0|0');
+wait_sql($node, 'SELECT count(*) FROM retry.purge_request', 'and is done', expected => 0);
+
+# What is not finished keeps its leaf, whole.
+my $pending = enqueue($node, "'waits', '{}', key => 'pending', delay => '1 h'");
+my $retrying = enqueue($node, "'holds', '{}', key => 'retrying'");
+my $finished = enqueue($node, "'$ok'");
+wait_state($node, $retrying, 'retrying');
+wait_state($node, $finished, 'succeeded');
+purge_now();
+is(sql($rows), '3|2|0', 'a leaf with unfinished tasks is left whole');
+is(sql('SELECT count(*) FROM retry.key'), 2, 'and the keys of these');
+is(enqueue($node, "'waits', '{}', key => 'pending'"), $pending, 'which still count');
+sql("SELECT retry.cancel('$_')") foreach $pending, $retrying;
+
+# In flight: cancelled, and yet its attempt is to be recorded.
+my $slow = start_endpoint();
+my $flying = enqueue($node, "'" . $slow->url('/delay/600000') . "', timeout => '15 min'");
+wait_state($node, $flying, 'running');
+sql("SELECT retry.cancel('$flying')");
+purge_now();
+is(sql('SELECT count(*) FROM retry.task'), 4, 'a leaf with an attempt under way is left');
+is(sql('SELECT count(*) FROM retry.purge_request'), 1, 'and the request kept');
+$slow->stop('KILL');
+wait_state($node, $flying, 'cancelled');
+wait_sql($node, 'SELECT count(*) FROM retry.purge_request', 'which is carried out later', expected => 0);
+is(sql('SELECT count(*) FROM retry.task'), 4, 'what ended after the moment it named is not meant');
+purge_now();
+is(sql($rows), '0|0|0', 'when the attempt has ended, the leaf goes');
+
+# Locks that sessions hold: nobody waits for anybody.
+my $holder = session($node);
+$holder->query_safe('BEGIN');
+my $open = $holder->query_safe("SELECT retry.enqueue('$ok', '{}', key => 'open')");
+purge_now();
+$holder->query_safe('COMMIT');
+wait_state($node, $open, 'succeeded', description => 'enqueued before upkeep, committed after');
+$holder->query_safe('BEGIN');
+$holder->query_safe('SELECT count(*) FROM retry.tasks');
+purge_now();
+is(sql('SELECT count(*) FROM retry.task'), 1, 'a leaf that a session reads is left');
+is(enqueue($node, "'$ok', '{}', key => 'meanwhile'") =~ /^[0-9a-f-]{36}$/, 1, 'and enqueue goes on');
+$holder->query_safe('ROLLBACK');
+$holder->query_safe('BEGIN; LOCK TABLE retry.key IN ACCESS EXCLUSIVE MODE');
+sql('CALL retry.maintain()');
+pass('upkeep ends though a table is locked');
+$holder->query_safe('ROLLBACK');
+wait_sql($node, "SELECT count(*) FROM retry.tasks WHERE state <> 'dead' AND state <> 'succeeded'",
+	'all is delivered', expected => 0);
+purge_now();
+wait_sql($node, $rows, 'and all goes in the end', expected => '0|0|0');
+
+# The worst moment: committed after upkeep's snapshot and before its lock.  The
+# worker is stopped while it looks through the leaf, which is made to take long.
+sql("SELECT count(*) FROM retry.enqueue_many('$ok', array_fill('{}'::jsonb, ARRAY[20000]))");
+wait_sql($node, "SELECT count(*) FROM retry.attempt", 'many are delivered', expected => 20000);
+sql("UPDATE retry.scene SET paused = true WHERE name = 'waits'");
+my $late;
+for (my $try = 1; $try <= 20 && !defined $late; $try++)
+{
+	$holder->query_safe("SELECT retry.purge(clock_timestamp())");
+	my $pid = 0;
+	for (1 .. 2000)
+	{
+		$pid = $holder->query_safe("SELECT coalesce(max(pid), 0) FROM pg_stat_activity WHERE backend_type = 'retry upkeep' AND query = 'looking for history that may go'");
+		last if $pid;
+	}
+	next if !$pid || !kill('STOP', $pid);
+	my $locks = $holder->query_safe(
+		"SELECT string_agg(DISTINCT l.mode, ',') FROM pg_locks l JOIN pg_class c ON c.oid = l.relation WHERE l.pid = $pid AND c.oid IN (SELECT tableoid FROM retry.task)");
+	if (($locks // '') eq 'AccessShareLock')
+	{
+		$late = $holder->query_safe("SELECT retry.enqueue('waits', '{}', key => 'late')");
+	}
+	kill('CONT', $pid);
+	wait_sql($node, "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'retry upkeep'",
+		'upkeep ends', expected => 0);
+	if (!defined $late && sql('SELECT count(*) FROM retry.task') eq '0')
+	{
+		sql("SELECT count(*) FROM retry.enqueue_many('$ok', array_fill('{}'::jsonb, ARRAY[20000]))");
+		wait_sql($node, "SELECT count(*) FROM retry.attempt", 'once more', expected => 20000);
+	}
+}
+ok(defined $late, 'a task was committed while upkeep looked through its leaf');
+is(sql("SELECT state FROM retry.tasks WHERE id = '$late'"), 'pending', 'it is not lost');
+is(sql('SELECT count(*) FROM retry.task'), 20001, 'its leaf is left');
+sql("UPDATE retry.scene SET paused = false WHERE name = 'waits'");
+wait_state($node, $late, 'succeeded');
+$holder->quit;
+
+# Dead letters have a retention of their own.
+sql("ALTER SYSTEM SET retry.dead_letter_retention = 0");
+sql("SELECT pg_reload_conf()");
+$node->psql('postgres', "SELECT retry.replay('$dead')");
+sql('CALL retry.maintain()');
+is(sql('SELECT count(*) FROM retry.dead_letter'), 0, 'old dead letters go');
+is(sql('SELECT count(*) FROM retry.replayed'), 0, 'and the notes on their replay');
+
+# Triggers that somebody has changed are put back.
+sql("ALTER TABLE retry.task_05 ENABLE TRIGGER mark_foreign_row");
+sql("ALTER TABLE retry.signal_06 DISABLE TRIGGER mark_foreign_row");
+sql('CALL retry.maintain()');
+is(sql("SELECT count(*) FROM pg_trigger WHERE tgname = 'mark_foreign_row' AND tgenabled <> 'A'"),
+	0, 'triggers are put back');
+
+# Rights, and commands that need the database to themselves.
+sql('CREATE ROLE plain');
+sql_fails($node, 'SET ROLE plain; CALL retry.maintain()', '42501', 'permission denied', 'maintain() is not for everybody');
+sql("CREATE DATABASE other");
+$node->safe_psql('other', 'CREATE EXTENSION retry');
+wait_sql($node, "SELECT count(*) > 0 FROM pg_stat_activity WHERE datname = 'other' AND backend_type = 'retry dispatcher'",
+	'the other database has its dispatcher');
+$node->safe_psql('other', "SELECT retry.purge(now())");
+sql('DROP DATABASE other');
+pass('DROP DATABASE while upkeep is wanted');
+
+# A server without worker slots says so.
+unlike(slurp_file($node->logfile), qr/upkeep goes on after an error/, 'upkeep met no errors');
+$node->stop;
+done_testing();
