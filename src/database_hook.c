@@ -38,6 +38,7 @@
 #include "compat.h"
 #include "database_hook.h"
 #include "shmem.h"
+#include "trigger_guard.h"
 #include "wakeup.h"
 
 /*
@@ -263,6 +264,7 @@ process_utility(PlannedStmt *pstmt, const char *queryString, bool readOnlyTree,
 	Oid			database = InvalidOid;
 	bool		ours = false;
 	bool		prepared = false;
+	bool		alters = false;
 
 	switch (nodeTag(statement))
 	{
@@ -278,6 +280,9 @@ process_utility(PlannedStmt *pstmt, const char *queryString, bool readOnlyTree,
 			break;
 		case T_AlterDatabaseSetStmt:
 			ours = retry_shmem_ready();
+			break;
+		case T_AlterTableStmt:
+			alters = true;
 			break;
 		case T_TransactionStmt:
 			prepared = castNode(TransactionStmt, statement)->kind == TRANS_STMT_COMMIT_PREPARED;
@@ -297,6 +302,8 @@ process_utility(PlannedStmt *pstmt, const char *queryString, bool readOnlyTree,
 		tell(statement);
 	if (prepared)
 		retry_wakeup_prepared();
+	if (alters)
+		retry_guard_triggers(castNode(AlterTableStmt, statement));
 }
 
 void

@@ -226,6 +226,15 @@ prepare(RetryTurn *turn, Transfer *t)
 	}
 	entry->leaf = leaf;			/* upkeep may have moved it since it was queued */
 	d->sender->shared[t->shared].leaf = leaf;
+
+	/* attempts and signals do not say whether their task was adopted */
+	if (!retry_config_may_send(d->config,
+							   DatumGetBool(slot_getattr(slot, Task_inert + 1, &isnull)),
+							   DatumGetUInt64(slot_getattr(slot, Task_xid + 1, &isnull))))
+	{
+		drop(d, t);
+		return;
+	}
 	t->ended.scene_id = DatumGetInt32(slot_getattr(slot, Task_scene_id + 1, &isnull));
 	t->enqueued_by = DatumGetObjectId(slot_getattr(slot, Task_enqueued_by + 1, &isnull));
 	scene = retry_turn_scene(turn, t->ended.scene_id);

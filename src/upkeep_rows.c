@@ -24,6 +24,7 @@
 #include "utils/uuid.h"
 
 #include "store.h"
+#include "trigger_guard.h"
 #include "upkeep.h"
 
 #define BATCH	500
@@ -48,41 +49,33 @@ result(uint64 row, int number)
 
 /* ---------------------------------------------------------------- triggers */
 
-#define WRONG_TRIGGERS \
-	"SELECT c.oid, c.relname, t.tgname FROM pg_catalog.pg_trigger t" \
-	" JOIN pg_catalog.pg_class c ON c.oid = t.tgrelid" \
-	" WHERE c.relnamespace = 'retry'::pg_catalog.regnamespace AND t.tgenabled <> 'A'" \
-	" AND (t.tgname IN ('mark_foreign_row', 'merge_builtin')" \
-	"  OR t.tgname = 'config_changed' AND c.relname IN ('scene', 'scene_group'))"
+/* Mends the triggers of one table; it is passed over while it is locked. */
+static void
+mend_table(RetryUpkeep *upkeep, Oid table)
+{
+	int			mended = -1;
+
+	if (ConditionalLockRelationOid(table, AccessShareLock))
+		mended = retry_mend_triggers(table);
+	if (mended < 0)
+		upkeep->blocked = true;
+	else if (mended > 0)
+		ereport(LOG,
+				(errmsg("retry: triggers of table retry.%s are put back to ENABLE ALWAYS", get_rel_name(table)),
+				 errdetail("Rows that were put into the table while they were off are not known as foreign, and may be sent.")));
+}
 
 void
 retry_upkeep_triggers(RetryUpkeep *upkeep, int unused)
 {
-	SPITupleTable *wrong;
-	uint64		count;
-
 	retry_upkeep_begin("looking at the triggers");
-	count = execute(WRONG_TRIGGERS, 0, NULL, NULL, SPI_OK_SELECT);
-	wrong = SPI_tuptable;
-	for (uint64 i = 0; i < count; i++)
+	for (int leaf = 0; leaf < RETRY_LEAVES; leaf++)
 	{
-		bool		isnull;
-		Oid			table = DatumGetObjectId(SPI_getbinval(wrong->vals[i], wrong->tupdesc, 1, &isnull));
-		char	   *table_name = SPI_getvalue(wrong->vals[i], wrong->tupdesc, 2);
-		char	   *name = SPI_getvalue(wrong->vals[i], wrong->tupdesc, 3);
-		char	   *sql = psprintf("ALTER TABLE retry.%s ENABLE ALWAYS TRIGGER %s",
-								   quote_identifier(table_name), quote_identifier(name));
-
-		if (!ConditionalLockRelationOid(table, ShareRowExclusiveLock))
-		{
-			upkeep->blocked = true;
-			continue;
-		}
-		(void) execute(sql, 0, NULL, NULL, SPI_OK_UTILITY);
-		ereport(LOG,
-				(errmsg("retry: trigger %s of table retry.%s is put back to ENABLE ALWAYS", name, table_name),
-				 errdetail("Rows that were put into the table while it was off are not known as foreign, and may be sent.")));
+		mend_table(upkeep, retry_leaf_oid(RETRY_TASK, leaf));
+		mend_table(upkeep, retry_leaf_oid(RETRY_SIGNAL, leaf));
 	}
+	mend_table(upkeep, retry_relation_oid("scene_group"));
+	mend_table(upkeep, retry_relation_oid("scene"));
 	retry_upkeep_commit();
 }
 
