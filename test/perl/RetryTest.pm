@@ -23,7 +23,6 @@ our @EXPORT = qw(
   session
   sql_fails
   workers
-  restart_after_kill
 );
 
 our $TIMEOUT = $ENV{RETRY_TEST_TIMEOUT} // 60;
@@ -198,23 +197,6 @@ sub workers
 		  . ($like // 'retry%') . "' ORDER BY 1");
 
 	return split /\n/, $out;
-}
-
-# restart_after_kill(NODE): kills the postmaster with -9, waits until its
-# children are gone (they hold the shared memory), and starts it again.
-sub restart_after_kill
-{
-	my ($node) = @_;
-	my $deadline = time() + $TIMEOUT;
-
-	$node->kill9;
-	# pg_ctl refuses to start while a child is still attached.
-	while (!$node->start(fail_ok => 1))
-	{
-		die "server does not start again after kill -9" if time() > $deadline;
-		usleep(50_000);
-	}
-	return;
 }
 
 # What the tasks look like, for a failure's report.
