@@ -96,10 +96,10 @@ $holder->query_safe("UPDATE retry.scene SET method = 'PATCH' WHERE name = 'conf'
 # a change elsewhere, so that the dispatcher tries to read what is locked
 $node->safe_psql('postgres', "SELECT retry.purge('2000-01-01')");
 wait_for(sub { requests('during') == 1 }, 'while configuration is locked, delivery goes on');
-$holder->query_safe("SELECT retry.enqueue('conf', '{}', key => 'patch')");
 $holder->query_safe('COMMIT');
 $holder->quit;
-wait_for(sub { requests('patch') == 1 }, 'a task enqueued with a change of its scene is sent');
+$id = enqueue($node, "'conf', '{}', key => 'patch'");
+wait_state($node, $id, 'succeeded', description => 'a task enqueued after the change is sent');
 is(join(',', map { ($receiver->ledger($_))[0]{method} } 'put', 'during', 'patch'), 'PUT,PUT,PATCH',
 	'... as the scene is from then on');
 
