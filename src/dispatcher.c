@@ -458,13 +458,21 @@ drain(WaitEventSet *events)
 	commit();
 }
 
+/* Fewer dispatchers are wanted, and this one has handed over all it had. */
+static bool
+is_retired(void)
+{
+	return d->worker->number >= d->worker->count && d->owned == 0 &&
+		retry_send_flying(d) == 0 && dlist_is_empty(&d->ended);
+}
+
 static void
 main_loop(WaitEventSet *events)
 {
 	bool		more = true;
 	bool		idle = false;
 
-	while (!ShutdownRequestPending && !retry_shmem_worker_unwanted(d->worker))
+	while (!ShutdownRequestPending && !retry_shmem_worker_unwanted(d->worker) && !is_retired())
 	{
 		WaitEvent	event[2];
 		long		ms = more ? 0 : wait_time();

@@ -376,7 +376,8 @@ review_workers(int64 now)
 				judge(db, &worker, now);
 			continue;
 		}
-		if (db == NULL || db->state == RETRY_DB_EXCLUDED || worker.number >= retry_dispatchers)
+		/* one that is beyond the count hands its lanes over, and ends itself */
+		if (db == NULL || db->state == RETRY_DB_EXCLUDED)
 		{
 			if (!worker.stop)
 				retry_shmem_stop_worker(i);

@@ -64,7 +64,8 @@ typedef struct RetryWorker
 	RetryWorkerPhase phase;
 	Oid			database;		/* InvalidOid: this entry is free */
 	int			number;			/* k of n, from 0 */
-	volatile int count;			/* n; changes by reload */
+	volatile int count;			/* n; changes by reload; when it is k or less,
+								 * the dispatcher hands over and ends */
 	uint64		ticket;			/* names this start, see attach_worker */
 	uint32		look;			/* RetryDatabase.look when it was started */
 	volatile bool stop;			/* it is to end */
@@ -181,9 +182,8 @@ extern void retry_shmem_mark_database(RetryDatabaseState state);
 extern RetryInFlight *retry_shmem_in_flight(const RetryWorker *worker);
 
 /*
- * True once this worker is to stop: its database is wanted empty, fewer
- * dispatchers are wanted, or the server or an administrator asked for it.
- * One memory read.
+ * True once this worker is to stop at once: its database is wanted empty, or
+ * the server or an administrator asked for it.  One memory read.
  */
 extern bool retry_shmem_worker_unwanted(const RetryWorker *worker);
 
