@@ -1,0 +1,104 @@
+--
+-- Rights: a role sees its own tasks and nothing of others, whatever it tries.
+--
+SET client_min_messages = warning;
+CREATE ROLE regress_rights_shop;
+CREATE ROLE regress_rights_bank;
+CREATE ROLE regress_rights_nobody;
+INSERT INTO retry.scene_group (name, owner) VALUES ('rights-shop', 'regress_rights_shop'), ('rights-bank', 'regress_rights_bank');
+INSERT INTO retry.scene (group_name, name, url) VALUES
+	('rights-shop', 'order', 'http://127.0.0.1:9/order'),
+	('rights-bank', 'payment', 'http://127.0.0.1:9/payment');
+SELECT retry.grant('regress_rights_shop', 'default'), retry.grant('regress_rights_bank', 'default');
+
+-- One task of each in a group of its own, and in the shared group default.
+SET ROLE regress_rights_shop;
+SELECT retry.enqueue('rights-shop/order', '{}', key => 'shop-secret', delay => '20 days') IS NOT NULL AS enqueued;
+SELECT retry.enqueue('http://127.0.0.1:9/', '{}', key => 'shop-default', delay => '20 days') IS NOT NULL AS enqueued;
+SET ROLE regress_rights_bank;
+SELECT retry.enqueue('rights-bank/payment', '{}', key => 'bank-secret', delay => '20 days') IS NOT NULL AS enqueued;
+SELECT retry.enqueue('http://127.0.0.1:9/', '{}', key => 'bank-default', delay => '20 days') IS NOT NULL AS enqueued;
+RESET ROLE;
+
+-- As if the bank's tasks had been attempted, one died, one been cancelled.
+INSERT INTO retry.attempt (leaf, attempt_no, task_id, lane_hash, finished_at, duration_us, scene_id, outcome, error, next_due)
+SELECT leaf, 1, id, lane_hash, now(), 1000, scene_id, 'failed', 'bank-error', now() + interval '1 day'
+FROM retry.task WHERE key = 'bank-default';
+INSERT INTO retry.attempt (leaf, attempt_no, task_id, lane_hash, finished_at, duration_us, scene_id, outcome, error)
+SELECT leaf, 1, id, lane_hash, now(), 1000, scene_id, 'stopped', 'bank-error'
+FROM retry.task WHERE key = 'bank-secret';
+INSERT INTO retry.dead_letter
+SELECT t.*, 'stopped', now(), 1, 400, 'bank-error', NULL FROM retry.task t WHERE key = 'bank-secret';
+
+-- A cheap function in a condition would be called with every row that the
+-- planner lets it see before the rights are looked at.
+CREATE FUNCTION rights_peek(text) RETURNS boolean LANGUAGE plpgsql COST 0.0000001 AS
+$$ BEGIN IF $1 LIKE 'bank%' THEN RAISE WARNING 'seen: %', $1; END IF; RETURN true; END $$;
+GRANT EXECUTE ON FUNCTION rights_peek TO PUBLIC;
+
+SET ROLE regress_rights_shop;
+SELECT key, state FROM retry.tasks WHERE rights_peek(key) ORDER BY key;
+SELECT key, state FROM retry.tasks WHERE state = 'retrying' AND rights_peek(key) ORDER BY key;
+SELECT key, state FROM retry.tasks WHERE state = 'dead' AND rights_peek(key) ORDER BY key;
+SELECT count(*) FROM retry.attempts WHERE rights_peek(error);
+SELECT count(*) FROM retry.dead_letters WHERE rights_peek(last_error);
+SELECT count(*) FROM retry.running WHERE rights_peek(key);
+SELECT key, state FROM retry.tasks_dead, LATERAL (VALUES ('dead')) v(state) WHERE rights_peek(key);
+RESET ROLE;
+
+SET ROLE regress_rights_bank;
+SELECT key, state FROM retry.tasks ORDER BY key;
+SELECT error FROM retry.attempts ORDER BY error;
+SELECT key, reason FROM retry.dead_letters;
+RESET ROLE;
+
+SET ROLE regress_rights_nobody;
+SELECT count(*) FROM retry.tasks;
+SELECT count(*) FROM retry.attempts;
+SELECT count(*) FROM retry.dead_letters;
+\set VERBOSITY terse
+SELECT retry.enqueue('http://127.0.0.1:9/', '{}');
+SELECT retry.enqueue('rights-bank/payment', '{}');
+SELECT retry.replay_dead('rights-bank/payment');
+RESET ROLE;
+
+-- Whose rights count: those of the role in force, inside a function of another
+-- owner that owner's.
+CREATE FUNCTION rights_send() RETURNS boolean LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS $$ SELECT retry.enqueue('rights-shop/order', '{}', delay => '20 days') IS NOT NULL $$;
+ALTER FUNCTION rights_send() OWNER TO regress_rights_shop;
+SET ROLE regress_rights_nobody;
+SELECT rights_send();
+RESET ROLE;
+SELECT enqueued_by, count(*) FROM retry.tasks WHERE scene = 'rights-shop/order' GROUP BY 1;
+
+-- What is inside is not for ordinary roles: no table, no internal function.
+SELECT relname, relkind FROM pg_class
+WHERE relnamespace = 'retry'::regnamespace AND relkind IN ('r', 'p', 'v', 'S')
+	AND (has_table_privilege('regress_rights_nobody', oid, 'SELECT') OR has_table_privilege('regress_rights_nobody', oid, 'INSERT')
+		OR has_table_privilege('regress_rights_nobody', oid, 'UPDATE') OR has_table_privilege('regress_rights_nobody', oid, 'DELETE')
+		OR has_table_privilege('regress_rights_nobody', oid, 'TRUNCATE'))
+ORDER BY 1;
+SELECT p.oid::regprocedure FROM pg_proc p
+WHERE pronamespace = 'retry'::regnamespace AND NOT has_function_privilege('regress_rights_nobody', p.oid, 'EXECUTE')
+ORDER BY p.oid::regprocedure::text COLLATE "C";
+
+-- Nothing without a comment.
+SELECT classid::regclass, objid, pg_describe_object(classid, objid, 0)
+FROM pg_depend d JOIN pg_extension e ON d.refobjid = e.oid AND e.extname = 'retry' AND d.deptype = 'e'
+WHERE classid IN ('pg_class'::regclass, 'pg_proc'::regclass, 'pg_type'::regclass, 'pg_operator'::regclass, 'pg_opclass'::regclass)
+	AND obj_description(objid, classid::regclass::name) IS NULL
+	AND NOT EXISTS (SELECT FROM pg_class c WHERE c.oid = objid AND classid = 'pg_class'::regclass AND c.relkind NOT IN ('r', 'p', 'v', 'm'))
+	AND NOT EXISTS (SELECT FROM pg_type t WHERE t.oid = objid AND classid = 'pg_type'::regclass AND (t.typrelid <> 0 OR t.typelem <> 0))
+ORDER BY 3;
+SELECT c.relname, a.attname
+FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
+WHERE c.relnamespace = 'retry'::regnamespace AND c.relkind IN ('r', 'p', 'v') AND NOT c.relispartition
+	AND c.relname NOT IN ('task_rows', 'last_attempts', 'cancelled') AND c.relname NOT LIKE 'tasks\_%'
+	AND col_description(c.oid, a.attnum) IS NULL
+	AND NOT (c.relname = 'dead_letter' AND a.attnum <= 26)
+ORDER BY 1, 2;
+
+DELETE FROM retry.dead_letter WHERE key LIKE 'bank-%';
+DROP FUNCTION rights_peek(text), rights_send();
+DROP ROLE regress_rights_shop, regress_rights_bank, regress_rights_nobody;
