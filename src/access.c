@@ -97,7 +97,7 @@ retry_visible_scenes(Snapshot snapshot, Oid role, bool own_only, int *count)
 	Relation	rel = table_open(retry_relation_oid("scene"), AccessShareLock);
 	int			room = 64;
 	int32	   *ids = palloc(room * sizeof(int32));
-	RetryGroupRow	group = {0};
+	RetryGroupRow group = {0};
 	bool		visible = false;
 	SysScanDesc scan;
 	HeapTuple	tuple;

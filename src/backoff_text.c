@@ -224,7 +224,7 @@ parse_levels(Parser *p)
 	}
 	for (;;)
 	{
-		int64		ms;
+		int64		ms = 0;
 
 		if (!parse_duration(p, &ms))
 			return false;

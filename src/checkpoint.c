@@ -325,7 +325,10 @@ retry_checkpoint_load(RetryTurn *turn, uint64 slots)
 	{
 		RetryHorizon seen;
 
-		/* never written down: the sweep reads everything, the feed what is new */
+		/*
+		 * never written down: the sweep reads everything, the feed what is
+		 * new
+		 */
 		retry_horizon_of(turn->snapshot, &seen);
 		retry_feed_rewind(d->feed, &seen);
 		retry_lanes_lower_horizon(d->lanes, DT_NOBEGIN);

@@ -197,6 +197,7 @@ parse_item(Item *item, uint64 *bits)
 	}
 	if (item->at < item->end)
 		return fail_item(item, "is not a value, range or step", ITEM_HINT);
+	Assert(first >= 0 && step > 0);
 	for (int v = first; v <= last; v += step)
 		*bits |= UINT64CONST(1) << (week ? v % 7 : v);
 	return true;

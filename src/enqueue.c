@@ -37,7 +37,8 @@ PG_FUNCTION_INFO_V1(retry_enqueue_many);
 typedef struct BatchRow
 {
 	pg_uuid_t	id;
-	bool		stored_before;	/* its key had a live task, or came earlier in the batch */
+	bool		stored_before;	/* its key had a live task, or came earlier in
+								 * the batch */
 } BatchRow;
 
 /* A key of a batch and the row it came with, to be sorted. */
@@ -96,6 +97,7 @@ body_of(Jsonb *payload)
 	JsonbToCString(&text, &payload->root, VARSIZE(payload));
 	utf8 = pg_server_to_any(text.data, text.len, PG_UTF8);
 	len = utf8 == text.data ? text.len : (int) strlen(utf8);
+
 	retry_check_body_size(len);
 
 	body = palloc(VARHDRSZ + len);

@@ -169,7 +169,6 @@ static void
 check_headers(Jsonb *headers)
 {
 	JsonbIterator *it;
-	JsonbIteratorToken token;
 	JsonbValue	name;
 	JsonbValue	value;
 	Size		bytes = 0;
@@ -182,7 +181,7 @@ check_headers(Jsonb *headers)
 
 	it = JsonbIteratorInit(&headers->root);
 	(void) JsonbIteratorNext(&it, &value, true);
-	while ((token = JsonbIteratorNext(&it, &name, true)) == WJB_KEY)
+	while (JsonbIteratorNext(&it, &name, true) == WJB_KEY)
 	{
 		(void) JsonbIteratorNext(&it, &value, true);
 		check_header(&name, &value);

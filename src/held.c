@@ -123,7 +123,10 @@ retry_held_resume(RetryTurn *turn)
 			{
 				RetryLane  *lane;
 
-				/* another dispatcher's by now, which has it from the checkpoint */
+				/*
+				 * another dispatcher's by now, which has it from the
+				 * checkpoint
+				 */
 				if ((d->owned & (UINT64CONST(1) << RETRY_SLOT(held->lane[i]))) == 0)
 					continue;
 				lane = retry_turn_lane(turn, held->lane[i], held->due);

@@ -141,7 +141,7 @@ retry_http_configure(RetryHttp *http, const RetryHttpOptions *options,
 	return true;
 }
 
-RetryHttp  *
+RetryHttp *
 retry_http_create(const RetryHttpOptions *options, char *errbuf, size_t errbuf_size)
 {
 	static bool curl_ready = false;

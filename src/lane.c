@@ -432,7 +432,8 @@ retry_lanes_get(RetryLanes *lanes, int64 hash, TimestampTz due, TimestampTz now)
 	lane = lanes_alloc(lanes, sizeof(RetryLane));
 	memset(lane, 0, sizeof(RetryLane));
 	lane->hash = hash;
-	lane->next_due = retry_lanes_horizon(lanes);	/* untaken entries from there on */
+	lane->next_due = retry_lanes_horizon(lanes);	/* untaken entries from
+													 * there on */
 	lane->cursor.due = Min(lane->next_due, now);
 	lane->cursor = retry_pos_before(&lane->cursor);
 	lane->heap_index = -1;

@@ -87,8 +87,10 @@ extern void retry_lanes_lower_horizon(RetryLanes *lanes, TimestampTz due);	/* en
 extern void retry_lanes_sweep_begin(RetryLanes *lanes);
 extern void retry_lanes_sweep_saw(RetryLanes *lanes, TimestampTz due);
 extern void retry_lanes_sweep_end(RetryLanes *lanes);
+
 /* Whether retry_lanes_get can make a lane now. */
 extern bool retry_lanes_has_place(const RetryLanes *lanes, TimestampTz now);
+
 /* Makes every lane read again from the beginning of time. */
 extern void retry_lanes_restart(RetryLanes *lanes);
 

@@ -16,10 +16,12 @@
 /* How the exchange itself went; the dispatcher maps RetryHttpError to this. */
 typedef enum RetryExchange
 {
-	RETRY_EXCHANGE_ANSWERED,	/* a complete header block came: http_status counts */
+	RETRY_EXCHANGE_ANSWERED,	/* a complete header block came: http_status
+								 * counts */
 	RETRY_EXCHANGE_FAILED,		/* network, TLS, timeout, malformed, cut */
 	RETRY_EXCHANGE_BLOCKED,		/* the address is not allowed */
-	RETRY_EXCHANGE_REFUSED,		/* the request itself cannot be sent (bad URL …) */
+	RETRY_EXCHANGE_REFUSED,		/* the request itself cannot be sent (bad URL
+								 * …) */
 	RETRY_EXCHANGE_INTERNAL		/* our own fault: memory, descriptors */
 } RetryExchange;
 
@@ -41,7 +43,8 @@ typedef struct RetryEnd
 								 * as none */
 	int32		attempt_no;
 	TimestampTz ended_at;
-	int64		previous_delay_us;	/* between the last two attempts; 0 unknown */
+	int64		previous_delay_us;	/* between the last two attempts; 0
+									 * unknown */
 	uint64		random;
 } RetryEnd;
 

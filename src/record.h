@@ -33,7 +33,8 @@ typedef struct RetryEnded
 	const char *error;			/* UTF-8 or any bytes; "" none */
 	const char *response;
 	Size		response_len;
-	void	   *owner;			/* the dispatcher's: what to release afterwards */
+	void	   *owner;			/* the dispatcher's: what to release
+								 * afterwards */
 	bool		recorded;		/* set by retry_record */
 	int			failures;		/* of recording it */
 } RetryEnded;

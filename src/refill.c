@@ -17,7 +17,7 @@
 
 #define REFILL_LANE_BUDGET	1000	/* entries looked at in one lane in a turn */
 #define REFILL_TURN_BUDGET	4000	/* and in all */
-#define REFILL_TURN_LANES	500		/* lanes in a turn: each costs some descents */
+#define REFILL_TURN_LANES	500 /* lanes in a turn: each costs some descents */
 
 static const RetryIndex streams[] = {RETRY_TASK_DUE, RETRY_ATTEMPT_DUE, RETRY_SIGNAL_DUE};
 static const RetryTable stream_tables[] = {RETRY_TASK, RETRY_ATTEMPT, RETRY_SIGNAL};

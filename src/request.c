@@ -46,7 +46,9 @@ end_line(Lines *lines, char *end)
 	lines->at = end;
 }
 
-static void pg_attribute_printf(2, 3)
+static void add_line(Lines *lines, const char *format,...) pg_attribute_printf(2, 3);
+
+static void
 add_line(Lines *lines, const char *format,...)
 {
 	va_list		args;
@@ -224,10 +226,11 @@ text_column(TupleTableSlot *slot, int column)
 static TimestampTz
 expiry(TupleTableSlot *slot, const RetryScene *scene)
 {
-	TimestampTz own = slot->tts_isnull[Task_expires_at] ? DT_NOEND :
-		DatumGetTimestampTz(slot->tts_values[Task_expires_at]);
+	TimestampTz own = DT_NOEND;
 	TimestampTz created;
 
+	if (!slot->tts_isnull[Task_expires_at])
+		own = DatumGetTimestampTz(slot->tts_values[Task_expires_at]);
 	if (scene->expires_after_us <= 0)
 		return own;
 

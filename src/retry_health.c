@@ -241,9 +241,8 @@ check_foreign(ReturnSetInfo *result, RetryReader *reader, const RetryConfig *con
 static void
 check_ring(ReturnSetInfo *result, RetryReader *reader)
 {
-	int64		day = GetCurrentTimestamp() / USECS_PER_DAY +
-		(POSTGRES_EPOCH_JDATE - UNIX_EPOCH_JDATE);
-	int			tomorrow = (int) ((day + 1) % RETRY_RING_LEAVES);
+	int64		day = GetCurrentTimestamp() / USECS_PER_DAY;
+	int			tomorrow = (int) ((day + (POSTGRES_EPOCH_JDATE - UNIX_EPOCH_JDATE) + 1) % RETRY_RING_LEAVES);
 
 	if (!retry_reader_leaf(reader, tomorrow) || retry_reader_empty(reader, RETRY_TASK, tomorrow))
 		report(result, "ring", OK, "tomorrow's leaf is clean", NULL);

@@ -48,7 +48,7 @@ typedef struct RetryGroupRow
 typedef struct RetrySceneRow
 {
 	int32		id;
-	RetryGroupRow	group;
+	RetryGroupRow group;
 	char		name[RETRY_NAME_MAX + 1];
 	char	   *url;			/* in the caller's memory context, or NULL */
 	bool		archived;

@@ -224,7 +224,8 @@ prepare(RetryTurn *turn, Transfer *t)
 			drop(d, t);			/* its leaf was truncated: it had finished */
 		return;
 	}
-	entry->leaf = leaf;			/* upkeep may have moved it since it was queued */
+	entry->leaf = leaf;			/* upkeep may have moved it since it was
+								 * queued */
 	d->sender->shared[t->shared].leaf = leaf;
 
 	/* attempts and signals do not say whether their task was adopted */

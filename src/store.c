@@ -28,12 +28,13 @@
 
 static const char *const table_names[RETRY_TABLES] = {"task", "attempt", "signal"};
 
-static const struct
+typedef struct IndexName
 {
 	RetryTable	table;
 	const char *suffix;
-}			index_names[RETRY_INDEXES] =
-{
+} IndexName;
+
+static const IndexName index_names[RETRY_INDEXES] = {
 	[RETRY_TASK_ID] = {RETRY_TASK, "id"},
 	[RETRY_TASK_XID] = {RETRY_TASK, "xid"},
 	[RETRY_TASK_DUE] = {RETRY_TASK, "due"},

@@ -78,6 +78,7 @@ extern Oid	retry_relation_oid(const char *name);
 extern Oid	retry_outcome_oid(RetryOutcome outcome);
 extern Oid	retry_dead_reason_oid(RetryDeadReason reason);
 extern Oid	retry_task_state_oid(int state);
+
 /* The way back: -1 when the OID is none of them. */
 extern int	retry_outcome_of(Oid value);
 

@@ -27,6 +27,7 @@ struct RetrySweep
 };
 
 static const RetryIndex streams[] = {RETRY_TASK_DUE, RETRY_ATTEMPT_DUE, RETRY_SIGNAL_DUE};
+static const int hash_columns[] = {Task_lane_hash, Attempt_lane_hash, Signal_lane_hash};
 static const RetryTable stream_tables[] = {RETRY_TASK, RETRY_ATTEMPT, RETRY_SIGNAL};
 
 RetrySweep *
@@ -91,8 +92,6 @@ sweep_index(RetryTurn *turn, RetrySweep *sweep, int *budget)
 		TupleTableSlot *slot;
 		int64		lane_hash;
 		bool		isnull;
-		int			attribute = index == RETRY_TASK_DUE ? Task_lane_hash :
-			index == RETRY_ATTEMPT_DUE ? Attempt_lane_hash : Signal_lane_hash;
 
 		/* the smallest number itself would be jumped over; no hash is it */
 		retry_scan_lanes_after(turn->reader, index, sweep->leaf,
@@ -103,7 +102,7 @@ sweep_index(RetryTurn *turn, RetrySweep *sweep, int *budget)
 			sweep->within = false;
 			return !retry_reader_blocked(turn->reader);
 		}
-		lane_hash = DatumGetInt64(slot_getattr(slot, attribute + 1, &isnull));
+		lane_hash = DatumGetInt64(slot_getattr(slot, hash_columns[sweep->stream] + 1, &isnull));
 		if (!sweep_lane(turn, index, sweep->leaf, lane_hash))
 			return false;
 		sweep->lane_hash = lane_hash;

@@ -45,11 +45,13 @@ typedef struct RetryDispatcher
 	RetryHeld  *held;
 	uint64		owned;			/* slots whose locks it has */
 	uint64		leaving;		/* of these, the slots it is giving up */
-	uint64		giving_up;		/* of these, those that a checkpoint speaks for */
+	uint64		giving_up;		/* of these, those that a checkpoint speaks
+								 * for */
 	uint64		gained;			/* slots whose checkpoint is to be read */
 	TimestampTz last_snapshot_at;	/* read before the last turn's snapshot */
 	bool		leaf_live[RETRY_LEAVES];	/* may have something unresolved */
-	dlist_head	ended;			/* attempts that have ended and wait to be recorded */
+	dlist_head	ended;			/* attempts that have ended and wait to be
+								 * recorded */
 	struct RetrySender *sender; /* see send.c */
 	bool		busy;			/* something changed since the last checkpoint */
 } RetryDispatcher;
@@ -89,17 +91,21 @@ extern RetryScene *retry_turn_scene(RetryTurn *turn, int32 scene_id);
 extern RetryLane *retry_dispatcher_lane(RetryDispatcher *d, int64 hash, TimestampTz due, TimestampTz now);
 extern RetryLane *retry_turn_lane(RetryTurn *turn, int64 hash, TimestampTz due);
 extern void retry_refill(RetryTurn *turn);
+
 /* May the leaf have something unresolved that the turn's snapshot sees? */
 extern bool retry_turn_leaf_live(const RetryTurn *turn, int leaf);
 
 /* feed.c */
 extern RetryFeed *retry_feed_create(void);
 extern void retry_feed(RetryTurn *turn);
+
 /* What the feed has seen completely. */
 extern const RetryHorizon *retry_feed_seen(const RetryFeed *feed);
+
 /* Goes back so far that everything after "seen" is read (again). */
 extern void retry_feed_rewind(RetryFeed *feed, const RetryHorizon *seen);
 extern void retry_horizon_of(Snapshot snapshot, RetryHorizon *horizon);
+
 /* True when a snapshot of that horizon cannot see the transaction. */
 extern bool retry_horizon_hides(const RetryHorizon *horizon, uint64 xid);
 
@@ -107,12 +113,14 @@ extern bool retry_horizon_hides(const RetryHorizon *horizon, uint64 xid);
 extern RetrySweep *retry_sweep_create(void);
 extern void retry_sweep(RetryTurn *turn);
 extern void retry_sweep_reset(RetrySweep *sweep);
+
 /* When the next sweep is to begin; DT_NOEND: none. */
 extern TimestampTz retry_sweep_next(const RetryDispatcher *d);
 
 /* held.c: entries that were passed over because their scene is paused */
 extern RetryHeld *retry_held_create(void);
 extern void retry_held_note(RetryHeld *held, int32 scene_id, int64 lane_hash, TimestampTz due);
+
 /* All lanes of the scene may be concerned: after a restart. */
 extern void retry_held_note_all(RetryHeld *held, int32 scene_id, TimestampTz due);
 extern void retry_held_resume(RetryTurn *turn);
@@ -120,6 +128,7 @@ extern int	retry_held_list(const RetryHeld *held, Datum **scenes, Datum **dues);
 
 /* checkpoint.c */
 extern void retry_checkpoint_load(RetryTurn *turn, uint64 slots);
+
 /* In a transaction of its own; raises errors. */
 extern void retry_checkpoint_save(RetryDispatcher *d);
 
@@ -130,18 +139,25 @@ extern bool retry_owner_settled(const RetryDispatcher *d);
 
 /* send.c */
 extern void retry_send_create(RetryDispatcher *d);
+
 /* In a turn: takes entries from the lanes and makes their requests ready. */
 extern void retry_send_prepare(RetryTurn *turn);
+
 /* After the turn's transaction: makes sure of their durability, and sends them. */
 extern void retry_send_start(RetryDispatcher *d);
+
 /* After an error: what was taken and not started goes back to its lane. */
 extern void retry_send_undo(RetryDispatcher *d);
+
 /* Runs the transfers; those that have ended are judged and put into d->ended. */
 extern void retry_send_reap(RetryDispatcher *d);
+
 /* After retry_record: lets go of what is recorded. */
 extern void retry_send_settle(RetryDispatcher *d);
+
 /* Transfers that are under way. */
 extern int	retry_send_flying(const RetryDispatcher *d);
+
 /* Entries sent, or ended and not yet recorded; each of a lane and with its place. */
 extern void retry_send_each(RetryDispatcher *d,
 							void (*visit) (int64 lane_hash, const RetryPos *pos, void *arg), void *arg);

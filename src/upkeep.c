@@ -45,7 +45,8 @@
 #define FIRST_US		USECS_PER_MINUTE	/* after the dispatcher's start */
 #define INTERVAL_US		USECS_PER_HOUR
 #define PAUSE_US		(2 * USECS_PER_SEC) /* between two looks at it */
-#define AGAIN_US		(10 * USECS_PER_SEC)	/* when a request could not be carried out */
+#define AGAIN_US		(10 * USECS_PER_SEC)	/* when a request could not be
+												 * carried out */
 
 /* SQL's advisory locks use 1 and 2 here, the dispatchers' slots 0x52. */
 #define UPKEEP_LOCK_CLASS	0x53

@@ -47,8 +47,10 @@
 #include "upkeep.h"
 #include "wakeup.h"
 
-#define MOVE_LIMIT			1000	/* survivors that are moved, not waited for */
-#define MOVE_AGE_US			(28 * USECS_PER_DAY)	/* the ring comes round after 32 */
+#define MOVE_LIMIT			1000	/* survivors that are moved, not waited
+									 * for */
+#define MOVE_AGE_US			(28 * USECS_PER_DAY)	/* the ring comes round
+													 * after 32 */
 #define DELETE_BATCH		500
 #define EXAMINE_BATCH		20000	/* tasks looked at in one transaction */
 

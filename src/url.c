@@ -271,7 +271,7 @@ retry_url_check(const char *text, RetryUrl *out, char *err, size_t err_size)
 	RetryUrl   *url = out != NULL ? out : &scratch;
 	const char *authority;
 
-	url->ipv4 = url->ipv6 = false;
+	memset(url, 0, sizeof(*url));
 	if (text[0] == '\0')
 		return fail(err, err_size, "URL is empty");
 	if (scan_bytes(text, &url->length, err, err_size) < 0)
