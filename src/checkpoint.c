@@ -11,7 +11,9 @@
 #include "postgres.h"
 
 #include "access/table.h"
+#include "access/sysattr.h"
 #include "access/tableam.h"
+#include "access/transam.h"
 #include "access/xact.h"
 #include "catalog/pg_type.h"
 #include "catalog/heap.h"
@@ -203,10 +205,13 @@ retry_checkpoint_save(RetryDispatcher *d)
 	d->busy = false;
 }
 
-/* The newest row found for each slot. */
+/*
+ * The newest row found for each slot: that of the latest transaction, since
+ * the clock may have been set back.
+ */
 typedef struct Newest
 {
-	TimestampTz taken_at[RETRY_SLOTS];
+	TransactionId written_by[RETRY_SLOTS];
 	HeapTuple	row[RETRY_SLOTS];
 	TupleDesc	desc;
 } Newest;
@@ -214,28 +219,36 @@ typedef struct Newest
 static void
 find_newest(const char *table, Snapshot snapshot, Newest *newest)
 {
-	Relation	rel = table_open(retry_relation_oid(table), AccessShareLock);
-	TableScanDesc scan = table_beginscan(rel, snapshot, 0, NULL);
-	TupleTableSlot *slot = table_slot_create(rel, NULL);
+	Oid			oid = retry_relation_oid(table);
+	Relation	rel;
+	TableScanDesc scan;
+	TupleTableSlot *slot;
 	bool		isnull;
 
+	/* a checkpoint that cannot be read now is one that saves no work */
+	if (!ConditionalLockRelationOid(oid, AccessShareLock))
+		return;
+	rel = table_open(oid, NoLock);
+	scan = table_beginscan(rel, snapshot, 0, NULL);
+	slot = table_slot_create(rel, NULL);
 	if (newest->desc == NULL)
 		newest->desc = CreateTupleDescCopy(RelationGetDescr(rel));
 	while (table_scan_getnextslot(scan, ForwardScanDirection, slot))
 	{
 		uint64		slots = (uint64) DatumGetInt64(slot_getattr(slot, Cp_slots + 1, &isnull));
-		TimestampTz taken_at = DatumGetTimestampTz(slot_getattr(slot, Cp_taken_at + 1, &isnull));
+		TransactionId written_by = DatumGetTransactionId(slot_getsysattr(slot, MinTransactionIdAttributeNumber,
+																		 &isnull));
 		HeapTuple	row = NULL;
 
 		for (int i = 0; i < RETRY_SLOTS; i++)
 		{
 			if ((slots & (UINT64CONST(1) << i)) == 0 ||
-				(newest->row[i] != NULL && taken_at < newest->taken_at[i]))
+				(newest->row[i] != NULL && TransactionIdPrecedes(written_by, newest->written_by[i])))
 				continue;
 			if (row == NULL)
 				row = ExecCopySlotHeapTuple(slot);
 			newest->row[i] = row;
-			newest->taken_at[i] = taken_at;
+			newest->written_by[i] = written_by;
 		}
 	}
 	ExecDropSingleTupleTableSlot(slot);
@@ -262,6 +275,7 @@ apply_row(RetryTurn *turn, HeapTuple row, TupleDesc desc, uint64 slots)
 {
 	RetryDispatcher *d = turn->d;
 	RetryHorizon seen;
+	TimestampTz low_water;
 	Datum	   *first;
 	Datum	   *second;
 	bool		isnull;
@@ -275,8 +289,9 @@ apply_row(RetryTurn *turn, HeapTuple row, TupleDesc desc, uint64 slots)
 		seen.xip[i] = DatumGetUInt64(first[i]);
 	retry_feed_rewind(d->feed, &seen);
 
-	retry_lanes_lower_horizon(d->lanes,
-							  DatumGetTimestampTz(heap_getattr(row, Cp_low_water + 1, desc, &isnull)));
+	/* a time to come was none when the clock was ahead: it may hide retries recorded since */
+	low_water = DatumGetTimestampTz(heap_getattr(row, Cp_low_water + 1, desc, &isnull));
+	retry_lanes_lower_horizon(d->lanes, low_water > turn->now ? DT_NOBEGIN : low_water);
 	n = get_array(row, desc, Cp_lane_hash, INT8OID, &first);
 	get_array(row, desc, Cp_lane_due, TIMESTAMPTZOID, &second);
 	for (int i = 0; i < n; i++)

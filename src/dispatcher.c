@@ -50,11 +50,11 @@
 static RetryDispatcher *d;
 static uint64 config_generation;	/* that the configuration was read at */
 static bool config_wanted = true;
-static int	adoptions = -1;
+static int	adoptions = -1;	/* -1: the configuration was never read */
 static TimestampTz next_checkpoint;
 static TimestampTz turn_again;	/* a moment at which there is more to do */
 static int	max_transfers;		/* retry.max_in_flight, or what descriptors allow */
-static bool blocked;			/* somebody has a leaf locked: not before turn_again */
+static bool blocked;			/* somebody has a table locked: not before turn_again */
 
 /*
  * What a DBA may set for a database or a role must not change how the worker
@@ -294,8 +294,9 @@ read_turn(RetryTurn *turn)
 		retry_own_slots(turn);
 	if (d->gained != 0)
 		turn->more = true;		/* what is theirs is read with a newer snapshot */
-	else if (d->owned != 0 && retry_enabled)
+	else if (d->owned != 0 && retry_enabled && adoptions >= 0)
 	{
+		/* never without configuration: what may not be sent is passed over */
 		retry_feed(turn);
 		retry_sweep(turn);
 		retry_refill(turn);
@@ -308,7 +309,7 @@ read_turn(RetryTurn *turn)
 		retry_checkpoint_save(d);
 		next_checkpoint = turn->now + CHECKPOINT_INTERVAL_US;
 	}
-	blocked = retry_reader_blocked(turn->reader);
+	blocked = retry_reader_blocked(turn->reader) || turn->config_locked || adoptions < 0;
 	if (blocked)
 	{
 		turn_again = turn->now + AGAIN_US;

@@ -239,6 +239,12 @@ prepare(RetryTurn *turn, Transfer *t)
 	t->ended.scene_id = DatumGetInt32(slot_getattr(slot, Task_scene_id + 1, &isnull));
 	t->enqueued_by = DatumGetObjectId(slot_getattr(slot, Task_enqueued_by + 1, &isnull));
 	scene = retry_turn_scene(turn, t->ended.scene_id);
+	if (scene == NULL && !turn->config_read)
+	{
+		turn->config_locked = true; /* it may be a new one */
+		put_back(d, t);
+		return;
+	}
 	if (scene == NULL)
 	{
 		end_unsent(d, t, turn->now, rejected, "its scene no longer exists");

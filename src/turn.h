@@ -64,6 +64,7 @@ typedef struct RetryTurn
 	TimestampTz now;			/* read before the snapshot was taken */
 	bool		more;			/* there is work left for another turn at once */
 	bool		config_read;	/* configuration was read in this turn */
+	bool		config_locked;	/* it was needed, and somebody has it locked */
 } RetryTurn;
 
 /* What became of an entry that was offered to its lane. */
