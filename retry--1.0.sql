@@ -537,8 +537,9 @@ COMMENT ON COLUMN retry.installation.adopted IS 'True: made by CREATE EXTENSION 
 COMMENT ON COLUMN retry.installation.at IS 'When';
 COMMENT ON COLUMN retry.installation.by IS 'By whom';
 
-INSERT INTO retry.installation (database, adopted)
-SELECT oid, true FROM pg_catalog.pg_database WHERE datname = current_database();
+/* a boundary that sees nothing: rows restored in this very transaction are held */
+INSERT INTO retry.installation (database, boundary, adopted)
+SELECT oid, '3:3:', true FROM pg_catalog.pg_database WHERE datname = current_database();
 
 CREATE TABLE retry.purge_request
 (
@@ -812,7 +813,11 @@ SELECT
 	CASE
 		WHEN g.paused THEN 'group paused'
 		WHEN s.paused THEN 'scene paused'
-		WHEN t.inert THEN 'not adopted'
+		WHEN t.inert AND NOT EXISTS (
+			SELECT FROM retry.installation i
+			WHERE i.adopted AND pg_visible_in_snapshot(t.xid, i.boundary)
+				AND i.database = (SELECT d.oid FROM pg_catalog.pg_database d WHERE d.datname = current_database()))
+			THEN 'not adopted'
 	END AS held_reason,
 	coalesce(t.method, s.method) AS method,
 	coalesce(t.url, s.url) AS url,

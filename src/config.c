@@ -243,7 +243,6 @@ read_scene(TupleTableSlot *slot, const Group *group, RetryScene *scene, const ch
 	if (scene->max_in_flight < 0)
 		return false;
 	scene->paused = DatumGetBool(values[Scene_paused]) || group->paused;
-	scene->held_due = DT_NOEND;
 	return true;
 }
 
@@ -295,8 +294,6 @@ read_scenes(RetryConfig *config, Copy *copy, TableRead *read, List *groups)
 				continue;
 			keep_scene(old, scene);
 		}
-		if (old != NULL)
-			scene->held_due = old->held_due;
 		scenes = lappend(scenes, scene);
 	}
 

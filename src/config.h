@@ -29,8 +29,6 @@ typedef struct RetryScene
 	int64		expires_after_us;	/* 0: no limit */
 	int32		max_in_flight;	/* 0: the lane is that of the URL's origin */
 	bool		paused;			/* the scene or its group */
-	TimestampTz held_due;		/* earliest entry passed over while paused;
-								 * DT_NOEND: none.  Carried over by a reread */
 } RetryScene;
 
 typedef struct RetryConfig RetryConfig;
