@@ -145,10 +145,11 @@ static bool
 read_ipv6(RetryUrl *url, const char *text, size_t len, char *err, size_t err_size)
 {
 	char		copy[INET6_ADDRSTRLEN];
-	unsigned char address[16];
 
 	if (len < sizeof(copy))
 	{
+		unsigned char address[16];
+
 		memcpy(copy, text, len);
 		copy[len] = '\0';
 		if (inet_pton(AF_INET6, copy, address) == 1 &&
@@ -268,10 +269,10 @@ bool
 retry_url_check(const char *text, RetryUrl *out, char *err, size_t err_size)
 {
 	RetryUrl	scratch;
-	RetryUrl   *url = out != NULL ? out : &scratch;
+	RetryUrl   *url;
 	const char *authority;
 
-	memset(url, 0, sizeof(*url));
+	url = memset(out != NULL ? out : &scratch, 0, sizeof(RetryUrl));
 	if (text[0] == '\0')
 		return fail(err, err_size, "URL is empty");
 	if (scan_bytes(text, &url->length, err, err_size) < 0)
