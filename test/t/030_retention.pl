@@ -173,7 +173,23 @@ $node->safe_psql('other', "SELECT retry.purge(now())");
 sql('DROP DATABASE other');
 pass('DROP DATABASE while upkeep is wanted');
 
-# A server without worker slots says so.
+# DROP EXTENSION while upkeep is at work, and again with nothing there.
+sql('CREATE DATABASE another');
+$node->safe_psql('another', 'CREATE EXTENSION retry');
+$node->safe_psql('another', "SELECT retry.purge(now())");
+$node->safe_psql('another', 'DROP EXTENSION retry');
+wait_sql($node, "SELECT count(*) FROM pg_stat_activity WHERE datname = 'another'", 'nobody stays behind', expected => 0);
+sql('DROP DATABASE another');
+
 unlike(slurp_file($node->logfile), qr/upkeep goes on after an error/, 'upkeep met no errors');
 $node->stop;
+
+# Without the library preloaded, history can be kept in order by hand.
+my $quiet = new_node('quiet', preload => 0);
+$quiet->safe_psql('postgres', "SELECT retry.enqueue('$ok', '{}', delay => '1 h')");
+$quiet->safe_psql('postgres', "SELECT retry.cancel(id) FROM retry.tasks");
+$quiet->safe_psql('postgres', "SELECT retry.purge(clock_timestamp())");
+$quiet->safe_psql('postgres', 'CALL retry.maintain()');
+is($quiet->safe_psql('postgres', 'SELECT count(*) FROM retry.task'), 0, 'maintain() works without preloading');
+$quiet->stop;
 done_testing();

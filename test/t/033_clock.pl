@@ -114,7 +114,7 @@ wait_state($node, $id{ahead}, 'succeeded', description => 'enqueued and delivere
 wait_sql($node, 'SELECT count(*) > 0 FROM (SELECT FROM retry.checkpoint_a WHERE taken_at > clock_timestamp() - interval $$1 d$$ UNION ALL SELECT FROM retry.checkpoint_b WHERE taken_at > clock_timestamp() - interval $$1 d$$) c',
 	'a checkpoint is written there');
 set_clock(10);
-sql("UPDATE retry.scene SET url = '$url/flaky/1', backoff = 'fixed 3s' WHERE name = 'holds'");
+sql("UPDATE retry.scene SET url = '$url/flaky/1', backoff = 'fixed 2s' WHERE name = 'holds'");
 $id{back} = make('back', 'ok');
 wait_state($node, $id{back}, 'succeeded', description => 'set back again, delivery goes on');
 is(make('future', 'ok'), $id{future}, 'the key of a task of the future is taken');
@@ -132,6 +132,16 @@ wait_state($node, $id{flaky2}, 'retrying');
 $node->stop;
 start_on_day(10);
 wait_state($node, $id{flaky2}, 'succeeded', description => 'nor does a restart');
+
+# A leaf in which everything is finished is not read any more, until it gets
+# another task; then that task's retries are found too.
+set_clock(12);
+sql('CALL retry.maintain()');
+set_clock(10);
+$id{again} = make('again', 'ok');
+$id{flaky3} = make('flaky3', 'holds');
+wait_state($node, $id{$_}, 'succeeded', description => "$_ in a leaf that was finished") foreach qw(again flaky3);
+is(sql("SELECT count(DISTINCT leaf) FROM retry.task WHERE id IN ('$id{back}', '$id{flaky3}')"), 1, 'it was the same leaf');
 
 # The ring comes round to a leaf that was not kept up: it is shared.
 sql("UPDATE retry.scene SET paused = true WHERE name = 'waits'");
