@@ -289,7 +289,10 @@ apply_row(RetryTurn *turn, HeapTuple row, TupleDesc desc, uint64 slots)
 		seen.xip[i] = DatumGetUInt64(first[i]);
 	retry_feed_rewind(d->feed, &seen);
 
-	/* a time to come was none when the clock was ahead: it may hide retries recorded since */
+	/*
+	 * a time to come was none when the clock was ahead: it may hide retries
+	 * recorded since
+	 */
 	low_water = DatumGetTimestampTz(heap_getattr(row, Cp_low_water + 1, desc, &isnull));
 	retry_lanes_lower_horizon(d->lanes, low_water > turn->now ? DT_NOBEGIN : low_water);
 	n = get_array(row, desc, Cp_lane_hash, INT8OID, &first);

@@ -41,8 +41,10 @@
 #include "upkeep.h"
 
 #define CHECKPOINT_INTERVAL_US	(10 * USECS_PER_SEC)
-#define DRAIN_LIMIT_US			(2 * USECS_PER_SEC)	/* for what is in flight at the end */
-#define OWN_RETRY_US			(50 * 1000)	/* another dispatcher still holds a slot */
+#define DRAIN_LIMIT_US			(2 * USECS_PER_SEC) /* for what is in flight
+													 * at the end */
+#define OWN_RETRY_US			(50 * 1000) /* another dispatcher still holds
+											 * a slot */
 #define AGAIN_US				(100 * 1000)	/* a lock was in the way */
 #define ERROR_PAUSE_MS			200
 #define HARD_RESPONSE_LIMIT		(16 * 1024 * 1024)
@@ -50,11 +52,13 @@
 static RetryDispatcher *d;
 static uint64 config_generation;	/* that the configuration was read at */
 static bool config_wanted = true;
-static int	adoptions = -1;	/* -1: the configuration was never read */
+static int	adoptions = -1;		/* -1: the configuration was never read */
 static TimestampTz next_checkpoint;
 static TimestampTz turn_again;	/* a moment at which there is more to do */
-static int	max_transfers;		/* retry.max_in_flight, or what descriptors allow */
-static bool blocked;			/* somebody has a table locked: not before turn_again */
+static int	max_transfers;		/* retry.max_in_flight, or what descriptors
+								 * allow */
+static bool blocked;			/* somebody has a table locked: not before
+								 * turn_again */
 
 /*
  * What a DBA may set for a database or a role must not change how the worker
@@ -293,7 +297,8 @@ read_turn(RetryTurn *turn)
 	if (!retry_owner_settled(d))
 		retry_own_slots(turn);
 	if (d->gained != 0)
-		turn->more = true;		/* what is theirs is read with a newer snapshot */
+		turn->more = true;		/* what is theirs is read with a newer
+								 * snapshot */
 	else if (d->owned != 0 && retry_enabled && adoptions >= 0)
 	{
 		/* never without configuration: what may not be sent is passed over */

@@ -71,7 +71,9 @@ retry_mend_triggers(Oid table)
 	foreach(cell, statements)
 	{
 		if (SPI_execute(lfirst(cell), false, 0) != SPI_OK_UTILITY)
-			elog(ERROR, "could not execute \"%s\"", (char *) lfirst(cell));
+			ereport(ERROR,
+					(errcode(ERRCODE_INTERNAL_ERROR),
+					 errmsg_internal("could not execute \"%s\"", (char *) lfirst(cell))));
 	}
 	SPI_finish();
 	return list_length(statements);

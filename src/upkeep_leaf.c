@@ -350,7 +350,9 @@ truncate_leaf(int leaf)
 	(void) retry_shmem_database();
 	truncated = true;
 	if (SPI_execute(sql, false, 0) != SPI_OK_UTILITY)
-		elog(ERROR, "could not execute \"%s\"", sql);
+		ereport(ERROR,
+				(errcode(ERRCODE_INTERNAL_ERROR),
+				 errmsg_internal("could not execute \"%s\"", sql)));
 }
 
 /*
@@ -474,7 +476,9 @@ delete_tasks(int leaf, const pg_uuid_t *ids, int count)
 		char	   *sql = psprintf(statements[i], leaf);
 
 		if (SPI_execute_with_args(sql, 1, &type, &array, NULL, false, 0) != SPI_OK_DELETE)
-			elog(ERROR, "could not execute \"%s\"", sql);
+			ereport(ERROR,
+					(errcode(ERRCODE_INTERNAL_ERROR),
+					 errmsg_internal("could not execute \"%s\"", sql)));
 	}
 }
 

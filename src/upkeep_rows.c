@@ -35,7 +35,9 @@ execute(const char *sql, int nargs, Oid *types, Datum *values, int expected)
 	int			rc = SPI_execute_with_args(sql, nargs, types, values, NULL, false, 0);
 
 	if (rc != expected)
-		elog(ERROR, "unexpected result %s of \"%s\"", SPI_result_code_string(rc), sql);
+		ereport(ERROR,
+				(errcode(ERRCODE_INTERNAL_ERROR),
+				 errmsg_internal("unexpected result %s of \"%s\"", SPI_result_code_string(rc), sql)));
 	return SPI_processed;
 }
 

@@ -71,7 +71,8 @@ usable_pg_config()
 
 # Prints the Debian packages that are missing, by looking for what they bring
 # rather than for their names, so that other ways of installing count as well.
-# Arguments: extra needs, "perl" (the TAP tests') or none.
+# Arguments: extra needs: "perl" (the TAP tests'), "lint", "clang" (with its
+# sanitizers and fuzzer), "valgrind".
 missing_packages()
 {
 	local major bin
@@ -96,6 +97,44 @@ missing_packages()
 		command -v openssl >/dev/null || say openssl
 		;;
 	esac
+	case " $* " in *" lint "*)
+		command -v cppcheck >/dev/null || say cppcheck
+		command -v pg_bsd_indent >/dev/null || say pg-bsd-indent
+		command -v shellcheck >/dev/null || say shellcheck
+		command -v objdump >/dev/null || say binutils
+		command -v python3 >/dev/null || say python3
+		;;
+	esac
+	case " $* " in *" lint "* | *" clang "*)
+		command -v clang >/dev/null || say clang
+		;;
+	esac
+	# The sanitizers' libraries; valgrind needs the names in the C library.
+	case " $* " in *" clang "*)
+		has_sanitizers || clang_runtime_package
+		;;
+	esac
+	case " $* " in *" valgrind "*)
+		command -v valgrind >/dev/null || say valgrind
+		[ ! -e /etc/debian_version ] || [ -d /usr/lib/debug/.build-id ] || say libc6-dbg
+		;;
+	esac
+}
+
+has_sanitizers()
+{
+	command -v clang >/dev/null || return 1
+	echo 'int LLVMFuzzerTestOneInput(void) { return 0; }' |
+		clang -fsanitize=fuzzer,address,undefined -x c -o /dev/null - 2>/dev/null
+}
+
+# Debian's clang only recommends them, in a package named after the version.
+clang_runtime_package()
+{
+	local major
+
+	major=$(apt-cache depends clang 2>/dev/null | sed -n 's/.*Depends: clang-\([0-9][0-9]*\)$/\1/p' | head -n 1)
+	[ -z "$major" ] || say "libclang-rt-$major-dev"
 }
 
 has_header()
@@ -411,13 +450,13 @@ start_server()
 # URL and RECEIVER_PID.
 start_receiver()
 {
-	local portfile=$WORK/run/receiver.port i
+	local portfile=$WORK/run/receiver.port
 
 	rm -f "$portfile"
 	"$ENDPOINT" --port 0 --port-file "$portfile" >"$1" 2>&1 </dev/null &
 	RECEIVER_PID=$!
 	disown "$RECEIVER_PID"
-	for i in $(seq 100); do
+	for _ in $(seq 100); do
 		[ -s "$portfile" ] && break
 		kill -0 "$RECEIVER_PID" 2>/dev/null || { tail -n 5 "$1" >&2; return 1; }
 		sleep 0.1
@@ -447,9 +486,7 @@ kill_server()
 # old server's children have not noticed yet.
 start_again()
 {
-	local i
-
-	for i in $(seq 50); do
+	for _ in $(seq 50); do
 		pg_ctl -D "$1" -l "$1.log" -w -t 60 start >"$1.start.log" 2>&1 </dev/null && return 0
 		sleep 0.2
 	done
