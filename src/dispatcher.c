@@ -239,12 +239,14 @@ look_at_leaves(RetryTurn *turn)
 	d->leaf_live[RETRY_LONG_LEAF] = true;
 }
 
-/* Configuration, when somebody changed it; the old copy stays while it is locked. */
+/*
+ * Configuration, when somebody changed it; the old copy stays while it is
+ * locked.  "generation" was read before the snapshot was taken, so that a
+ * change it counts is one that the snapshot sees.
+ */
 static void
-read_config(RetryTurn *turn)
+read_config(RetryTurn *turn, uint64 generation)
 {
-	uint64		generation = pg_atomic_read_u64(&d->db->config_generation);
-
 	if (!config_wanted && generation == config_generation)
 		return;
 	config_wanted = !retry_config_read(d->config, turn->snapshot);
@@ -271,7 +273,7 @@ read_config(RetryTurn *turn)
 static void
 read_turn(RetryTurn *turn)
 {
-	static bool first = true;
+	uint64		generation = pg_atomic_read_u64(&d->db->config_generation);
 	uint64		truncations = pg_atomic_read_u64(&d->db->truncations);
 	MemoryContext old;
 
@@ -283,15 +285,17 @@ read_turn(RetryTurn *turn)
 	retry_reader_watch(turn->reader, &d->db->truncations, truncations);
 	d->last_snapshot_at = turn->now;
 
-	if (first)
-		look_at_leaves(turn);
-	first = false;
+	/*
+	 * With this snapshot, from which the feed starts: what is put into an
+	 * empty leaf later comes by the feed.
+	 */
 	if (d->gained != 0)
 	{
+		look_at_leaves(turn);
 		retry_checkpoint_load(turn, d->gained);
 		d->gained = 0;
 	}
-	read_config(turn);
+	read_config(turn, generation);
 	if (d->worker->number == 0)
 		retry_upkeep_consider(turn->snapshot, pg_atomic_read_u64(&d->db->config_generation), turn->now);
 	if (!retry_owner_settled(d))
