@@ -316,9 +316,8 @@ attempt(void (*job) (RetryUpkeep *, int), RetryUpkeep *upkeep, int leaf)
 	return !failed || extension_present();
 }
 
-/* The statement's rows are now in SPI_tuptable. */
-static void
-execute(const char *sql, int nargs, Oid *types, Datum *values, int expected)
+uint64
+retry_upkeep_execute(const char *sql, int nargs, Oid *types, Datum *values, int expected)
 {
 	int			rc = SPI_execute_with_args(sql, nargs, types, values, NULL, false, 0);
 
@@ -326,6 +325,7 @@ execute(const char *sql, int nargs, Oid *types, Datum *values, int expected)
 		ereport(ERROR,
 				(errcode(ERRCODE_INTERNAL_ERROR),
 				 errmsg_internal("unexpected result %s of \"%s\"", SPI_result_code_string(rc), sql)));
+	return SPI_processed;
 }
 
 /*
@@ -340,8 +340,8 @@ read_requests(RetryUpkeep *upkeep, MemoryContext context)
 	bool		isnull;
 
 	retry_upkeep_begin("reading requests to purge");
-	execute("SELECT max(p.before), array_agg(p.ctid) FROM retry.purge_request p", 0, NULL, NULL,
-			SPI_OK_SELECT);
+	(void) retry_upkeep_execute("SELECT max(p.before), array_agg(p.ctid) FROM retry.purge_request p",
+								0, NULL, NULL, SPI_OK_SELECT);
 	value = SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull);
 	if (!isnull)
 	{
@@ -363,8 +363,8 @@ delete_requests(ArrayType *requests)
 	Datum		value = PointerGetDatum(requests);
 
 	retry_upkeep_begin("deleting requests to purge");
-	execute("DELETE FROM retry.purge_request p WHERE p.ctid OPERATOR(pg_catalog.=) ANY ($1)",
-			1, &type, &value, SPI_OK_DELETE);
+	(void) retry_upkeep_execute("DELETE FROM retry.purge_request p WHERE p.ctid = ANY ($1)",
+								1, &type, &value, SPI_OK_DELETE);
 	retry_upkeep_commit();
 }
 

@@ -41,6 +41,12 @@ extern void retry_upkeep_stop(void);
 extern void retry_upkeep_begin(const char *activity);
 extern void retry_upkeep_commit(void);
 
+/*
+ * A statement in it; returns the number of rows, which are SPI's if it gives
+ * any.  ERROR when its result is not the expected one.
+ */
+extern uint64 retry_upkeep_execute(const char *sql, int nargs, Oid *types, Datum *values, int expected);
+
 /* upkeep_leaf.c */
 
 /* Truncates a leaf of the ring if everything in it is old and finished. */

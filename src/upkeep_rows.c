@@ -29,18 +29,6 @@
 
 #define BATCH	500
 
-static uint64
-execute(const char *sql, int nargs, Oid *types, Datum *values, int expected)
-{
-	int			rc = SPI_execute_with_args(sql, nargs, types, values, NULL, false, 0);
-
-	if (rc != expected)
-		ereport(ERROR,
-				(errcode(ERRCODE_INTERNAL_ERROR),
-				 errmsg_internal("unexpected result %s of \"%s\"", SPI_result_code_string(rc), sql)));
-	return SPI_processed;
-}
-
 static Datum
 result(uint64 row, int number)
 {
@@ -107,7 +95,7 @@ retry_upkeep_dead_letters(RetryUpkeep *upkeep, int unused)
 	do
 	{
 		retry_upkeep_begin("deleting old dead letters");
-		count = execute(delete_letters, 2, types, values, SPI_OK_DELETE);
+		count = retry_upkeep_execute(delete_letters, 2, types, values, SPI_OK_DELETE);
 		retry_upkeep_commit();
 	} while (count == BATCH);
 
@@ -116,7 +104,7 @@ retry_upkeep_dead_letters(RetryUpkeep *upkeep, int unused)
 	{
 		retry_upkeep_begin("deleting notes on replays of dead letters that are gone");
 		values[0] = UUIDPGetDatum(&after);
-		count = execute(delete_replayed, 2, types, values, SPI_OK_SELECT);
+		count = retry_upkeep_execute(delete_replayed, 2, types, values, SPI_OK_SELECT);
 		if (count > 0)
 			after = *DatumGetUUIDP(result(0, 1));
 		retry_upkeep_commit();
@@ -210,7 +198,7 @@ delete_key_batch(uint64 count)
 		return;
 	for (int i = 0; i < 4; i++)
 		values[i] = array_of(elements[i], n, element_types[i]);
-	(void) execute(delete_keys, 4, types, values, SPI_OK_DELETE);
+	(void) retry_upkeep_execute(delete_keys, 4, types, values, SPI_OK_DELETE);
 }
 
 void
@@ -229,7 +217,7 @@ retry_upkeep_keys(RetryUpkeep *upkeep, int unused)
 		};
 
 		retry_upkeep_begin("deleting keys of finished tasks");
-		count = execute(read_keys, 4, types, values, SPI_OK_SELECT);
+		count = retry_upkeep_execute(read_keys, 4, types, values, SPI_OK_SELECT);
 		if (count > 0)
 		{
 			MemoryContext old = MemoryContextSwitchTo(context);
@@ -269,13 +257,13 @@ retry_upkeep_scenes(RetryUpkeep *upkeep, int unused)
 	uint64		count = 0;
 
 	retry_upkeep_begin("deleting archived scenes");
-	if (execute(archived_scenes, 0, NULL, NULL, SPI_OK_SELECT) > 0)
+	if (retry_upkeep_execute(archived_scenes, 0, NULL, NULL, SPI_OK_SELECT) > 0)
 	{
 		rel = table_open(retry_relation_oid("scene"), RowExclusiveLock);
 		horizon = TransactionIdGetDatum(GetOldestNonRemovableTransactionId(rel));
 		table_close(rel, NoLock);
 		PushActiveSnapshot(GetLatestSnapshot());
-		count = execute(delete_scenes, 1, &type, &horizon, SPI_OK_DELETE);
+		count = retry_upkeep_execute(delete_scenes, 1, &type, &horizon, SPI_OK_DELETE);
 		PopActiveSnapshot();
 	}
 	retry_upkeep_commit();
