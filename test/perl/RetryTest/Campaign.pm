@@ -469,10 +469,13 @@ sub _check_numbers
 		{
 			my $status = delete $answered{ $attempt->{attempt} };
 
+			# an attempt that ended without an answer may have gone astray
 			push @{ $found->{gap} }, "$key attempt $attempt->{attempt} is recorded and never arrived"
-			  if !defined $status;
+			  if !defined $status && $attempt->{status} != 0;
 			push @{ $found->{gap} }, "$key attempt $attempt->{attempt} was answered $status, $attempt->{status} is recorded"
-			  if defined $status && $status != $attempt->{status};
+			  if defined $status && $status != $attempt->{status} && $attempt->{status} != 0;
+			push @{ $found->{gap} }, "$key attempt $attempt->{attempt} was answered $status and is recorded as $attempt->{outcome}"
+			  if ($attempt->{outcome} eq 'succeeded') != ($attempt->{status} >= 200 && $attempt->{status} < 300);
 		}
 		push @{ $found->{gap} }, "$key attempts " . join(',', sort keys %answered) . " arrived and are not recorded"
 		  if %answered;
