@@ -153,7 +153,8 @@ retry_feed_rewind(RetryFeed *feed, const RetryHorizon *seen)
 	{
 		feed->seen = *seen;
 		feed->seen.xip = palloc((seen->nxip + 1) * sizeof(uint64));
-		memcpy(feed->seen.xip, seen->xip, seen->nxip * sizeof(uint64));
+		if (seen->nxip > 0)
+			memcpy(feed->seen.xip, seen->xip, seen->nxip * sizeof(uint64));
 	}
 	else
 		merge_horizons(&feed->seen, seen);

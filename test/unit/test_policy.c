@@ -312,10 +312,15 @@ test_backoff_arguments(void)
 static void
 test_spent(void)
 {
-	RetryVerdict untouched = {RETRY_PROCESSING, false, RETRY_DEAD_REJECTED, 42};
+	RetryVerdict untouched;
 
+	/* padding included, since all of it is compared */
+	memset(&untouched, 0, sizeof(untouched));
+	untouched.outcome = RETRY_PROCESSING;
+	untouched.reason = RETRY_DEAD_REJECTED;
+	untouched.next_due = 42;
 	reset();
-	verdict = untouched;
+	memcpy(&verdict, &untouched, sizeof(verdict));
 	CHECK(!retry_policy_spent(15, &limits, NOW, &verdict) &&
 		  memcmp(&verdict, &untouched, sizeof(verdict)) == 0, "attempts and time are left");
 	CHECK(retry_policy_spent(16, &limits, NOW, &verdict) && verdict.terminal &&
