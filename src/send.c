@@ -431,8 +431,8 @@ retry_send_reap(RetryDispatcher *d)
 		s->nflying--;
 		t->result = result;
 		t->ended.duration_us = result->total_us;
-		/* a clock set back must not make an attempt end before it began */
-		t->ended.finished_at = Max(now, t->ended.started_at);
+		/* by the clock of now: the next attempt is not put off by one that was ahead */
+		t->ended.finished_at = now;
 		t->ended.http_status = result->http_status;
 		t->ended.dns_us = (int32) Min(result->dns_us, PG_INT32_MAX);
 		t->ended.connect_us = (int32) Min(result->connect_us, PG_INT32_MAX);

@@ -1,12 +1,13 @@
 /*
  * clock.c
- *		A wall clock that a test can set, for one server: preloaded into it.
+ *		A wall clock that a test can move, for a whole PostgreSQL server.
  *
- * The file named by RETRY_TEST_CLOCK holds a number of seconds, a native int64,
- * that is added to the time of day in every process that has the library.  The
- * file is mapped, so that a change counts at once, for all.  (libfaketime will
- * not do: it tells the truth while a call such as select() is interrupted, and
- * before version 16 the postmaster starts its workers just then.)
+ * Preloaded into the postmaster, it adds an offset to what gettimeofday(),
+ * clock_gettime(CLOCK_REALTIME) and time() say, in all processes at once: the
+ * offset lies in a file that everybody maps, eight bytes of microseconds in
+ * the machine's order.  The monotonic clock is left alone.  libfaketime does
+ * not serve here: the postmaster starts workers from a signal handler, inside
+ * calls that libfaketime does not fake, and they then stay with the true time.
  */
 #define _GNU_SOURCE
 #include <fcntl.h>
@@ -18,33 +19,42 @@
 #include <time.h>
 #include <unistd.h>
 
-static const volatile int64_t *offset = NULL;
+static volatile int64_t *offset_us;
 
-__attribute__((constructor))
-static void
+__attribute__((constructor)) static void
 map_offset(void)
 {
-	const char *name = getenv("RETRY_TEST_CLOCK");
-	int			fd = name != NULL ? open(name, O_RDONLY) : -1;
+	const char *path = getenv("RETRY_TEST_CLOCK");
+	int			fd = path != NULL ? open(path, O_RDONLY | O_CLOEXEC) : -1;
+	void	   *map;
 
-	if (fd >= 0)
-	{
-		void	   *map = mmap(NULL, sizeof(int64_t), PROT_READ, MAP_SHARED, fd, 0);
-
-		if (map != MAP_FAILED)
-			offset = map;
-		close(fd);
-	}
+	if (fd < 0)
+		return;
+	map = mmap(NULL, sizeof(int64_t), PROT_READ, MAP_SHARED, fd, 0);
+	if (map != MAP_FAILED)
+		offset_us = map;
+	close(fd);
 }
 
 int
-clock_gettime(clockid_t clock, struct timespec *ts)
+clock_gettime(clockid_t id, struct timespec *ts)
 {
-	int			rc = syscall(SYS_clock_gettime, clock, ts);
+	int			rc = (int) syscall(SYS_clock_gettime, id, ts);
+	int64_t		us;
 
-	if (rc == 0 && offset != NULL && (clock == CLOCK_REALTIME || clock == CLOCK_REALTIME_COARSE))
-		ts->tv_sec += *offset;
-	return rc;
+	if (rc != 0 || offset_us == NULL ||
+		(id != CLOCK_REALTIME && id != CLOCK_REALTIME_COARSE))
+		return rc;
+	us = *offset_us + ts->tv_nsec / 1000;
+	ts->tv_sec += us / 1000000;
+	us %= 1000000;
+	if (us < 0)
+	{
+		us += 1000000;
+		ts->tv_sec--;
+	}
+	ts->tv_nsec = us * 1000 + ts->tv_nsec % 1000;
+	return 0;
 }
 
 int
@@ -52,20 +62,20 @@ gettimeofday(struct timeval *restrict tv, void *restrict zone)
 {
 	struct timespec ts;
 
-	if (clock_gettime(CLOCK_REALTIME, &ts) != 0)
-		return -1;
+	(void) zone;
+	clock_gettime(CLOCK_REALTIME, &ts);
 	tv->tv_sec = ts.tv_sec;
 	tv->tv_usec = ts.tv_nsec / 1000;
 	return 0;
 }
 
 time_t
-time(time_t *result)
+time(time_t *t)
 {
 	struct timespec ts;
 
 	clock_gettime(CLOCK_REALTIME, &ts);
-	if (result != NULL)
-		*result = ts.tv_sec;
+	if (t != NULL)
+		*t = ts.tv_sec;
 	return ts.tv_sec;
 }
