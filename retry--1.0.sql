@@ -491,6 +491,21 @@ COMMENT ON COLUMN retry.key.key IS 'The key';
 COMMENT ON COLUMN retry.key.task_id IS 'Its newest task';
 COMMENT ON COLUMN retry.key.leaf IS 'The leaf that task was put in';
 
+CREATE TABLE retry.consumed
+(
+	role			regrole NOT NULL,
+	consumer		text NOT NULL,
+	message_id		text NOT NULL,
+	at				timestamptz NOT NULL DEFAULT clock_timestamp(),
+	PRIMARY KEY (role, consumer, message_id)
+);
+CREATE INDEX consumed_at ON retry.consumed (at);
+COMMENT ON TABLE retry.consumed IS 'Facts: messages that receivers in this database have had, noted by retry.once(); kept for retry.retention';
+COMMENT ON COLUMN retry.consumed.role IS 'Role that called retry.once(): each has consumers of its own';
+COMMENT ON COLUMN retry.consumed.consumer IS 'What the receiver calls itself';
+COMMENT ON COLUMN retry.consumed.message_id IS 'The message';
+COMMENT ON COLUMN retry.consumed.at IS 'When it came first';
+
 CREATE TABLE retry.checkpoint_a
 (
 	taken_at		timestamptz NOT NULL,
@@ -628,6 +643,7 @@ SELECT pg_extension_config_dump('retry.scene_id_seq', '');
 SELECT pg_extension_config_dump('retry.dead_letter', '');
 SELECT pg_extension_config_dump('retry.replayed', '');
 SELECT pg_extension_config_dump('retry.key', '');
+SELECT pg_extension_config_dump('retry.consumed', '');
 
 /*
  * 5. Enqueue
@@ -721,6 +737,27 @@ LANGUAGE C VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'retry_replay_dead';
 COMMENT ON FUNCTION retry.replay_dead IS
 'Replays the dead letters that the filters let through, each only once, their due times spread over the given interval; returns how many. target: scene or group/scene; since and until: when they died';
 
+CREATE FUNCTION retry.cancel_where(
+	target			text DEFAULT NULL,
+	since			timestamptz DEFAULT NULL,
+	until			timestamptz DEFAULT NULL,
+	reference		text DEFAULT NULL
+) RETURNS bigint
+LANGUAGE C VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'retry_cancel_where';
+COMMENT ON FUNCTION retry.cancel_where IS
+'As retry.cancel(), for all unfinished tasks that the filters let through and the current role may administer; returns how many. target: scene or group/scene; since and until: when they were enqueued';
+
+CREATE FUNCTION retry.run_now_where(
+	target			text DEFAULT NULL,
+	since			timestamptz DEFAULT NULL,
+	until			timestamptz DEFAULT NULL,
+	reference		text DEFAULT NULL,
+	spread			interval DEFAULT '0'
+) RETURNS bigint
+LANGUAGE C VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'retry_run_now_where';
+COMMENT ON FUNCTION retry.run_now_where IS
+'As retry.run_now(), for all unfinished tasks that the filters let through and the current role may administer, spread evenly over the given interval; returns how many. target: scene or group/scene; since and until: when they were enqueued';
+
 CREATE FUNCTION retry.wait(id uuid, timeout interval DEFAULT '30 s') RETURNS retry.task_state
 LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'retry_wait';
 COMMENT ON FUNCTION retry.wait(uuid, interval) IS
@@ -735,7 +772,7 @@ COMMENT ON FUNCTION retry.purge(timestamptz) IS
 CREATE PROCEDURE retry.maintain()
 LANGUAGE C AS 'MODULE_PATHNAME', 'retry_maintain';
 COMMENT ON PROCEDURE retry.maintain() IS
-'Does at once what upkeep does every hour (retention, keys, dead letters, purge requests), in a worker of its own that commits in pieces, and waits for it';
+'Does at once what upkeep does every hour (retention, keys, dead letters, noted messages, purge requests), in a worker of its own that commits in pieces, and waits for it';
 
 CREATE FUNCTION retry.adopt() RETURNS void
 LANGUAGE sql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
@@ -745,6 +782,11 @@ AS $$
 $$;
 COMMENT ON FUNCTION retry.adopt() IS
 'Lets a restored, replicated or copied database send the tasks that came with it';
+
+CREATE FUNCTION retry.once(consumer text, message_id text) RETURNS boolean
+LANGUAGE C VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'retry_once';
+COMMENT ON FUNCTION retry.once(text, text) IS
+'For receivers that live in PostgreSQL: true for the first call with a message in a transaction that commits, false for all after. Each role has consumers of its own';
 
 CREATE FUNCTION retry.health()
 RETURNS TABLE (check_name text, status text, detail text, hint text)

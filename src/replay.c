@@ -28,6 +28,7 @@
 #include "compat.h"
 #include "access.h"
 #include "locate.h"
+#include "selection.h"
 #include "writer.h"
 
 PG_FUNCTION_INFO_V1(retry_replay);
@@ -39,13 +40,9 @@ PG_FUNCTION_INFO_V1(retry_replay_dead);
 /* One call of replay_dead. */
 typedef struct ReplayDead
 {
-	Oid			role;			/* who called */
+	RetrySelection selection;
 	Datum		values[4];		/* parameters of the query: scenes, since, */
 	char		nulls[5];		/* until, reference */
-	int32	   *own_scenes;		/* of them, those that show only own tasks */
-	int			n_own_scenes;
-	TimestampTz now;
-	int64		spread_us;
 	int64		total;			/* among which they are spread */
 	int64		seen;
 	int64		replayed;
@@ -179,53 +176,6 @@ int4_array(const int32 *ids, int count)
 	return PointerGetDatum(construct_array(elements, count, INT4OID, sizeof(int32), true, TYPALIGN_INT));
 }
 
-/* Which scenes are meant: all that the role may use, or the one of the target. */
-static void
-choose_scenes(ReplayDead *call, const text *target)
-{
-	Snapshot	snapshot = GetActiveSnapshot();
-	int32	   *ids = NULL;
-	int			count = 0;
-
-	call->own_scenes = retry_visible_scenes(snapshot, call->role, true, &call->n_own_scenes);
-	if (target != NULL)
-	{
-		char	   *given = text_to_cstring(target);
-		char		group[RETRY_NAME_MAX + 1];
-		char		name[RETRY_NAME_MAX + 1];
-		RetrySceneRow scene;
-
-		if (!retry_scene_parse(given, group, name))
-			ereport(ERROR,
-					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-					 errmsg("invalid target: \"%.100s\"", given),
-					 errhint("The target is scene or group/scene here; plain URLs are of the scene default.")));
-		if (!retry_scene_by_name(snapshot, group, name, &scene))
-			ereport(ERROR,
-					(errcode(ERRCODE_UNDEFINED_OBJECT),
-					 errmsg("scene \"%s/%s\" does not exist", group, name)));
-		retry_check_group(snapshot, call->role, &scene.group);
-		call->values[0] = int4_array(&scene.id, 1);
-		return;
-	}
-	ids = retry_visible_scenes(snapshot, call->role, false, &count);
-	ids = repalloc(ids, sizeof(int32) * (Size) Max(count + call->n_own_scenes, 1));
-	memcpy(ids + count, call->own_scenes, sizeof(int32) * call->n_own_scenes);
-	call->values[0] = int4_array(ids, count + call->n_own_scenes);
-}
-
-/* In scenes that show only own tasks: is it one? */
-static bool
-may_replay(const ReplayDead *call, int32 scene_id, Oid enqueued_by)
-{
-	for (int i = 0; i < call->n_own_scenes; i++)
-	{
-		if (call->own_scenes[i] == scene_id)
-			return has_privs_of_role(call->role, enqueued_by);
-	}
-	return true;
-}
-
 static void
 replay_row(ReplayDead *call, HeapTuple row, TupleDesc desc)
 {
@@ -233,19 +183,17 @@ replay_row(ReplayDead *call, HeapTuple row, TupleDesc desc)
 	Datum		id = heap_getattr(row, Task_id + 1, desc, &isnull);
 	int32		scene_id = DatumGetInt32(heap_getattr(row, Task_scene_id + 1, desc, &isnull));
 	Oid			enqueued_by = DatumGetObjectId(heap_getattr(row, Task_enqueued_by + 1, desc, &isnull));
-	TimestampTz due_at = call->now;
+	TimestampTz due_at;
 	pg_uuid_t	new_id;
 
-	if (!may_replay(call, scene_id, enqueued_by))
+	if (!retry_selection_has(&call->selection, scene_id, enqueued_by))
 		return;
-	if (call->spread_us > 0 && call->total > 0)
-		due_at += (int64) ((double) call->spread_us * Min(call->seen, call->total) / call->total);
-	call->seen++;
+	due_at = retry_selection_due(&call->selection, call->seen++, call->total);
 
-	retry_new_id(call->now, &new_id);
+	retry_new_id(call->selection.now, &new_id);
 	if (mark_replayed(call->mark, DatumGetUUIDP(id), &new_id))
 	{
-		write_replay(call->writer, row, desc, call->role, &new_id, due_at);
+		write_replay(call->writer, row, desc, call->selection.role, &new_id, due_at);
 		call->replayed++;
 	}
 }
@@ -273,7 +221,7 @@ replay_all(ReplayDead *call)
 												  ALLOCSET_DEFAULT_SIZES);
 	Portal		portal;
 
-	if (call->spread_us > 0)
+	if (call->selection.spread_us > 0)
 		call->total = count_dead(call);
 	portal = SPI_cursor_open_with_args(NULL, dead_rows, 4, filter_types, call->values, call->nulls, true, 0);
 	for (;;)
@@ -308,27 +256,13 @@ retry_replay_dead(PG_FUNCTION_ARGS)
 	ReplayDead	call = {0};
 	RetryRoleSwitch caller;
 
-	call.role = GetUserId();
-	call.now = GetCurrentTimestamp();
+	retry_selection_read(fcinfo, GetActiveSnapshot(), &call.selection);
 	strcpy(call.nulls, "    ");
-	choose_scenes(&call, PG_ARGISNULL(0) ? NULL : PG_GETARG_TEXT_PP(0));
+	call.values[0] = int4_array(call.selection.scenes, call.selection.nscenes);
 	for (int i = 1; i < 4; i++)
 	{
 		call.values[i] = PG_ARGISNULL(i) ? (Datum) 0 : PG_GETARG_DATUM(i);
 		call.nulls[i] = PG_ARGISNULL(i) ? 'n' : ' ';
-	}
-	if (!PG_ARGISNULL(4))
-	{
-		TimestampTz end = DatumGetTimestampTz(DirectFunctionCall2(timestamptz_pl_interval,
-																  TimestampTzGetDatum(call.now),
-																  PG_GETARG_DATUM(4)));
-
-		if (end < call.now || TIMESTAMP_NOT_FINITE(end))
-			ereport(ERROR,
-					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-					 errmsg("spread is negative or infinite: %s",
-							DatumGetCString(DirectFunctionCall1(interval_out, PG_GETARG_DATUM(4))))));
-		call.spread_us = end - call.now;
 	}
 
 	call.writer = retry_writer_begin("retry.replay_dead()");

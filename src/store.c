@@ -38,6 +38,7 @@ static const IndexName index_names[RETRY_INDEXES] = {
 	[RETRY_TASK_ID] = {RETRY_TASK, "id"},
 	[RETRY_TASK_XID] = {RETRY_TASK, "xid"},
 	[RETRY_TASK_DUE] = {RETRY_TASK, "due"},
+	[RETRY_TASK_REFERENCE] = {RETRY_TASK, "reference"},
 	[RETRY_ATTEMPT_NO] = {RETRY_ATTEMPT, "no"},
 	[RETRY_ATTEMPT_DUE] = {RETRY_ATTEMPT, "due"},
 	[RETRY_SIGNAL_TASK] = {RETRY_SIGNAL, "task"},

@@ -385,6 +385,7 @@ run(void)
 		going = attempt(retry_upkeep_leaf, &upkeep, leaf);
 	going = going && attempt(retry_upkeep_long_leaf, &upkeep, RETRY_LONG_LEAF);
 	going = going && attempt(retry_upkeep_dead_letters, &upkeep, 0);
+	going = going && attempt(retry_upkeep_consumed, &upkeep, 0);
 	going = going && attempt(retry_upkeep_keys, &upkeep, 0);
 	going = going && attempt(retry_upkeep_scenes, &upkeep, 0);
 	if (going && requests != NULL && !upkeep.blocked)

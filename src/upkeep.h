@@ -63,6 +63,9 @@ extern void retry_upkeep_triggers(RetryUpkeep *upkeep, int unused);
 /* Dead letters beyond their retention, and the notes on their replay. */
 extern void retry_upkeep_dead_letters(RetryUpkeep *upkeep, int unused);
 
+/* Notes of retry.once() on messages older than the retention. */
+extern void retry_upkeep_consumed(RetryUpkeep *upkeep, int unused);
+
 /* Keys whose tasks have finished. */
 extern void retry_upkeep_keys(RetryUpkeep *upkeep, int unused);
 

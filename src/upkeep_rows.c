@@ -23,6 +23,7 @@
 #include "utils/snapmgr.h"
 #include "utils/uuid.h"
 
+#include "guc.h"
 #include "store.h"
 #include "trigger_guard.h"
 #include "upkeep.h"
@@ -69,6 +70,25 @@ retry_upkeep_triggers(RetryUpkeep *upkeep, int unused)
 	retry_upkeep_commit();
 }
 
+/*
+ * Runs a DELETE of at most $2 rows that are older than $1, each time in a
+ * transaction of its own, until there are no more.
+ */
+static void
+delete_older(const char *activity, const char *sql, TimestampTz cutoff)
+{
+	Oid			types[2] = {TIMESTAMPTZOID, INT4OID};
+	Datum		values[2] = {TimestampTzGetDatum(cutoff), Int32GetDatum(BATCH)};
+	uint64		count;
+
+	do
+	{
+		retry_upkeep_begin(activity);
+		count = retry_upkeep_execute(sql, 2, types, values, SPI_OK_DELETE);
+		retry_upkeep_commit();
+	} while (count == BATCH);
+}
+
 /* ---------------------------------------------------------------- dead letters */
 
 static const char *const delete_letters =
@@ -87,19 +107,12 @@ static const char *const delete_replayed =
 void
 retry_upkeep_dead_letters(RetryUpkeep *upkeep, int unused)
 {
-	Oid			types[2] = {TIMESTAMPTZOID, INT4OID};
-	Datum		values[2] = {TimestampTzGetDatum(upkeep->dead_cutoff), Int32GetDatum(BATCH)};
+	Oid			types[2] = {UUIDOID, INT4OID};
+	Datum		values[2] = {(Datum) 0, Int32GetDatum(BATCH)};
 	pg_uuid_t	after = {{0}};
 	uint64		count;
 
-	do
-	{
-		retry_upkeep_begin("deleting old dead letters");
-		count = retry_upkeep_execute(delete_letters, 2, types, values, SPI_OK_DELETE);
-		retry_upkeep_commit();
-	} while (count == BATCH);
-
-	types[0] = UUIDOID;
+	delete_older("deleting old dead letters", delete_letters, upkeep->dead_cutoff);
 	do
 	{
 		retry_upkeep_begin("deleting notes on replays of dead letters that are gone");
@@ -109,6 +122,24 @@ retry_upkeep_dead_letters(RetryUpkeep *upkeep, int unused)
 			after = *DatumGetUUIDP(result(0, 1));
 		retry_upkeep_commit();
 	} while (count > 0);
+}
+
+/* ---------------------------------------------------------------- messages */
+
+static const char *const delete_consumed =
+"DELETE FROM retry.consumed c WHERE (c.role, c.consumer, c.message_id) IN"
+" (SELECT x.role, x.consumer, x.message_id FROM retry.consumed x WHERE x.at < $1"
+"  ORDER BY x.at LIMIT $2 FOR UPDATE SKIP LOCKED)";
+
+/*
+ * retry.purge() does not reach these: it is about history, and a message that
+ * is forgotten too early is acted upon twice.
+ */
+void
+retry_upkeep_consumed(RetryUpkeep *upkeep, int unused)
+{
+	delete_older("deleting notes on old messages", delete_consumed,
+				 upkeep->now - retry_retention_s * USECS_PER_SEC);
 }
 
 /* ---------------------------------------------------------------- keys */

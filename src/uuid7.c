@@ -65,3 +65,18 @@ retry_uuid7_time(const pg_uuid_t *id, TimestampTz *time)
 	*time = (TimestampTz) (ms * 1000 + (fraction * 1000 + FRACTIONS - 1) / FRACTIONS) - EPOCH_SHIFT_US;
 	return true;
 }
+
+void
+retry_uuid7_bound(TimestampTz time, pg_uuid_t *id)
+{
+	int64		ms;
+
+	memset(id, 0, sizeof(*id));
+	if (time > PG_INT64_MAX - EPOCH_SHIFT_US)
+		ms = PG_INT64_MAX;
+	else
+		ms = (time + EPOCH_SHIFT_US) / 1000 - 1;	/* see above: rounded up */
+	ms = Min(Max(ms, 0), (INT64CONST(1) << 48) - 1);
+	for (int i = 0; i < 6; i++)
+		id->data[i] = (uint8) (ms >> (40 - 8 * i));
+}

@@ -42,4 +42,11 @@ extern void retry_uuid7_make(RetryUuid7State *state, TimestampTz now,
  */
 extern bool retry_uuid7_time(const pg_uuid_t *id, TimestampTz *time);
 
+/*
+ * A bound for searching by time: no id that carries this moment, or a later
+ * one, is less.  Moments outside of what ids can carry give the first or the
+ * last.
+ */
+extern void retry_uuid7_bound(TimestampTz time, pg_uuid_t *id);
+
 #endif							/* RETRY_UUID7_H */

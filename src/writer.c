@@ -135,6 +135,13 @@ void
 retry_write_signal(RetryWriter *writer, char action, const pg_uuid_t *id, int leaf,
 				   int64 lane_hash, int32 attempts, Oid asked_by)
 {
+	retry_write_signal_at(writer, action, id, leaf, lane_hash, attempts, asked_by, GetCurrentTimestamp());
+}
+
+void
+retry_write_signal_at(RetryWriter *writer, char action, const pg_uuid_t *id, int leaf,
+					  int64 lane_hash, int32 attempts, Oid asked_by, TimestampTz due_at)
+{
 	Datum		values[Signal_natts];
 	bool		isnull[Signal_natts] = {0};
 
@@ -144,7 +151,7 @@ retry_write_signal(RetryWriter *writer, char action, const pg_uuid_t *id, int le
 	values[Signal_task_id] = UUIDPGetDatum(id);
 	values[Signal_xid] = announce(writer, leaf, lane_hash);
 	values[Signal_lane_hash] = Int64GetDatum(lane_hash);
-	values[Signal_due_at] = TimestampTzGetDatum(GetCurrentTimestamp());
+	values[Signal_due_at] = TimestampTzGetDatum(due_at);
 	values[Signal_inert] = BoolGetDatum(false);
 	values[Signal_asked_by] = ObjectIdGetDatum(asked_by);
 

@@ -50,4 +50,8 @@ extern void retry_write_task(RetryWriter *writer, const pg_uuid_t *id, Timestamp
 extern void retry_write_signal(RetryWriter *writer, char action, const pg_uuid_t *id, int leaf,
 							   int64 lane_hash, int32 attempts, Oid asked_by);
 
+/* The same, due at a moment. */
+extern void retry_write_signal_at(RetryWriter *writer, char action, const pg_uuid_t *id, int leaf,
+								  int64 lane_hash, int32 attempts, Oid asked_by, TimestampTz due_at);
+
 #endif							/* RETRY_WRITER_H */

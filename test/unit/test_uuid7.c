@@ -126,6 +126,53 @@ test_ends(void)
 		  "the year 2095 is read back exactly");
 }
 
+/* No id of a moment is below its bound, and what is below is little. */
+static void
+test_bound(void)
+{
+	TimestampTz moment = INT64CONST(800000000000000);
+	TimestampTz got;
+	pg_uuid_t	bound;
+	pg_uuid_t	id;
+	bool		above = true;
+	bool		below = true;
+
+	for (int us = 0; us < 3000; us++)
+	{
+		RetryUuid7State state = {0};
+
+		retry_uuid7_bound(moment + us, &bound);
+		retry_uuid7_make(&state, moment + us, zeros, &id);
+		above = above && compare(&bound, &id) < 0;
+		state.last = 0;
+		retry_uuid7_make(&state, moment + us - 2000, zeros, &id);
+		below = below && compare(&bound, &id) > 0;
+	}
+	CHECK(above, "no id of a moment is below its bound");
+	CHECK(below, "ids of two milliseconds before are below it");
+
+	/* the greatest fraction of a millisecond is read back as the next one */
+	memset(&id, 0, sizeof(id));
+	retry_uuid7_bound(moment + 1000, &id);
+	id.data[6] = 0x7F;
+	id.data[7] = 0xFF;
+	id.data[8] = 0x80;
+	retry_uuid7_time(&id, &got);
+	retry_uuid7_bound(got, &bound);
+	CHECK(compare(&bound, &id) < 0, "also when its fraction is rounded up");
+
+	memset(&id, 0, sizeof(id));
+	retry_uuid7_bound(DT_NOBEGIN, &bound);
+	CHECK(compare(&bound, &id) == 0, "minus infinity is the first");
+	retry_uuid7_bound(-SHIFT_US, &bound);
+	CHECK(compare(&bound, &id) == 0, "1970 is the first");
+	memset(&id, 0xFF, 6);
+	retry_uuid7_bound(DT_NOEND, &bound);
+	CHECK(compare(&bound, &id) == 0, "infinity is the last");
+	retry_uuid7_bound(DT_NOEND - 1, &bound);
+	CHECK(compare(&bound, &id) == 0, "what ids cannot carry too");
+}
+
 int
 main(void)
 {
@@ -133,5 +180,6 @@ main(void)
 	test_time();
 	test_order();
 	test_ends();
+	test_bound();
 	return check_done();
 }

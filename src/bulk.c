@@ -1,0 +1,235 @@
+/*
+ * bulk.c
+ *		retry.cancel_where() and retry.run_now_where(): what is asked of all
+ *		live tasks that the filters let through.
+ *
+ * Each task gets a signal of its own, appended as for a single one, so nothing
+ * is locked that anybody could wait for, and dispatchers need to know nothing
+ * of the filters.  The tasks are chosen with one snapshot, by index, in a walk
+ * through the leaves that keeps nothing in memory; to spread them evenly, the
+ * same walk counts them first.
+ *
+ * TRUNCATE heeds no snapshots: a leaf that upkeep cleared after the snapshot
+ * was taken would look empty, while the few tasks that were moved out of it
+ * are not to be seen in their new place yet.  So the leaves are locked against
+ * that first, and the snapshot is taken after.
+ */
+#include "postgres.h"
+
+#include "access/stratnum.h"
+#include "catalog/pg_collation.h"
+#include "executor/tuptable.h"
+#include "fmgr.h"
+#include "miscadmin.h"
+#include "storage/lmgr.h"
+#include "utils/builtins.h"
+#include "utils/fmgroids.h"
+#include "utils/memutils.h"
+#include "utils/snapmgr.h"
+#include "utils/timestamp.h"
+
+#include "compat.h"
+#include "selection.h"
+#include "shmem.h"
+#include "uuid7.h"
+#include "writer.h"
+
+PG_FUNCTION_INFO_V1(retry_cancel_where);
+PG_FUNCTION_INFO_V1(retry_run_now_where);
+
+/* Tasks after which scratch memory is given back. */
+#define SCRATCH_ROWS	64
+
+/* Ids bound a time to the millisecond: in_time() decides. */
+#define BOUND_SLACK_US	2000
+
+/* One call. */
+typedef struct Bulk
+{
+	RetrySelection selection;
+	char		action;
+	RetryReader *reader;
+	RetryWriter *writer;		/* NULL: they are only counted */
+	MemoryContext scratch;
+	int64		looked_at;
+	int64		total;			/* counted before */
+	int64		found;
+} Bulk;
+
+static inline Datum
+column(TupleTableSlot *slot, int attribute)
+{
+	bool		isnull;
+
+	return slot_getattr(slot, attribute + 1, &isnull);
+}
+
+/*
+ * Was it enqueued within the time that is meant?  Ids of another kind carry no
+ * time and pass only where it does not matter.
+ */
+static bool
+in_time(const RetrySelection *s, const pg_uuid_t *id)
+{
+	TimestampTz time;
+
+	if (s->since == DT_NOBEGIN && s->until == DT_NOEND)
+		return true;
+	return retry_uuid7_time(id, &time) && time >= s->since && time < s->until;
+}
+
+/* Judges one task, and asks of it what is to be asked. */
+static void
+take_task(Bulk *bulk, TupleTableSlot *slot, int leaf)
+{
+	pg_uuid_t  *id = DatumGetUUIDP(column(slot, Task_id));
+	RetryProbe	probe;
+
+	if (!retry_selection_has(&bulk->selection, DatumGetInt32(column(slot, Task_scene_id)),
+							 DatumGetObjectId(column(slot, Task_enqueued_by))) ||
+		!in_time(&bulk->selection, id))
+		return;
+	retry_probe_task(bulk->reader, leaf, id, &probe);
+	if (probe.terminal || probe.cancelled)
+		return;
+	if (bulk->writer != NULL)
+		retry_write_signal_at(bulk->writer, bulk->action, id, leaf,
+							  DatumGetInt64(column(slot, Task_lane_hash)), probe.attempts,
+							  bulk->selection.role,
+							  retry_selection_due(&bulk->selection, bulk->found, bulk->total));
+	bulk->found++;
+}
+
+/* Takes all tasks of a scan that was started. */
+static void
+take_scanned(Bulk *bulk, RetryIndex index, int leaf)
+{
+	TupleTableSlot *slot;
+
+	while ((slot = retry_scan_next(bulk->reader, index, leaf, ForwardScanDirection)) != NULL)
+	{
+		MemoryContext old = MemoryContextSwitchTo(bulk->scratch);
+
+		CHECK_FOR_INTERRUPTS();
+		take_task(bulk, slot, leaf);
+		MemoryContextSwitchTo(old);
+		if (++bulk->looked_at % SCRATCH_ROWS == 0)
+			MemoryContextReset(bulk->scratch);
+	}
+}
+
+/* Takes the tasks enqueued within the time that is meant. */
+static void
+scan_time(Bulk *bulk, int leaf)
+{
+	ScanKeyData keys[2];
+	pg_uuid_t	first;
+	pg_uuid_t	last;
+
+	memset(&first, 0, sizeof(first));
+	memset(&last, 0xFF, sizeof(last));
+	if (bulk->selection.since != DT_NOBEGIN)
+		retry_uuid7_bound(bulk->selection.since, &first);
+	if (bulk->selection.until < DT_NOEND - BOUND_SLACK_US)
+		retry_uuid7_bound(bulk->selection.until + BOUND_SLACK_US, &last);
+	ScanKeyInit(&keys[0], 1, BTGreaterEqualStrategyNumber, F_UUID_GE, UUIDPGetDatum(&first));
+	ScanKeyInit(&keys[1], 1, BTLessEqualStrategyNumber, F_UUID_LE, UUIDPGetDatum(&last));
+	retry_scan_start(bulk->reader, RETRY_TASK_ID, leaf, 2, keys);
+	take_scanned(bulk, RETRY_TASK_ID, leaf);
+}
+
+/* Takes the tasks of one scene with the reference that is meant. */
+static void
+scan_reference(Bulk *bulk, int leaf, int32 scene_id)
+{
+	ScanKeyData keys[2];
+
+	ScanKeyInit(&keys[0], 1, BTEqualStrategyNumber, F_INT4EQ, Int32GetDatum(scene_id));
+	ScanKeyEntryInitialize(&keys[1], 0, 2, BTEqualStrategyNumber, InvalidOid, DEFAULT_COLLATION_OID,
+						   F_TEXTEQ, PointerGetDatum(bulk->selection.reference));
+	retry_scan_start(bulk->reader, RETRY_TASK_REFERENCE, leaf, 2, keys);
+	take_scanned(bulk, RETRY_TASK_REFERENCE, leaf);
+}
+
+static void
+take_leaf(Bulk *bulk, int leaf)
+{
+	RetryDatabase *db = retry_shmem_database();
+
+	if ((db != NULL && retry_shmem_leaf_done(db, leaf)) ||
+		!retry_reader_leaf(bulk->reader, leaf) ||
+		retry_reader_empty(bulk->reader, RETRY_TASK, leaf))
+		return;
+	if (bulk->selection.reference == NULL)
+		scan_time(bulk, leaf);
+	else
+	{
+		for (int i = 0; i < bulk->selection.nscenes; i++)
+			scan_reference(bulk, leaf, bulk->selection.scenes[i]);
+	}
+}
+
+/* All leaves, those of the ring in the order of their days, the oldest first. */
+static void
+take_all(Bulk *bulk, RetryWriter *writer)
+{
+	pg_uuid_t	today;
+	int			first;
+
+	bulk->writer = writer;
+	bulk->total = bulk->found;
+	bulk->found = 0;
+	retry_uuid7_bound(bulk->selection.now, &today);
+	first = retry_ring_leaf(&today) + 1;
+	take_leaf(bulk, RETRY_LONG_LEAF);
+	for (int i = 0; i < RETRY_RING_LEAVES; i++)
+		take_leaf(bulk, (first + i) % RETRY_RING_LEAVES);
+}
+
+/*
+ * Keeps upkeep from clearing leaves until the end of the transaction; it does
+ * not wait for us, but leaves them to the next upkeep.
+ */
+static void
+lock_leaves(void)
+{
+	for (int leaf = 0; leaf < RETRY_LEAVES; leaf++)
+		LockRelationOid(retry_leaf_oid(RETRY_TASK, leaf), AccessShareLock);
+}
+
+static int64
+ask_all(FunctionCallInfo fcinfo, const char *function, char action)
+{
+	Bulk		bulk = {.action = action};
+	RetryWriter *writer = retry_writer_begin(function);
+
+	retry_selection_read(fcinfo, GetActiveSnapshot(), &bulk.selection);
+	lock_leaves();
+	PushActiveSnapshot(GetLatestSnapshot());
+	bulk.reader = retry_reader_begin(GetActiveSnapshot(), false);
+	bulk.scratch = AllocSetContextCreate(CurrentMemoryContext, "retry bulk", ALLOCSET_DEFAULT_SIZES);
+
+	if (bulk.selection.spread_us > 0)
+		take_all(&bulk, NULL);
+	take_all(&bulk, writer);
+
+	MemoryContextDelete(bulk.scratch);
+	retry_reader_end(bulk.reader);
+	PopActiveSnapshot();
+	retry_writer_end(writer);
+	return bulk.found;
+}
+
+/* retry.cancel_where(target, since, until, reference) */
+Datum
+retry_cancel_where(PG_FUNCTION_ARGS)
+{
+	PG_RETURN_INT64(ask_all(fcinfo, "retry.cancel_where()", RETRY_SIGNAL_CANCEL));
+}
+
+/* retry.run_now_where(target, since, until, reference, spread) */
+Datum
+retry_run_now_where(PG_FUNCTION_ARGS)
+{
+	PG_RETURN_INT64(ask_all(fcinfo, "retry.run_now_where()", RETRY_SIGNAL_RUN_NOW));
+}
