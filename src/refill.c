@@ -125,6 +125,8 @@ retry_admit(RetryTurn *turn, RetryLane *lane, const RetryCandidate *c)
 		return RETRY_ADMIT_SKIPPED;
 
 	retry_probe_task(turn->reader, c->entry.leaf, &c->entry.pos.id, &probe);
+	if (retry_reader_leaf_blocked(turn->reader, c->entry.leaf))
+		return RETRY_ADMIT_NO_ROOM; /* an index is locked: the probe knows nothing */
 	if (probe.terminal || probe.cancelled || probe.attempts != c->entry.attempts)
 		return RETRY_ADMIT_SKIPPED;
 
@@ -225,6 +227,8 @@ refill_lane(RetryTurn *turn, RetryLane *lane)
 		if (!stream_next(turn, &open[i]))
 			open[i] = open[--n];
 	}
+	if (retry_reader_blocked(turn->reader))
+		return -1;				/* an index: what was taken so far is met again */
 
 	if (n > 0)
 	{

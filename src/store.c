@@ -249,15 +249,19 @@ retry_reader_end(RetryReader *reader)
 	pfree(reader);
 }
 
+bool
+retry_reader_leaf_blocked(const RetryReader *reader, int n)
+{
+	return reader->leaf[n] != NULL && reader->leaf[n]->blocked;
+}
+
 /* Locks a relation for reading as the reader was told to. */
 static bool
 lock_for_reading(RetryReader *reader, OpenLeaf *leaf, Oid oid)
 {
 	if (!reader->nowait)
 		LockRelationOid(oid, AccessShareLock);
-	else if (!ConditionalLockRelationOid(oid, AccessShareLock) ||
-			 (reader->truncations != NULL &&
-			  pg_atomic_read_u64(reader->truncations) != reader->truncations_seen))
+	else if (!ConditionalLockRelationOid(oid, AccessShareLock))
 	{
 		leaf->blocked = true;
 		reader->blocked = true;
@@ -275,8 +279,16 @@ open_table(RetryReader *reader, RetryTable table, int n)
 	{
 		Oid			oid = retry_leaf_oid(table, n);
 
-		if (lock_for_reading(reader, leaf, oid))
-			leaf->rel[table] = table_open(oid, NoLock);
+		if (!lock_for_reading(reader, leaf, oid))
+			return NULL;
+		if (reader->truncations != NULL &&
+			pg_atomic_read_u64(reader->truncations) != reader->truncations_seen)
+		{
+			leaf->blocked = true;
+			reader->blocked = true;
+			return NULL;
+		}
+		leaf->rel[table] = table_open(oid, NoLock);
 	}
 	return leaf->rel[table];
 }

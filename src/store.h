@@ -129,6 +129,9 @@ extern void retry_reader_end(RetryReader *reader);
 extern void retry_reader_watch(RetryReader *reader, pg_atomic_uint64 *counter, uint64 value);
 extern bool retry_reader_blocked(const RetryReader *reader);
 
+/* True when a table or an index of the leaf was locked: what was read may lack rows. */
+extern bool retry_reader_leaf_blocked(const RetryReader *reader, int leaf);
+
 /* Opens a leaf; false when it is locked. */
 extern bool retry_reader_leaf(RetryReader *reader, int leaf);
 

@@ -109,11 +109,28 @@ wait_sql($node, "SELECT count(*) FROM retry.tasks WHERE state <> 'dead' AND stat
 purge_now();
 wait_sql($node, $rows, 'and all goes in the end', expected => '0|0|0');
 
+# An index that is being rebuilt: its leaf's tasks must not be taken for not
+# attempted, when they are all read again.
+my $read_again = enqueue($node, "'$ok', '{}', key => 'read-again'");
+wait_state($node, $read_again, 'succeeded');
+my $index = sql("SELECT to_char(leaf, '\"attempt_\"FM00\"_no\"') FROM retry.task WHERE id = '$read_again'");
+$holder->query_safe("BEGIN; REINDEX INDEX retry.$index");
+sql('SELECT retry.adopt()');
+my $turns = sql('SELECT turns FROM retry.dispatchers');
+wait_sql($node, "SELECT turns > $turns + 5 FROM retry.dispatchers", 'turns pass while an index is locked');
+$holder->query_safe('COMMIT');
+my $afterwards = enqueue($node, "'$ok', '{}', key => 'afterwards'");
+wait_state($node, $afterwards, 'succeeded');
+my @requests = $receiver->ledger('read-again');
+is(scalar @requests, 1, 'what had finished is not sent again');
+purge_now();
+
 # The worst moment: committed after upkeep's snapshot and before its lock.  The
 # worker is stopped while it looks through the leaf, which is made to take long.
 sql("SELECT count(*) FROM retry.enqueue_many('$ok', array_fill('{}'::jsonb, ARRAY[20000]))");
 wait_sql($node, "SELECT count(*) FROM retry.attempt", 'many are delivered', expected => 20000);
 sql("UPDATE retry.scene SET paused = true WHERE name = 'waits'");
+my $leaf = sql("SELECT to_char(leaf, '\"task_\"FM00') FROM retry.task LIMIT 1");
 my $late;
 for (my $try = 1; $try <= 20 && !defined $late; $try++)
 {
@@ -126,7 +143,7 @@ for (my $try = 1; $try <= 20 && !defined $late; $try++)
 	}
 	next if !$pid || !kill('STOP', $pid);
 	my $locks = $holder->query_safe(
-		"SELECT string_agg(DISTINCT l.mode, ',') FROM pg_locks l JOIN pg_class c ON c.oid = l.relation WHERE l.pid = $pid AND c.oid IN (SELECT tableoid FROM retry.task)");
+		"SELECT string_agg(DISTINCT l.mode, ',') FROM pg_locks l JOIN pg_class c ON c.oid = l.relation WHERE l.pid = $pid AND c.relname = '$leaf'");
 	if (($locks // '') eq 'AccessShareLock')
 	{
 		$late = $holder->query_safe("SELECT retry.enqueue('waits', '{}', key => 'late')");
