@@ -5,8 +5,7 @@
 # settings shown are accepted, and that links lead somewhere.  The conventions
 # for writers are in test/README.md.
 #
-# With arguments, only the examples of these files are run (no other checks);
-# test/docs/selftest uses that.
+# With arguments, only the examples of these files are run (no other checks).
 use strict;
 use warnings FATAL => 'all';
 
@@ -167,10 +166,20 @@ sub run_page
 	return %output;
 }
 
+# The verdict on one example, as a test of ours.
+sub report
+{
+	my ($good, $name, $explanation) = @_;
+
+	ok($good, $name) or diag($explanation);
+	return;
+}
+
 # Each file: a database of its own, and afterwards as if it had not been run.
+# The verdicts go to $report.
 sub check_page
 {
-	my ($file) = @_;
+	my ($file, $report) = @_;
 	my $page = $file =~ m{^\Q$top\E/(.*)} ? $1 : basename($file);
 	my @all = blocks($file);
 	my @sql = grep { $_->{kind} eq 'sql' } @all;
@@ -198,20 +207,20 @@ sub check_page
 
 		if ($block->{words} ne '' && !defined $wanted)
 		{
-			fail("$what: \"sql $block->{words}\" is not understood");
+			$report->(0, "$what: \"sql $block->{words}\" is not understood", '');
 		}
 		elsif (defined $wanted)
 		{
-			is(join(' ', @codes), $wanted, "$what: fails as it says");
+			$report->("@codes" eq $wanted, "$what: fails as it says", "it should fail with $wanted:\n" . encoded($shown));
 		}
 		else
 		{
-			ok(!@codes, "$what: runs") or diag($shown);
+			$report->(!@codes, "$what: runs", encoded($shown));
 		}
 		next if !defined $block->{expected};
 		my $got = join('', map { "$_\n" } lines_of($shown));
-		ok($got =~ pattern_of($block->{expected}), "$what: shows what it says")
-		  or diag("the page says:\n$block->{expected}\nit is:\n" . encoded($shown));
+		$report->(scalar($got =~ pattern_of($block->{expected})), "$what: shows what it says",
+			"the page says:\n$block->{expected}\nit is:\n" . encoded($shown));
 	}
 
 	$node->safe_psql('postgres', "DROP DATABASE $dbname");
@@ -381,7 +390,18 @@ sub check_receiver
 	return;
 }
 
-check_page($_) foreach @pages;
+# All of this can fail: a page of which most is wrong.
+sub check_checks
+{
+	my @verdicts;
+
+	check_page("$top/test/docs/broken.md", sub { push @verdicts, $_[0] ? 'good' : 'bad' });
+	is("@verdicts", 'good bad good bad bad bad bad bad good bad good good',
+		'wrong examples are found, and right ones pass');
+	return;
+}
+
+check_page($_, \&report) foreach @pages;
 if (!@ARGV)
 {
 	my @linked = (@pages, "$top/CHANGELOG.md", glob("$top/examples/*.md"), "$top/test/README.md");
@@ -391,6 +411,7 @@ if (!@ARGV)
 	check_links($_) foreach @linked;
 	check_coverage();
 	check_receiver();
+	check_checks();
 }
 $node->stop;
 done_testing();
