@@ -21,7 +21,7 @@ sub set_clock
 	my ($days) = @_;
 
 	open(my $file, '+<', $clock) or die;
-	syswrite($file, pack('q', $days * 86400)) == 8 or die;
+	syswrite($file, pack('q', $days * 86_400_000_000)) == 8 or die;
 	close $file;
 	return;
 }
