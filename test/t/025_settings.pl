@@ -8,7 +8,7 @@ use PostgreSQL::Test::Utils;
 use RetryTest;
 use Test::More;
 
-my $node = new_node('settings', conf => "retry.poll_interval = 200ms\n");
+my $node = new_node('settings', streaming => 1, conf => "retry.poll_interval = 200ms\n");
 my $receiver = start_endpoint();
 my $ok = $receiver->url('/flaky/1');
 my @settings = (
