@@ -318,7 +318,7 @@ enter()
 	pgc=$(copy_postgres "$pgc" "$work/pg") || die "cannot copy the PostgreSQL installation to $work"
 
 	# Of the caller's environment only what a script or a test understands.
-	for var in TERM CI COLUMNS NO_COLOR CC CFLAGS COPT TAP_JOBS TAP_LIMIT TAP_FILE_LIMIT TAP_TAIL \
+	for var in TERM CI COLUMNS NO_COLOR CC CFLAGS COPT FUZZ_SECONDS TAP_JOBS TAP_LIMIT TAP_FILE_LIMIT TAP_TAIL \
 		$(compgen -e RETRY_); do
 		[ -z "${!var:-}" ] || keep+=("$var=${!var}")
 	done
