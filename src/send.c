@@ -214,14 +214,17 @@ prepare(RetryTurn *turn, Transfer *t)
 	RetryLimits limits;
 	RetryScene *scene;
 	RetryZone	zone;
+	bool		cancelled;
 	bool		isnull;
 
-	if (slot == NULL)
+	/* asked for since it was queued, and not read by the feed yet */
+	cancelled = slot != NULL && retry_task_cancelled(turn->reader, leaf, &entry->pos.id);
+	if (slot == NULL || cancelled || retry_reader_leaf_blocked(turn->reader, leaf))
 	{
-		if (retry_reader_blocked(turn->reader))
+		if (!cancelled && retry_reader_blocked(turn->reader))
 			put_back(d, t);
 		else
-			drop(d, t);			/* its leaf was truncated: it had finished */
+			drop(d, t);			/* or its leaf was truncated: it had finished */
 		return;
 	}
 	entry->leaf = leaf;			/* upkeep may have moved it since it was

@@ -441,6 +441,24 @@ scan_by_id(RetryReader *reader, RetryIndex which, int n, const pg_uuid_t *id, Sc
 	return retry_scan_next(reader, which, n, direction);
 }
 
+bool
+retry_task_cancelled(RetryReader *reader, int n, const pg_uuid_t *id)
+{
+	TupleTableSlot *slot;
+	bool		isnull;
+
+	if (retry_reader_empty(reader, RETRY_SIGNAL, n))
+		return false;
+	slot = scan_by_id(reader, RETRY_SIGNAL_TASK, n, id, ForwardScanDirection);
+	while (slot != NULL)
+	{
+		if (DatumGetChar(slot_getattr(slot, Signal_action + 1, &isnull)) == RETRY_SIGNAL_CANCEL)
+			return true;
+		slot = retry_scan_next(reader, RETRY_SIGNAL_TASK, n, ForwardScanDirection);
+	}
+	return false;
+}
+
 void
 retry_probe_task(RetryReader *reader, int n, const pg_uuid_t *id, RetryProbe *probe)
 {
@@ -462,18 +480,7 @@ retry_probe_task(RetryReader *reader, int n, const pg_uuid_t *id, RetryProbe *pr
 		probe->terminal = isnull;
 		probe->next_due = isnull ? 0 : DatumGetTimestampTz(due);
 	}
-
-	if (!retry_reader_empty(reader, RETRY_SIGNAL, n))
-	{
-		slot = scan_by_id(reader, RETRY_SIGNAL_TASK, n, id, ForwardScanDirection);
-		while (slot != NULL && !probe->cancelled)
-		{
-			if (DatumGetChar(slot_getattr(slot, Signal_action + 1, &isnull)) == RETRY_SIGNAL_CANCEL)
-				probe->cancelled = true;
-			else
-				slot = retry_scan_next(reader, RETRY_SIGNAL_TASK, n, ForwardScanDirection);
-		}
-	}
+	probe->cancelled = retry_task_cancelled(reader, n, id);
 }
 
 /* True when the slot holds the task with this id. */

@@ -152,6 +152,9 @@ typedef struct RetryProbe
 /* One or two index descents; the leaf must be open. */
 extern void retry_probe_task(RetryReader *reader, int leaf, const pg_uuid_t *id, RetryProbe *probe);
 
+/* Of that, only whether it was cancelled: nothing to look up where nobody asked for anything. */
+extern bool retry_task_cancelled(RetryReader *reader, int leaf, const pg_uuid_t *id);
+
 /*
  * Finds a task's row in this leaf, else (leaf -1) in the leaf of its id, the
  * long leaf, and then all others.  Returns a slot owned by the reader that
