@@ -318,12 +318,11 @@ read_turn(RetryTurn *turn)
 		retry_checkpoint_save(d);
 		next_checkpoint = turn->now + CHECKPOINT_INTERVAL_US;
 	}
-	blocked = retry_reader_blocked(turn->reader) || turn->config_locked || adoptions < 0;
+	blocked = turn->config_locked || adoptions < 0;
 	if (blocked)
-	{
-		turn_again = turn->now + AGAIN_US;
 		turn->more = false;
-	}
+	if (blocked || retry_reader_blocked(turn->reader))
+		turn_again = turn->now + AGAIN_US;
 	retry_reader_end(turn->reader);
 	MemoryContextSwitchTo(old);
 	commit();

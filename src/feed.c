@@ -231,7 +231,7 @@ feed_row(RetryTurn *turn, const RetryCandidate *c, int64 lane_hash)
 
 		if (admitted != RETRY_ADMIT_NO_ROOM)
 		{
-			if (retry_pos_compare(&c->entry.pos, &lane->cursor) > 0)
+			if (!lane->is_ahead && retry_pos_compare(&c->entry.pos, &lane->cursor) > 0)
 				retry_lane_advance(d->lanes, lane, &c->entry.pos, lane->next_due);
 			return;
 		}
@@ -250,7 +250,8 @@ row_lane(int stream, TupleTableSlot *slot)
 
 /*
  * Reads rows of the current leaf, stream and range.  True when the range is
- * done, false when the budget is; it then goes on after (xid, id).
+ * done, false when the budget is, or an index is locked; it then goes on after
+ * (xid, id).
  */
 static bool
 feed_range(RetryTurn *turn, RetryFeed *feed, int *budget)
@@ -281,6 +282,8 @@ feed_range(RetryTurn *turn, RetryFeed *feed, int *budget)
 		feed_row(turn, &c, row_lane(feed->stream, slot));
 		(*budget)--;
 	}
+	if (retry_reader_leaf_blocked(turn->reader, feed->leaf))
+		return false;
 	feed->xid = 0;
 	return true;
 }
@@ -317,7 +320,8 @@ retry_feed(RetryTurn *turn)
 			{
 				if (!feed_range(turn, feed, &budget))
 				{
-					turn->more = true;
+					if (budget <= 0)
+						turn->more = true;
 					return;
 				}
 			}

@@ -233,7 +233,7 @@ static void
 lane_update(RetryLanes *lanes, RetryLane *lane)
 {
 	bool		unread = lane->next_due < DT_NOEND && lane->queued <= queue_limit(lanes, lane) / 2;
-	bool		idle = lane->queued == 0 && lane->in_flight == 0;
+	bool		idle = lane->queued == 0 && lane->in_flight == 0 && !lane->is_ahead;
 	uint8		ring = RING_NONE;
 
 	if (lane->queued > 0 && lane->in_flight < lane_limit(lanes, lane))
@@ -476,6 +476,7 @@ retry_lanes_restart(RetryLanes *lanes)
 	while ((entry = lanehash_iterate(lanes->by_hash, &it)) != NULL)
 	{
 		entry->lane->cursor = beginning;
+		entry->lane->is_ahead = false;
 		set_next_due(lanes, entry->lane, DT_NOBEGIN);
 	}
 	lanes->sweeping = false;
@@ -489,6 +490,8 @@ retry_lane_note(RetryLanes *lanes, RetryLane *lane, const RetryPos *pos)
 {
 	if (retry_pos_compare(pos, &lane->cursor) <= 0)
 		lane->cursor = retry_pos_before(pos);
+	if (lane->is_ahead && retry_pos_compare(pos, &lane->ahead) <= 0)
+		lane->ahead = retry_pos_before(pos);
 	if (pos->due < lane->next_due)
 		set_next_due(lanes, lane, pos->due);
 }
@@ -534,6 +537,15 @@ void
 retry_lane_advance(RetryLanes *lanes, RetryLane *lane, const RetryPos *pos, TimestampTz next_due)
 {
 	lane->cursor = *pos;
+	lane->is_ahead = false;
+	set_next_due(lanes, lane, next_due);
+}
+
+void
+retry_lane_go_ahead(RetryLanes *lanes, RetryLane *lane, const RetryPos *pos, TimestampTz next_due)
+{
+	lane->ahead = *pos;
+	lane->is_ahead = true;
 	set_next_due(lanes, lane, next_due);
 }
 
@@ -711,7 +723,7 @@ retry_lanes_each(RetryLanes *lanes, void (*visit) (RetryLane *lane, void *arg), 
 TimestampTz
 retry_lane_oldest(const RetryLane *lane)
 {
-	TimestampTz oldest = lane->next_due;
+	TimestampTz oldest = lane->is_ahead ? Min(lane->cursor.due, lane->next_due) : lane->next_due;
 
 	for (int32 i = 0; i < lane->queued; i++)
 	{

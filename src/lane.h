@@ -21,6 +21,7 @@ typedef struct RetryLane
 {
 	int64		hash;
 	RetryPos	cursor;			/* everything at or before is taken */
+	RetryPos	ahead;			/* with is_ahead, see retry_lane_go_ahead */
 	TimestampTz next_due;		/* no entry after the cursor is due before;
 								 * DT_NOEND: none known */
 	RetryEntry *queue;			/* ring of queue_size entries, or NULL */
@@ -32,6 +33,7 @@ typedef struct RetryLane
 	int32		heap_index;		/* in the heap of due lanes; -1: not there */
 	bool		parked;			/* unread, but there is no room in all queues */
 	bool		idle;			/* in the list of lanes that may be forgotten */
+	bool		is_ahead;		/* a leaf is locked: the cursor stays behind */
 	uint8		ring;			/* the ring it waits in to send; see lane.c */
 	dlist_node	parked_node;
 	dlist_node	ready_node;
@@ -109,6 +111,13 @@ extern int32 retry_lane_room(const RetryLanes *lanes, const RetryLane *lane);
 
 /* The cursor has come to "pos" and the next entry after it is due at "next_due". */
 extern void retry_lane_advance(RetryLanes *lanes, RetryLane *lane, const RetryPos *pos, TimestampTz next_due);
+
+/*
+ * The same, while a leaf is locked: what the other leaves have has been taken
+ * up to "pos", and the cursor stays where it is until all can be read.  The
+ * lane is looked at again at "next_due", which says nothing of the locked leaf.
+ */
+extern void retry_lane_go_ahead(RetryLanes *lanes, RetryLane *lane, const RetryPos *pos, TimestampTz next_due);
 
 /* True when the task is queued or sent and not recorded. */
 extern bool retry_lanes_holds(const RetryLanes *lanes, const pg_uuid_t *id);

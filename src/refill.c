@@ -17,6 +17,7 @@
 
 #define REFILL_LANE_BUDGET	1000	/* entries looked at in one lane in a turn */
 #define REFILL_TURN_BUDGET	4000	/* and in all */
+#define LOCKED_PAUSE_US		100000	/* a leaf is locked: look again after this */
 #define REFILL_TURN_LANES	500 /* lanes in a turn: each costs some descents */
 
 static const RetryIndex streams[] = {RETRY_TASK_DUE, RETRY_ATTEMPT_DUE, RETRY_SIGNAL_DUE};
@@ -158,32 +159,48 @@ stream_next(RetryTurn *turn, Stream *stream)
 	return true;
 }
 
-/* Opens the lane's streams from its cursor on; -1 when a leaf is locked. */
-static int
-open_streams(RetryTurn *turn, RetryLane *lane, Stream *open)
+/* Opens the lane's streams in one leaf; false when something of it is locked. */
+static bool
+open_leaf(RetryTurn *turn, RetryLane *lane, const RetryPos *from, int leaf, Stream *open, int *n)
 {
-	int			n = 0;
+	int			first = *n;
 
+	if (!retry_reader_leaf(turn->reader, leaf))
+		return false;
+	for (int which = 0; which < lengthof(streams); which++)
+	{
+		if (retry_reader_empty(turn->reader, stream_tables[which], leaf))
+			continue;
+		retry_scan_lane_after(turn->reader, streams[which], leaf, lane->hash, from);
+		open[*n].which = which;
+		open[*n].leaf = leaf;
+		if (stream_next(turn, &open[*n]))
+			(*n)++;
+	}
+	if (retry_reader_leaf_blocked(turn->reader, leaf))
+	{
+		*n = first;
+		return false;
+	}
+	return true;
+}
+
+/*
+ * Opens the lane's streams after a place, those of leaves that are locked left
+ * out.  False when there are such.
+ */
+static bool
+open_streams(RetryTurn *turn, RetryLane *lane, const RetryPos *from, Stream *open, int *n)
+{
+	bool		all = true;
+
+	*n = 0;
 	for (int leaf = 0; leaf < RETRY_LEAVES; leaf++)
 	{
-		if (!retry_turn_leaf_live(turn, leaf))
-			continue;
-		if (!retry_reader_leaf(turn->reader, leaf))
-			return -1;
-		for (int which = 0; which < lengthof(streams); which++)
-		{
-			if (retry_reader_empty(turn->reader, stream_tables[which], leaf))
-				continue;
-			retry_scan_lane_after(turn->reader, streams[which], leaf, lane->hash, &lane->cursor);
-			open[n].which = which;
-			open[n].leaf = leaf;
-			if (stream_next(turn, &open[n]))
-				n++;
-			if (retry_reader_blocked(turn->reader))
-				return -1;
-		}
+		if (retry_turn_leaf_live(turn, leaf) && !open_leaf(turn, lane, from, leaf, open, n))
+			all = false;
 	}
-	return n;
+	return all;
 }
 
 static int
@@ -200,53 +217,62 @@ earliest(const Stream *open, int n)
 }
 
 /*
- * Fills one lane's queue; returns how many entries it looked at, -1 when a leaf
- * is locked: then nothing is known, and the lane stays as it is.
+ * Fills one lane's queue; returns how many entries it looked at.  While a leaf
+ * is locked the others are read on, ahead of the cursor; what they gave is met
+ * again when all can be read, and is then known.
  */
 static int
 refill_lane(RetryTurn *turn, RetryLane *lane)
 {
 	RetryLanes *lanes = turn->d->lanes;
 	Stream		open[RETRY_LEAVES * lengthof(streams)];
-	RetryPos	cursor = lane->cursor;
-	int			n = open_streams(turn, lane, open);
+	RetryPos	pos = lane->is_ahead ? lane->ahead : lane->cursor;
+	TimestampTz next_due = DT_NOEND;
 	int			looked_at = 0;
+	int			n;
+	bool		all = open_streams(turn, lane, &pos, open, &n);
 
-	if (n < 0)
-		return -1;
+	if (all && lane->is_ahead)
+	{
+		pos = lane->cursor;
+		all = open_streams(turn, lane, &pos, open, &n);
+	}
 	while (n > 0)
 	{
 		int			i = earliest(open, n);
+		RetryAdmitted admitted;
 
-		if (open[i].next.entry.pos.due > turn->now ||
-			looked_at >= REFILL_LANE_BUDGET ||
-			retry_admit(turn, lane, &open[i].next) == RETRY_ADMIT_NO_ROOM)
+		next_due = open[i].next.entry.pos.due;
+		if (next_due > turn->now || looked_at >= REFILL_LANE_BUDGET)
 			break;
-		cursor = open[i].next.entry.pos;
+		admitted = retry_admit(turn, lane, &open[i].next);
+		if (retry_reader_leaf_blocked(turn->reader, open[i].leaf))
+		{
+			/* an index that the probe needs: this leaf too is locked */
+			all = false;
+			open[i] = open[--n];
+			next_due = DT_NOEND;
+			continue;
+		}
+		if (admitted == RETRY_ADMIT_NO_ROOM)
+			break;
+		pos = open[i].next.entry.pos;
 		looked_at++;
 		if (!stream_next(turn, &open[i]))
 			open[i] = open[--n];
+		next_due = DT_NOEND;
 	}
-	if (retry_reader_blocked(turn->reader))
-		return -1;				/* an index: what was taken so far is met again */
-
-	if (n > 0)
+	if (next_due > turn->now)
 	{
-		TimestampTz next_due = open[earliest(open, n)].next.entry.pos.due;
-
-		if (next_due > turn->now)
-		{
-			cursor.due = turn->now;
-			memset(cursor.id.data, 0xFF, UUID_LEN);
-		}
-		retry_lane_advance(lanes, lane, &cursor, next_due);
+		/* all that is due was taken */
+		pos.due = turn->now;
+		memset(pos.id.data, 0xFF, UUID_LEN);
 	}
+
+	if (all)
+		retry_lane_advance(lanes, lane, &pos, next_due);
 	else
-	{
-		cursor.due = turn->now;
-		memset(cursor.id.data, 0xFF, UUID_LEN);
-		retry_lane_advance(lanes, lane, &cursor, DT_NOEND);
-	}
+		retry_lane_go_ahead(lanes, lane, &pos, Min(next_due, turn->now + LOCKED_PAUSE_US));
 	return looked_at;
 }
 
@@ -259,14 +285,10 @@ retry_refill(RetryTurn *turn)
 	for (int i = 0; i < REFILL_TURN_LANES && budget > 0; i++)
 	{
 		RetryLane  *lane = retry_lanes_due(turn->d->lanes, turn->now);
-		int			looked_at;
 
 		if (lane == NULL)
 			return;
-		looked_at = refill_lane(turn, lane);
-		if (looked_at < 0)
-			return;				/* all lanes have entries in that leaf */
-		budget -= looked_at;
+		budget -= refill_lane(turn, lane);
 		if (retry_lane_room(turn->d->lanes, lane) <= 0 && lane->next_due <= turn->now &&
 			lane == retry_lanes_due(turn->d->lanes, turn->now))
 			return;

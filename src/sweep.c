@@ -16,10 +16,13 @@
 #include "turn.h"
 
 #define SWEEP_BUDGET	400		/* jumps in a turn */
+#define LOCKED_PAUSE_US	100000	/* a leaf is locked: sweep again after this */
 
 struct RetrySweep
 {
 	bool		active;
+	bool		partial;		/* a leaf was locked: all over again */
+	TimestampTz not_before;		/* that is, not at once */
 	int			leaf;
 	int			stream;
 	bool		within;			/* lane_hash counts */
@@ -45,7 +48,7 @@ retry_sweep_reset(RetrySweep *sweep)
 TimestampTz
 retry_sweep_next(const RetryDispatcher *d)
 {
-	return d->sweep->active ? DT_NOEND : retry_lanes_horizon(d->lanes);
+	return d->sweep->active ? DT_NOEND : Max(retry_lanes_horizon(d->lanes), d->sweep->not_before);
 }
 
 /* Looks at one lane that is not in memory; false when there is no place for it. */
@@ -90,6 +93,7 @@ sweep_index(RetryTurn *turn, RetrySweep *sweep, int *budget)
 	while ((*budget)-- > 0)
 	{
 		TupleTableSlot *slot;
+		bool		more;
 		int64		lane_hash;
 		bool		isnull;
 
@@ -99,11 +103,14 @@ sweep_index(RetryTurn *turn, RetrySweep *sweep, int *budget)
 		slot = retry_scan_next(turn->reader, index, sweep->leaf, ForwardScanDirection);
 		if (slot == NULL)
 		{
+			sweep->partial |= retry_reader_leaf_blocked(turn->reader, sweep->leaf);
 			sweep->within = false;
-			return !retry_reader_blocked(turn->reader);
+			return true;
 		}
 		lane_hash = DatumGetInt64(slot_getattr(slot, hash_columns[sweep->stream] + 1, &isnull));
-		if (!sweep_lane(turn, index, sweep->leaf, lane_hash))
+		more = sweep_lane(turn, index, sweep->leaf, lane_hash);
+		sweep->partial |= retry_reader_leaf_blocked(turn->reader, sweep->leaf);
+		if (!more)
 			return false;
 		sweep->lane_hash = lane_hash;
 		sweep->within = true;
@@ -116,29 +123,40 @@ void
 retry_sweep(RetryTurn *turn)
 {
 	RetrySweep *sweep = turn->d->sweep;
+	RetryLanes *lanes = turn->d->lanes;
 	int			budget = SWEEP_BUDGET;
 
 	if (!sweep->active)
 	{
-		if (retry_lanes_horizon(turn->d->lanes) > turn->now)
+		if (retry_lanes_horizon(lanes) > turn->now || sweep->not_before > turn->now)
 			return;
 		memset(sweep, 0, sizeof(*sweep));
 		sweep->active = true;
-		retry_lanes_sweep_begin(turn->d->lanes);
+		retry_lanes_sweep_begin(lanes);
 	}
-	for (; sweep->leaf < RETRY_LEAVES; sweep->leaf++, sweep->stream = 0)
+	for (; sweep->leaf < RETRY_LEAVES; sweep->leaf++, sweep->stream = 0, sweep->within = false)
 	{
 		if (!retry_turn_leaf_live(turn, sweep->leaf))
 			continue;
-		if (!retry_reader_leaf(turn->reader, sweep->leaf))
-			return;
 		for (; sweep->stream < lengthof(streams); sweep->stream++)
 		{
+			if (!retry_reader_leaf(turn->reader, sweep->leaf))
+			{
+				sweep->partial = true;
+				break;
+			}
 			if (!retry_reader_empty(turn->reader, stream_tables[sweep->stream], sweep->leaf) &&
 				!sweep_index(turn, sweep, &budget))
 				return;
 		}
 	}
 	sweep->active = false;
-	retry_lanes_sweep_end(turn->d->lanes);
+	if (sweep->partial)
+	{
+		/* the horizon stays where it is, and what was found was found */
+		retry_lanes_lower_horizon(lanes, DT_NOEND);
+		sweep->not_before = turn->now + LOCKED_PAUSE_US;
+	}
+	else
+		retry_lanes_sweep_end(lanes);
 }

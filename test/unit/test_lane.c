@@ -311,6 +311,36 @@ test_cursor(void)
 	CHECK_INT(retry_lane_oldest(lane), 700, "the oldest of what is queued and unread");
 }
 
+/* A leaf is locked: the others are read on, and nothing of it is passed over. */
+static void
+test_ahead(void)
+{
+	RetryLanes *lanes = make_lanes(1, 1000, 64, 8);
+	RetryLane  *lane = retry_lanes_get(lanes, 1, 0, 500);
+	RetryPos	cursor = lane->cursor;
+	RetryPos	pos = {.due = 900};
+
+	retry_lane_go_ahead(lanes, lane, &pos, 1000);
+	CHECK(retry_pos_compare(&lane->cursor, &cursor) == 0, "the cursor stays behind");
+	CHECK(retry_lanes_next_due(lanes) == 1000, "it is looked at again at its time");
+	CHECK(retry_lane_oldest(lane) <= cursor.due, "a checkpoint counts all after the cursor as unread");
+	CHECK(retry_lanes_get(lanes, 2, 600, 700) == NULL && retry_lanes_find(lanes, 1) == lane,
+		  "a lane that is ahead is not forgotten");
+	pos.due = 800;
+	retry_lane_note(lanes, lane, &pos);
+	CHECK(lane->next_due == 800 && retry_pos_compare(&lane->ahead, &pos) < 0 &&
+		  retry_pos_compare(&lane->cursor, &cursor) == 0,
+		  "a late entry lowers the place ahead, not the cursor");
+	pos.due = 100;
+	retry_lane_note(lanes, lane, &pos);
+	CHECK(retry_pos_compare(&lane->cursor, &pos) < 0, "one before the cursor lowers both");
+	pos.due = 1200;
+	retry_lane_advance(lanes, lane, &pos, DT_NOEND);
+	CHECK(!lane->is_ahead && retry_pos_compare(&lane->cursor, &pos) == 0 && retry_lane_oldest(lane) == DT_NOEND,
+		  "when all leaves could be read the cursor has caught up");
+	CHECK(retry_lanes_get(lanes, 2, 600, 700) != NULL, "and the lane may be forgotten");
+}
+
 /* What is committed late while a sweep is under way, and finds no place. */
 static void
 test_late_in_sweep(void)
@@ -675,6 +705,7 @@ main(void)
 	test_crowd();
 	test_all();
 	test_cursor();
+	test_ahead();
 	test_late_in_sweep();
 	test_heap();
 	simulate(1000, 100000, 256);
