@@ -479,21 +479,16 @@ static void
 main_loop(WaitEventSet *events)
 {
 	bool		more = true;
-	bool		idle = false;
 
 	while (!ShutdownRequestPending && !retry_shmem_worker_unwanted(d->worker) && !is_retired())
 	{
 		WaitEvent	event[2];
 		long		ms = more ? 0 : wait_time();
 
-		if (ms > 0 && !idle)
-		{
+		if (ms > 0)
 			pgstat_report_activity(STATE_IDLE, NULL);
-			idle = true;
-		}
 		if (WaitEventSetWait(events, ms, event, lengthof(event), PG_WAIT_EXTENSION) > 0)
 			ResetLatch(MyLatch);
-		idle = false;
 		handle_requests();
 		if (ShutdownRequestPending || retry_shmem_worker_unwanted(d->worker))
 			break;

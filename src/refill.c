@@ -127,7 +127,8 @@ retry_admit(RetryTurn *turn, RetryLane *lane, const RetryCandidate *c)
 
 	retry_probe_task(turn->reader, c->entry.leaf, &c->entry.pos.id, &probe);
 	if (retry_reader_leaf_blocked(turn->reader, c->entry.leaf))
-		return RETRY_ADMIT_NO_ROOM; /* an index is locked: the probe knows nothing */
+		return RETRY_ADMIT_NO_ROOM; /* an index is locked: the probe knows
+									 * nothing */
 	if (probe.terminal || probe.cancelled || probe.attempts != c->entry.attempts)
 		return RETRY_ADMIT_SKIPPED;
 

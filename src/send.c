@@ -434,7 +434,11 @@ retry_send_reap(RetryDispatcher *d)
 		s->nflying--;
 		t->result = result;
 		t->ended.duration_us = result->total_us;
-		/* by the clock of now: the next attempt is not put off by one that was ahead */
+
+		/*
+		 * by the clock of now: the next attempt is not put off by one that
+		 * was ahead
+		 */
 		t->ended.finished_at = now;
 		t->ended.http_status = result->http_status;
 		t->ended.dns_us = (int32) Min(result->dns_us, PG_INT32_MAX);
