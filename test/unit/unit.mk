@@ -38,4 +38,5 @@ build/fuzz/%: test/fuzz/fuzz_%.c $(wildcard src/*.c src/*.h)
 
 fuzz: $(addprefix build/fuzz/,$(FUZZ_TESTS))
 	@for t in $(FUZZ_TESTS); do echo "# fuzz $$t"; \
-		build/fuzz/$$t -max_total_time=$(FUZZ_SECONDS) -verbosity=0 -print_final_stats=0 || exit 1; done
+		build/fuzz/$$t -max_total_time=$(FUZZ_SECONDS) -timeout=20 -verbosity=0 \
+			-artifact_prefix=build/fuzz/ || exit 1; done
