@@ -260,6 +260,23 @@ keep_scene(const RetryScene *old, RetryScene *scene)
 	scene->backoff = (RetryBackoff *) PG_DETOAST_DATUM_COPY(PointerGetDatum(old->backoff));
 }
 
+/* What stands for a scene that was never readable: paused, so its tasks wait. */
+static void
+hold_scene(int32 id, RetryScene *scene)
+{
+	RetryParseError never;
+
+	memset(scene, 0, sizeof(RetryScene));
+	scene->id = id;
+	scene->name = pstrdup("");
+	scene->method = pstrdup("POST");
+	scene->timeout_ms = scene->connect_timeout_ms = 1000;
+	scene->max_attempts = 1;
+	scene->backoff = palloc0(sizeof(RetryBackoff));
+	(void) retry_backoff_parse("fixed 1m", scene->backoff, &never);
+	scene->paused = true;
+}
+
 static int
 compare_scenes(const ListCell *a, const ListCell *b)
 {
@@ -290,9 +307,10 @@ read_scenes(RetryConfig *config, Copy *copy, TableRead *read, List *groups)
 					(errmsg("retry: column %s of scene %d cannot be used, %s", wrong, id,
 							old != NULL ? "its former version stays in force" : "its tasks are held"),
 					 errhint("Correct the row in retry.scene.")));
-			if (old == NULL)
-				continue;
-			keep_scene(old, scene);
+			if (old != NULL)
+				keep_scene(old, scene);
+			else
+				hold_scene(id, scene);
 		}
 		scenes = lappend(scenes, scene);
 	}

@@ -406,9 +406,10 @@ judge(RetryDispatcher *d, Transfer *t, const RetryHttpResult *result)
 	{
 		/* its row is gone since the start: what it said last is unknown */
 		RetryScene	gone = {.backoff = &fallback};
+		RetryParseError never;
 
 		if (fallback.kind == 0)
-			(void) retry_backoff_parse("fixed 1m", &fallback, NULL);
+			(void) retry_backoff_parse("fixed 1m", &fallback, &never);
 		find_limits(t, &gone, &limits, &zone);
 	}
 	else

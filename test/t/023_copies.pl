@@ -114,5 +114,16 @@ $id = enqueue($node, "'conf', '{}', key => 'former'");
 wait_state($node, $id, 'succeeded');
 is(($receiver->ledger('former'))[0]{method}, 'PATCH', 'its former version stays in force');
 
+# The same in a scene that has no former version: its tasks wait for a good one.
+$node->safe_psql('postgres', "INSERT INTO retry.scene (name, url, timeout) VALUES ('odd', '" . $receiver->url('/ok') . "', '2 h')");
+wait_for(sub { slurp_file($node->logfile) =~ /column timeout of scene \d+ cannot be used, its tasks are held/ },
+	'a new scene that cannot be used holds its tasks');
+my $odd = enqueue($node, "'odd', '{}', key => 'odd'");
+$id = enqueue($node, "'conf', '{}', key => 'beside'");
+wait_state($node, $id, 'succeeded', description => 'others go on');
+is($node->safe_psql('postgres', "SELECT state FROM retry.tasks WHERE id = '$odd'"), 'pending', 'they wait');
+$node->safe_psql('postgres', "UPDATE retry.scene SET timeout = '2 s' WHERE name = 'odd'");
+wait_state($node, $odd, 'succeeded', description => 'and are sent when it is corrected');
+
 $node->stop;
 done_testing();
