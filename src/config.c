@@ -398,15 +398,6 @@ retry_config_scene(RetryConfig *config, int32 scene_id)
 	return NULL;
 }
 
-void
-retry_config_each(RetryConfig *config, void (*visit) (RetryScene *scene, void *arg), void *arg)
-{
-	if (config->copy == NULL)
-		return;
-	for (int i = 0; i < config->copy->nscenes; i++)
-		visit(config->copy->scenes[i], arg);
-}
-
 /* Does one of these snapshots see the transaction? */
 static bool
 seen_by_any(List *boundaries, uint64 full_xid)

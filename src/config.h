@@ -46,9 +46,6 @@ extern bool retry_config_read(RetryConfig *config, Snapshot snapshot);
 /* The scene, or NULL when it is not known (its row was made after the read). */
 extern RetryScene *retry_config_scene(RetryConfig *config, int32 scene_id);
 
-/* Calls "visit" for each scene. */
-extern void retry_config_each(RetryConfig *config, void (*visit) (RetryScene *scene, void *arg), void *arg);
-
 /*
  * May a row be sent that carries this transaction number and inert mark?
  * False for rows that were restored or copied from elsewhere and not adopted.

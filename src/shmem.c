@@ -174,7 +174,6 @@ init_database(RetryDatabase *db, Oid database, uint64 xid)
 		pg_atomic_init_u64(&db->leaf_done[leaf], 0);
 	}
 	pg_atomic_init_u64(&db->truncations, 0);
-	pg_atomic_init_u64(&db->newest_xid, xid);
 	ConditionVariableInit(&db->finished);
 	db->state = RETRY_DB_UNKNOWN;
 	pg_write_barrier();

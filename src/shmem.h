@@ -101,7 +101,6 @@ typedef struct RetryWorker
  * Shared memory forgets: transactions that are prepared, or were running at a
  * crash, may have touched any leaf.  Hence a new entry starts with all values
  * at the next transaction id to be given out, which none of them reaches.
- * newest_xid is the highest of all leaf_xid.
  *
  * leaf_done is how upkeep says that everything in a leaf was finished: the
  * xmin of the snapshot it looked with, or 0.  That stays true until a later
@@ -119,8 +118,6 @@ typedef struct RetryDatabase
 	pg_atomic_uint64 config_generation;
 	/* newest full xid that inserted tasks or signals into each leaf */
 	pg_atomic_uint64 leaf_xid[RETRY_LEAVES];
-	/* the same for all leaves at once: the feed's cheap first look */
-	pg_atomic_uint64 newest_xid;
 	/* everything in the leaf by transactions before this one is finished */
 	pg_atomic_uint64 leaf_done[RETRY_LEAVES];
 	/* leaves truncated so far: bumped before the locks on them are released */

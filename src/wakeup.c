@@ -146,7 +146,6 @@ retry_wakeup_row(int leaf, int64 lane_hash, uint64 full_xid)
 	if (db == NULL)
 		return;
 	raise_to(&db->leaf_xid[leaf], full_xid);
-	raise_to(&db->newest_xid, full_xid);
 	if (full_xid != this_xid)
 		wanted_leaves = 0;
 	this_xid = full_xid;
