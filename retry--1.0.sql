@@ -185,6 +185,9 @@ CREATE TABLE retry.scene_group
 				CONSTRAINT scene_group_name_valid CHECK (name ~ '^[a-z0-9_-]{1,63}$'),
 	owner		regrole NOT NULL DEFAULT quote_ident(current_user)::regrole,
 	paused		boolean NOT NULL DEFAULT false,
+	resume_over	interval
+				CONSTRAINT scene_group_resume_over_valid CHECK (resume_over BETWEEN '0' AND '30 days'),
+	resumed_at	timestamptz,
 	description	text,
 	created_at	timestamptz NOT NULL DEFAULT now()
 );
@@ -194,6 +197,8 @@ COMMENT ON COLUMN retry.scene_group.id IS 'Number by which scenes and lanes know
 COMMENT ON COLUMN retry.scene_group.name IS 'Name, as in the target group/scene: lower-case letters, digits, _ and -';
 COMMENT ON COLUMN retry.scene_group.owner IS 'Role whose members see and administer the group''s tasks and may enqueue into it';
 COMMENT ON COLUMN retry.scene_group.paused IS 'While true nothing of the group is sent; nothing is lost';
+COMMENT ON COLUMN retry.scene_group.resume_over IS 'When the group is resumed, what has become due meanwhile is spread over this time; null: all at once';
+COMMENT ON COLUMN retry.scene_group.resumed_at IS 'When the group was last resumed with resume_over set; the server sets it';
 COMMENT ON COLUMN retry.scene_group.description IS 'For people';
 COMMENT ON COLUMN retry.scene_group.created_at IS 'When the group was created';
 
@@ -221,6 +226,9 @@ CREATE TABLE retry.scene
 					CONSTRAINT scene_name_valid CHECK (name ~ '^[a-z0-9_-]{1,63}$'),
 	url				text
 					CONSTRAINT scene_url_valid CHECK (retry.check_url(url)),
+	targets			text[],
+	route			text NOT NULL DEFAULT 'hash'
+					CONSTRAINT scene_route_valid CHECK (route IN ('hash', 'random', 'round_robin', 'least_in_flight', 'lru', 'first', 'last', 'all')),
 	method			text NOT NULL DEFAULT 'POST'
 					CONSTRAINT scene_method_valid CHECK (method ~ '^[A-Z][A-Z-]{0,31}$'),
 	headers			jsonb
@@ -234,9 +242,29 @@ CREATE TABLE retry.scene
 					CONSTRAINT scene_max_attempts_valid CHECK (max_attempts BETWEEN 1 AND 1000000),
 	expires_after	interval
 					CONSTRAINT scene_expires_after_valid CHECK (expires_after > '0'),
+	time_budget		interval
+					CONSTRAINT scene_time_budget_valid CHECK (time_budget > '0'),
+	success_status	text NOT NULL DEFAULT '200-299',
+	stop_status		text NOT NULL DEFAULT '400,405,406,410,411,413-415,422,431,451,501,505',
+	stop_errors		text,
+	success_when	jsonpath,
+	pending_when	jsonpath,
+	stop_when		jsonpath,
+	pending_interval interval NOT NULL DEFAULT '1 min'
+					CONSTRAINT scene_pending_interval_valid CHECK (pending_interval BETWEEN '1 ms' AND '30 days'),
+	pending_limit	int DEFAULT 1440
+					CONSTRAINT scene_pending_limit_valid CHECK (pending_limit BETWEEN 1 AND 1000000),
+	on_success		text,
+	on_dead			text,
+	generate_key	boolean NOT NULL DEFAULT false,
+	key_window		interval
+					CONSTRAINT scene_key_window_valid CHECK (key_window BETWEEN '0' AND '30 days'),
 	max_in_flight	int
 					CONSTRAINT scene_max_in_flight_valid CHECK (max_in_flight BETWEEN 1 AND 10000),
 	paused			boolean NOT NULL DEFAULT false,
+	resume_over		interval
+					CONSTRAINT scene_resume_over_valid CHECK (resume_over BETWEEN '0' AND '30 days'),
+	resumed_at		timestamptz,
 	archived		boolean NOT NULL DEFAULT false,
 	description		text,
 	created_at		timestamptz NOT NULL DEFAULT now(),
@@ -248,6 +276,8 @@ COMMENT ON COLUMN retry.scene.id IS 'Number by which tasks know the scene';
 COMMENT ON COLUMN retry.scene.group_name IS 'The group it belongs to';
 COMMENT ON COLUMN retry.scene.name IS 'Name, unique in its group: lower-case letters, digits, _ and -';
 COMMENT ON COLUMN retry.scene.url IS 'Absolute http or https URL that is called, unless the task brings its own';
+COMMENT ON COLUMN retry.scene.targets IS 'Base URLs that share the work, each ''URL'' or ''URL weight=N'', instead of url; route says which of them is called';
+COMMENT ON COLUMN retry.scene.route IS 'How a target is chosen for each attempt: hash (by key, else reference, else task; moves least when targets change), random, round_robin, least_in_flight, lru (least recently used), first or last (the first or last healthy one), all (one task for each target)';
 COMMENT ON COLUMN retry.scene.method IS 'HTTP method, in capitals';
 COMMENT ON COLUMN retry.scene.headers IS 'Headers of every request, {"Name": "value"}; the task''s own win';
 COMMENT ON COLUMN retry.scene.timeout IS 'Time for one whole attempt, from 1 ms to 1 h';
@@ -255,8 +285,23 @@ COMMENT ON COLUMN retry.scene.connect_timeout IS 'Time for the connection of one
 COMMENT ON COLUMN retry.scene.backoff IS 'When the next attempt follows a failed one';
 COMMENT ON COLUMN retry.scene.max_attempts IS 'After this many failed attempts the task is dead';
 COMMENT ON COLUMN retry.scene.expires_after IS 'No attempt starts later than this after the enqueue; null: no such limit';
+COMMENT ON COLUMN retry.scene.time_budget IS 'No attempt starts later than this after the task was first due, and none lasts longer; null: no such limit';
+COMMENT ON COLUMN retry.scene.success_status IS 'Statuses that mean success, as a list of numbers and ranges: 200-299,409';
+COMMENT ON COLUMN retry.scene.stop_status IS 'Statuses after which the request is never repeated, as a list of numbers and ranges; 410 always stops, and stop_status counts before success_status';
+COMMENT ON COLUMN retry.scene.stop_errors IS 'Errors after which the request is never repeated, as a list of classes: dns, connect, connect_timeout, tls, timeout, closed, malformed, or an SQLSTATE for sql: targets; null: none';
+COMMENT ON COLUMN retry.scene.success_when IS 'Path over the JSON answer that must match for success; when it is set, no status alone means success';
+COMMENT ON COLUMN retry.scene.pending_when IS 'Path over the JSON answer; when it matches, the receiver is still at work and is asked again after pending_interval';
+COMMENT ON COLUMN retry.scene.stop_when IS 'Path over the JSON answer; when it matches, the request is never repeated';
+COMMENT ON COLUMN retry.scene.pending_interval IS 'After an answer that says processing, the next attempt is made after this';
+COMMENT ON COLUMN retry.scene.pending_limit IS 'After this many answers that say processing the task is dead; null: no limit. They do not count in max_attempts';
+COMMENT ON COLUMN retry.scene.on_success IS 'Target that is told when a task has succeeded, unless the task names its own';
+COMMENT ON COLUMN retry.scene.on_dead IS 'Target that is told when a task has died, unless the task names its own';
+COMMENT ON COLUMN retry.scene.generate_key IS 'True: a task without a key gets the digest of target and payload as its key';
+COMMENT ON COLUMN retry.scene.key_window IS 'For so long after a task has finished its key still leads to it; null: a finished task''s key is free';
 COMMENT ON COLUMN retry.scene.max_in_flight IS 'Requests under way at once in a lane of this scene''s own; null: retry.lane_max_in_flight and the lane of the URL''s origin';
 COMMENT ON COLUMN retry.scene.paused IS 'While true nothing of the scene is sent; nothing is lost';
+COMMENT ON COLUMN retry.scene.resume_over IS 'When the scene is resumed, what has become due meanwhile is spread over this time; null: all at once';
+COMMENT ON COLUMN retry.scene.resumed_at IS 'When the scene was last resumed with resume_over set; the server sets it';
 COMMENT ON COLUMN retry.scene.archived IS 'Set in place of a DELETE while tasks refer to the scene: no new tasks, the old are served';
 COMMENT ON COLUMN retry.scene.description IS 'For people';
 COMMENT ON COLUMN retry.scene.created_at IS 'When the scene was created';
@@ -344,6 +389,7 @@ CREATE TABLE retry.attempt
 	connect_us		int,
 	tls_us			int,
 	first_byte_us	int,
+	pendings		int,
 	remote_address	inet,
 	target			text,
 	error			text,
@@ -364,6 +410,7 @@ COMMENT ON COLUMN retry.attempt.dns_us IS 'Microseconds to resolve the name; nul
 COMMENT ON COLUMN retry.attempt.connect_us IS 'Microseconds from the start until connected; null: a kept connection';
 COMMENT ON COLUMN retry.attempt.tls_us IS 'Microseconds from the start until TLS was agreed; null: no TLS or a kept connection';
 COMMENT ON COLUMN retry.attempt.first_byte_us IS 'Microseconds from the start until the answer''s first byte';
+COMMENT ON COLUMN retry.attempt.pendings IS 'How many of the task''s attempts so far, this one included, do not count in max_attempts; null: none';
 COMMENT ON COLUMN retry.attempt.remote_address IS 'Address that was connected to';
 COMMENT ON COLUMN retry.attempt.target IS 'Target of a routed scene that was called';
 COMMENT ON COLUMN retry.attempt.error IS 'What went wrong, in words';
@@ -379,7 +426,8 @@ CREATE TABLE retry.signal
 	lane_hash		bigint NOT NULL,
 	due_at			timestamptz NOT NULL,
 	inert			boolean NOT NULL,
-	asked_by		regrole NOT NULL
+	asked_by		regrole NOT NULL,
+	change			jsonb
 ) PARTITION BY LIST (leaf);
 COMMENT ON TABLE retry.signal IS 'Facts: what administrators asked of tasks (cancel, run now)';
 COMMENT ON COLUMN retry.signal.leaf IS 'The leaf of its task';
@@ -391,6 +439,7 @@ COMMENT ON COLUMN retry.signal.lane_hash IS 'The task''s lane';
 COMMENT ON COLUMN retry.signal.due_at IS 'When it takes effect: the moment it was asked, later when spread';
 COMMENT ON COLUMN retry.signal.inert IS 'True for a row that no function of retry wrote';
 COMMENT ON COLUMN retry.signal.asked_by IS 'Role that asked';
+COMMENT ON COLUMN retry.signal.change IS 'What to change in the task, by column (amend); null for the other actions';
 
 CREATE FUNCTION retry.mark_foreign_row() RETURNS trigger
 LANGUAGE C VOLATILE AS 'MODULE_PATHNAME', 'retry_mark_foreign_row';
@@ -414,6 +463,7 @@ BEGIN
 		EXECUTE format('CREATE INDEX task_%s_key ON retry.task_%1$s (scene_id, key) WHERE key IS NOT NULL', s);
 		EXECUTE format('CREATE INDEX task_%s_reference ON retry.task_%1$s (scene_id, reference) WHERE reference IS NOT NULL', s);
 		EXECUTE format('CREATE INDEX task_%s_replay ON retry.task_%1$s (replay_of) WHERE replay_of IS NOT NULL', s);
+		EXECUTE format('CREATE INDEX task_%s_parent ON retry.task_%1$s (parent_id) WHERE parent_id IS NOT NULL', s);
 
 		EXECUTE format('CREATE UNIQUE INDEX attempt_%s_no ON retry.attempt_%1$s (task_id, attempt_no)', s);
 		EXECUTE format('CREATE INDEX attempt_%s_due ON retry.attempt_%1$s (lane_hash, next_due, task_id) WHERE next_due IS NOT NULL', s);
@@ -573,19 +623,16 @@ COMMENT ON FUNCTION retry.config_changed() IS 'Trigger: tells the dispatchers, a
 
 CREATE FUNCTION retry.merge_builtin() RETURNS trigger
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+	columns	text := (
+		SELECT string_agg(quote_ident(attname), ', ' ORDER BY attnum) FROM pg_attribute
+		WHERE attrelid = TG_RELID AND attnum > 0 AND NOT attisdropped
+			AND attname NOT IN ('id', 'group_name', 'name'));
 BEGIN
-	IF TG_TABLE_NAME = 'scene_group' THEN
-		UPDATE retry.scene_group
-		SET owner = NEW.owner, paused = NEW.paused, description = NEW.description, created_at = NEW.created_at
-		WHERE name = NEW.name;
-	ELSE
-		UPDATE retry.scene
-		SET url = NEW.url, method = NEW.method, headers = NEW.headers, timeout = NEW.timeout,
-			connect_timeout = NEW.connect_timeout, backoff = NEW.backoff, max_attempts = NEW.max_attempts,
-			expires_after = NEW.expires_after, max_in_flight = NEW.max_in_flight, paused = NEW.paused,
-			archived = NEW.archived, description = NEW.description, created_at = NEW.created_at
-		WHERE group_name = NEW.group_name AND name = NEW.name;
-	END IF;
+	EXECUTE format('UPDATE %s SET (%s) = (SELECT %2$s FROM (SELECT $1.*) AS new_row) WHERE name = $1.name%s',
+				   TG_RELID::regclass, columns,
+				   CASE WHEN TG_TABLE_NAME = 'scene' THEN ' AND group_name = $1.group_name' END)
+	USING NEW;
 	RETURN NULL;
 END
 $$;

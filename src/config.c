@@ -9,14 +9,17 @@
  */
 #include "postgres.h"
 
+#include "access/htup_details.h"
 #include "access/relscan.h"
 #include "access/table.h"
 #include "access/tableam.h"
+#include "catalog/pg_type.h"
 #include "commands/dbcommands.h"
 #include "common/int.h"
 #include "executor/tuptable.h"
 #include "miscadmin.h"
 #include "storage/lmgr.h"
+#include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
 #include "utils/fmgrprotos.h"
@@ -27,22 +30,9 @@
 #include "utils/xid8.h"
 
 #include "config.h"
+#include "scene.h"
 #include "store.h"
 #include "wakeup.h"
-
-/* Columns of retry.scene_group that are read here. */
-enum
-{
-	Group_id, Group_name, Group_owner, Group_paused
-};
-
-/* Columns of retry.scene that are read here. */
-enum
-{
-	Scene_id, Scene_group_name, Scene_name, Scene_url, Scene_method, Scene_headers,
-	Scene_timeout, Scene_connect_timeout, Scene_backoff, Scene_max_attempts,
-	Scene_expires_after, Scene_max_in_flight, Scene_paused
-};
 
 /* Columns of retry.installation. */
 enum
@@ -57,6 +47,8 @@ typedef struct Group
 	char	   *name;
 	int32		id;
 	bool		paused;
+	TimestampTz resumed_at;		/* DT_NOBEGIN: never */
+	int64		resume_over_us;
 } Group;
 
 /* What one reading brought. */
@@ -126,6 +118,34 @@ table_read_end(TableRead *read)
 	table_close(read->rel, AccessShareLock);
 }
 
+/* Values */
+
+/*
+ * An interval in microseconds, months of 30 days as when intervals are
+ * compared; PG_INT64_MAX when it is longer than that can say.
+ */
+static int64
+interval_us(Datum value)
+{
+	const Interval *interval = DatumGetIntervalP(value);
+	int64		days = (int64) interval->month * DAYS_PER_MONTH + interval->day;
+	int64		us;
+
+	if (pg_mul_s64_overflow(days, USECS_PER_DAY, &us) ||
+		pg_add_s64_overflow(us, interval->time, &us))
+		return days < 0 ? PG_INT64_MIN : PG_INT64_MAX;
+	return us;
+}
+
+/* When something was last resumed, and over what time its backlog is spread. */
+static void
+read_resumption(const Datum *values, const bool *isnull, int at, int over,
+				TimestampTz *resumed_at, int64 *over_us)
+{
+	*resumed_at = isnull[at] ? DT_NOBEGIN : DatumGetTimestampTz(values[at]);
+	*over_us = isnull[at] || isnull[over] ? 0 : interval_us(values[over]);
+}
+
 /* Groups */
 
 static List *
@@ -140,6 +160,9 @@ read_groups(TableRead *read)
 		group->id = DatumGetInt32(read->slot->tts_values[Group_id]);
 		group->name = TextDatumGetCString(read->slot->tts_values[Group_name]);
 		group->paused = DatumGetBool(read->slot->tts_values[Group_paused]);
+		read_resumption(read->slot->tts_values, read->slot->tts_isnull,
+						Group_resumed_at, Group_resume_over,
+						&group->resumed_at, &group->resume_over_us);
 		groups = lappend(groups, group);
 	}
 	return groups;
@@ -162,23 +185,6 @@ find_group(List *groups, const char *name)
 
 /* Scenes */
 
-/*
- * An interval in microseconds, months of 30 days as when intervals are
- * compared; PG_INT64_MAX when it is longer than that can say.
- */
-static int64
-interval_us(Datum value)
-{
-	const Interval *interval = DatumGetIntervalP(value);
-	int64		days = (int64) interval->month * DAYS_PER_MONTH + interval->day;
-	int64		us;
-
-	if (pg_mul_s64_overflow(days, USECS_PER_DAY, &us) ||
-		pg_add_s64_overflow(us, interval->time, &us))
-		return days < 0 ? PG_INT64_MIN : PG_INT64_MAX;
-	return us;
-}
-
 static bool
 read_timeout(Datum value, int32 *ms)
 {
@@ -188,10 +194,93 @@ read_timeout(Datum value, int32 *ms)
 	return us >= 1000 && us <= USECS_PER_HOUR;
 }
 
-static char *
-text_or_null(TupleTableSlot *slot, int column)
+/* One row of retry.scene, taken apart. */
+typedef struct SceneRow
 {
-	return slot->tts_isnull[column] ? NULL : TextDatumGetCString(slot->tts_values[column]);
+	Datum		values[Scene_natts];
+	bool		isnull[Scene_natts];
+} SceneRow;
+
+static char *
+text_or_null(const SceneRow *row, int column)
+{
+	return row->isnull[column] ? NULL : TextDatumGetCString(row->values[column]);
+}
+
+static void *
+copy_or_null(const SceneRow *row, int column)
+{
+	return row->isnull[column] ? NULL : PG_DETOAST_DATUM_COPY(row->values[column]);
+}
+
+static List *
+read_targets(const SceneRow *row)
+{
+	List	   *targets = NIL;
+	Datum	   *elements;
+	bool	   *nulls;
+	int			count;
+
+	if (row->isnull[Scene_targets])
+		return NIL;
+	deconstruct_array(DatumGetArrayTypeP(row->values[Scene_targets]), TEXTOID, -1, false,
+					  TYPALIGN_INT, &elements, &nulls, &count);
+	for (int i = 0; i < count; i++)
+	{
+		if (!nulls[i])
+			targets = lappend(targets, TextDatumGetCString(elements[i]));
+	}
+	return targets;
+}
+
+/* A limit in time; false when it is none that a constraint lets in. */
+static bool
+read_limit(const SceneRow *row, int column, int64 *us)
+{
+	*us = 0;
+	if (row->isnull[column])
+		return true;
+	*us = interval_us(row->values[column]);
+	if (*us <= 0)
+		return false;
+
+	/* longer than time itself is no limit */
+	if (*us == PG_INT64_MAX)
+		*us = 0;
+	return true;
+}
+
+/* How its answers are to be understood; false, with what is wrong, as below. */
+static bool
+read_rules(const SceneRow *row, RetryScene *scene, const char **wrong)
+{
+	scene->success_status = text_or_null(row, Scene_success_status);
+	scene->stop_status = text_or_null(row, Scene_stop_status);
+	scene->stop_errors = text_or_null(row, Scene_stop_errors);
+	scene->success_when = copy_or_null(row, Scene_success_when);
+	scene->pending_when = copy_or_null(row, Scene_pending_when);
+	scene->stop_when = copy_or_null(row, Scene_stop_when);
+	*wrong = "pending_interval";
+	scene->pending_interval_us = interval_us(row->values[Scene_pending_interval]);
+	if (scene->pending_interval_us <= 0)
+		return false;
+	*wrong = "pending_limit";
+	scene->pending_limit = row->isnull[Scene_pending_limit] ? 0 :
+		DatumGetInt32(row->values[Scene_pending_limit]);
+	return scene->pending_limit >= 0;
+}
+
+/* The later resumption of the scene's own and its group's. */
+static void
+read_resumptions(const SceneRow *row, const Group *group, RetryScene *scene)
+{
+	read_resumption(row->values, row->isnull, Scene_resumed_at, Scene_resume_over,
+					&scene->resumed_at, &scene->resume_over_us);
+	if (group->resumed_at > scene->resumed_at)
+	{
+		scene->resumed_at = group->resumed_at;
+		scene->resume_over_us = group->resume_over_us;
+	}
 }
 
 /*
@@ -199,18 +288,18 @@ text_or_null(TupleTableSlot *slot, int column)
  * is wrong, for a row that no constraint would have let in.
  */
 static bool
-read_scene(TupleTableSlot *slot, const Group *group, RetryScene *scene, const char **wrong)
+read_scene(const SceneRow *row, const Group *group, RetryScene *scene, const char **wrong)
 {
-	Datum	   *values = slot->tts_values;
-	bool	   *isnull = slot->tts_isnull;
+	const Datum *values = row->values;
 
 	scene->id = DatumGetInt32(values[Scene_id]);
 	scene->group_id = group->id;
 	scene->name = psprintf("%s/%s", group->name, TextDatumGetCString(values[Scene_name]));
-	scene->url = text_or_null(slot, Scene_url);
-	scene->method = text_or_null(slot, Scene_method);
-	if (!isnull[Scene_headers])
-		scene->headers = (Jsonb *) PG_DETOAST_DATUM_COPY(values[Scene_headers]);
+	scene->url = text_or_null(row, Scene_url);
+	scene->targets = read_targets(row);
+	scene->route = text_or_null(row, Scene_route);
+	scene->method = text_or_null(row, Scene_method);
+	scene->headers = copy_or_null(row, Scene_headers);
 	*wrong = "timeout";
 	if (!read_timeout(values[Scene_timeout], &scene->timeout_ms))
 		return false;
@@ -218,7 +307,7 @@ read_scene(TupleTableSlot *slot, const Group *group, RetryScene *scene, const ch
 	if (!read_timeout(values[Scene_connect_timeout], &scene->connect_timeout_ms))
 		return false;
 	*wrong = "backoff";
-	scene->backoff = (RetryBackoff *) PG_DETOAST_DATUM_COPY(values[Scene_backoff]);
+	scene->backoff = copy_or_null(row, Scene_backoff);
 	if (VARSIZE(scene->backoff) < offsetof(RetryBackoff, u) ||
 		scene->backoff->version != RETRY_BACKOFF_VERSION)
 		return false;
@@ -227,37 +316,21 @@ read_scene(TupleTableSlot *slot, const Group *group, RetryScene *scene, const ch
 	if (scene->max_attempts < 1)
 		return false;
 	*wrong = "expires_after";
-	if (!isnull[Scene_expires_after])
-	{
-		scene->expires_after_us = interval_us(values[Scene_expires_after]);
-		if (scene->expires_after_us <= 0)
-			return false;
-
-		/* longer than time itself is no limit */
-		if (scene->expires_after_us == PG_INT64_MAX)
-			scene->expires_after_us = 0;
-	}
+	if (!read_limit(row, Scene_expires_after, &scene->expires_after_us))
+		return false;
+	*wrong = "time_budget";
+	if (!read_limit(row, Scene_time_budget, &scene->time_budget_us))
+		return false;
 	*wrong = "max_in_flight";
-	scene->max_in_flight = isnull[Scene_max_in_flight] ? 0 :
+	scene->max_in_flight = row->isnull[Scene_max_in_flight] ? 0 :
 		DatumGetInt32(values[Scene_max_in_flight]);
 	if (scene->max_in_flight < 0)
 		return false;
+	scene->on_success = text_or_null(row, Scene_on_success);
+	scene->on_dead = text_or_null(row, Scene_on_dead);
 	scene->paused = DatumGetBool(values[Scene_paused]) || group->paused;
-	return true;
-}
-
-/* A copy of a scene of the previous reading, in the current memory context. */
-static void
-keep_scene(const RetryScene *old, RetryScene *scene)
-{
-	*scene = *old;
-	scene->name = pstrdup(old->name);
-	if (old->url != NULL)
-		scene->url = pstrdup(old->url);
-	scene->method = pstrdup(old->method);
-	if (old->headers != NULL)
-		scene->headers = (Jsonb *) PG_DETOAST_DATUM_COPY(PointerGetDatum(old->headers));
-	scene->backoff = (RetryBackoff *) PG_DETOAST_DATUM_COPY(PointerGetDatum(old->backoff));
+	read_resumptions(row, group, scene);
+	return read_rules(row, scene, wrong);
 }
 
 /* What stands for a scene that was never readable: paused, so its tasks wait. */
@@ -269,7 +342,11 @@ hold_scene(int32 id, RetryScene *scene)
 	memset(scene, 0, sizeof(RetryScene));
 	scene->id = id;
 	scene->name = pstrdup("");
+	scene->route = pstrdup("hash");
 	scene->method = pstrdup("POST");
+	scene->success_status = pstrdup("200-299");
+	scene->stop_status = pstrdup("");
+	scene->pending_interval_us = USECS_PER_MINUTE;
 	scene->timeout_ms = scene->connect_timeout_ms = 1000;
 	scene->max_attempts = 1;
 	scene->backoff = palloc0(sizeof(RetryBackoff));
@@ -286,6 +363,42 @@ compare_scenes(const ListCell *a, const ListCell *b)
 	return x < y ? -1 : x > y;
 }
 
+/* The scene of a row; when that cannot be used, its former version, or one that holds. */
+static RetryScene *
+usable_scene(RetryConfig *config, TableRead *read, List *groups)
+{
+	HeapTuple	tuple = ExecCopySlotHeapTuple(read->slot);
+	RetryScene *scene = palloc0(sizeof(RetryScene));
+	const char *wrong = "group_name";
+	const Group *group;
+	RetryScene *old;
+	SceneRow	row;
+	int32		id;
+
+	heap_deform_tuple(tuple, RelationGetDescr(read->rel), row.values, row.isnull);
+	id = DatumGetInt32(row.values[Scene_id]);
+	group = find_group(groups, TextDatumGetCString(row.values[Scene_group_name]));
+	scene->row = tuple;
+	if (group != NULL && read_scene(&row, group, scene, &wrong))
+		return scene;
+
+	old = retry_config_scene(config, id);
+	ereport(LOG,
+			(errmsg("retry: column %s of scene %d cannot be used, %s", wrong, id,
+					old != NULL ? "its former version stays in force" : "its tasks are held"),
+			 errhint("Correct the row in retry.scene.")));
+	if (group != NULL && old != NULL && old->row != NULL)
+	{
+		memset(scene, 0, sizeof(RetryScene));
+		scene->row = heap_copytuple(old->row);
+		heap_deform_tuple(scene->row, RelationGetDescr(read->rel), row.values, row.isnull);
+		if (read_scene(&row, group, scene, &wrong))
+			return scene;
+	}
+	hold_scene(id, scene);
+	return scene;
+}
+
 static void
 read_scenes(RetryConfig *config, Copy *copy, TableRead *read, List *groups)
 {
@@ -293,27 +406,7 @@ read_scenes(RetryConfig *config, Copy *copy, TableRead *read, List *groups)
 	ListCell   *cell;
 
 	while (table_read_next(read))
-	{
-		RetryScene *scene = palloc0(sizeof(RetryScene));
-		int32		id = DatumGetInt32(read->slot->tts_values[Scene_id]);
-		RetryScene *old = retry_config_scene(config, id);
-		const Group *group = find_group(groups,
-										TextDatumGetCString(read->slot->tts_values[Scene_group_name]));
-		const char *wrong = "group_name";
-
-		if (group == NULL || !read_scene(read->slot, group, scene, &wrong))
-		{
-			ereport(LOG,
-					(errmsg("retry: column %s of scene %d cannot be used, %s", wrong, id,
-							old != NULL ? "its former version stays in force" : "its tasks are held"),
-					 errhint("Correct the row in retry.scene.")));
-			if (old != NULL)
-				keep_scene(old, scene);
-			else
-				hold_scene(id, scene);
-		}
-		scenes = lappend(scenes, scene);
-	}
+		scenes = lappend(scenes, usable_scene(config, read, groups));
 
 	list_sort(scenes, compare_scenes);
 	copy->scenes = palloc(Max(list_length(scenes), 1) * sizeof(RetryScene *));

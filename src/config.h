@@ -9,7 +9,10 @@
 #ifndef RETRY_CONFIG_H
 #define RETRY_CONFIG_H
 
+#include "access/htup.h"
+#include "nodes/pg_list.h"
 #include "utils/jsonb.h"
+#include "utils/jsonpath.h"
 #include "utils/snapshot.h"
 #include "backoff.h"
 #include "task.h"
@@ -20,6 +23,8 @@ typedef struct RetryScene
 	int32		group_id;
 	char	   *name;			/* "group/scene" */
 	char	   *url;			/* NULL: every task brings its own */
+	List	   *targets;		/* of char *, as written; NIL: none */
+	char	   *route;
 	char	   *method;
 	Jsonb	   *headers;		/* NULL: none */
 	int32		timeout_ms;
@@ -27,8 +32,24 @@ typedef struct RetryScene
 	RetryBackoff *backoff;
 	int32		max_attempts;
 	int64		expires_after_us;	/* 0: no limit */
+	int64		time_budget_us; /* 0: no limit */
+	char	   *success_status; /* range lists, as written */
+	char	   *stop_status;
+	char	   *stop_errors;	/* NULL: none */
+	JsonPath   *success_when;	/* NULL: none */
+	JsonPath   *pending_when;
+	JsonPath   *stop_when;
+	int64		pending_interval_us;
+	int32		pending_limit;	/* 0: none */
+	char	   *on_success;		/* NULL: none */
+	char	   *on_dead;
 	int32		max_in_flight;	/* 0: the lane is that of the URL's origin */
 	bool		paused;			/* the scene or its group */
+	TimestampTz resumed_at;		/* of the scene or its group, the later; with
+								 * resume_over_us > 0 */
+	int64		resume_over_us; /* what was due before resumed_at is spread
+								 * over this; 0: it is not */
+	HeapTuple	row;			/* what it was read from */
 } RetryScene;
 
 typedef struct RetryConfig RetryConfig;

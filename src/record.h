@@ -29,6 +29,8 @@ typedef struct RetryEnded
 	int32		connect_us;
 	int32		tls_us;
 	int32		first_byte_us;
+	int32		pendings;		/* attempts so far that do not count in
+								 * max_attempts */
 	const char *remote_ip;		/* "" none */
 	const char *error;			/* UTF-8 or any bytes; "" none */
 	const char *response;

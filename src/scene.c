@@ -90,6 +90,8 @@ find_scene(Snapshot snapshot, const char *index, int nkeys, ScanKey keys, RetryS
 		scene->archived = DatumGetBool(get_column(tuple, rel, Scene_archived, &isnull));
 		(void) get_column(tuple, rel, Scene_max_in_flight, &isnull);
 		scene->own_lane = !isnull;
+		(void) get_column(tuple, rel, Scene_targets, &isnull);
+		scene->own_lane |= !isnull;
 	}
 	systable_endscan(scan);
 	table_close(rel, NoLock);

@@ -18,17 +18,23 @@
 /* Columns of retry.scene_group. */
 enum
 {
-	Group_id, Group_name, Group_owner, Group_paused, Group_description,
-	Group_created_at
+	Group_id, Group_name, Group_owner, Group_paused, Group_resume_over,
+	Group_resumed_at, Group_description, Group_created_at
 };
 
 /* Columns of retry.scene. */
 enum
 {
-	Scene_id, Scene_group_name, Scene_name, Scene_url, Scene_method,
-	Scene_headers, Scene_timeout, Scene_connect_timeout, Scene_backoff,
-	Scene_max_attempts, Scene_expires_after, Scene_max_in_flight, Scene_paused,
-	Scene_archived, Scene_description, Scene_created_at
+	Scene_id, Scene_group_name, Scene_name, Scene_url, Scene_targets,
+	Scene_route, Scene_method, Scene_headers, Scene_timeout,
+	Scene_connect_timeout, Scene_backoff, Scene_max_attempts,
+	Scene_expires_after, Scene_time_budget, Scene_success_status,
+	Scene_stop_status, Scene_stop_errors, Scene_success_when,
+	Scene_pending_when, Scene_stop_when, Scene_pending_interval,
+	Scene_pending_limit, Scene_on_success, Scene_on_dead, Scene_generate_key,
+	Scene_key_window, Scene_max_in_flight, Scene_paused, Scene_resume_over,
+	Scene_resumed_at, Scene_archived, Scene_description, Scene_created_at,
+	Scene_natts
 };
 
 /* Columns of retry.group_member. */
@@ -52,7 +58,8 @@ typedef struct RetrySceneRow
 	char		name[RETRY_NAME_MAX + 1];
 	char	   *url;			/* in the caller's memory context, or NULL */
 	bool		archived;
-	bool		own_lane;		/* its limits make a lane of its own */
+	bool		own_lane;		/* its limits or targets make a lane of its
+								 * own */
 } RetrySceneRow;
 
 /*

@@ -41,7 +41,7 @@ enum
 	Attempt_leaf, Attempt_http_status, Attempt_attempt_no, Attempt_task_id,
 	Attempt_lane_hash, Attempt_finished_at, Attempt_duration_us,
 	Attempt_scene_id, Attempt_outcome, Attempt_next_due, Attempt_dns_us,
-	Attempt_connect_us, Attempt_tls_us, Attempt_first_byte_us,
+	Attempt_connect_us, Attempt_tls_us, Attempt_first_byte_us, Attempt_pendings,
 	Attempt_remote_address, Attempt_target, Attempt_error, Attempt_response,
 	Attempt_natts
 };
@@ -51,7 +51,7 @@ enum
 {
 	Signal_leaf, Signal_action, Signal_after_attempt, Signal_task_id,
 	Signal_xid, Signal_lane_hash, Signal_due_at, Signal_inert,
-	Signal_asked_by, Signal_natts
+	Signal_asked_by, Signal_change, Signal_natts
 };
 
 typedef enum RetryTable

@@ -154,6 +154,7 @@ retry_write_signal_at(RetryWriter *writer, char action, const pg_uuid_t *id, int
 	values[Signal_due_at] = TimestampTzGetDatum(due_at);
 	values[Signal_inert] = BoolGetDatum(false);
 	values[Signal_asked_by] = ObjectIdGetDatum(asked_by);
+	isnull[Signal_change] = true;
 
 	append(writer, open_appender(writer, writer->signals, RETRY_SIGNAL, leaf), values, isnull);
 }
