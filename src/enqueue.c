@@ -23,9 +23,8 @@
 #include "utils/tuplestore.h"
 
 #include "compat.h"
-#include "enqueue_options.h"
+#include "enqueue.h"
 #include "key.h"
-#include "writer.h"
 
 PG_FUNCTION_INFO_V1(retry_enqueue);
 PG_FUNCTION_INFO_V1(retry_enqueue_many);
@@ -112,24 +111,40 @@ first_due(const RetryEnqueueOptions *o, TimestampTz now)
 	return o->has_due && o->due_at > now ? o->due_at : now;
 }
 
-/* The body of a single task, from payload or body; false: it has none. */
-static bool
-single_body(FunctionCallInfo fcinfo, Datum *body)
+void
+retry_new_task(FunctionCallInfo fcinfo, RetrySignature signature, RetryNewTask *task)
 {
-	if (!PG_ARGISNULL(1) && !PG_ARGISNULL(9))
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("both payload and body are given"),
-				 errhint("Give one of them.")));
-	if (!PG_ARGISNULL(1))
-		*body = PointerGetDatum(body_of(PG_GETARG_JSONB_P(1)));
-	else if (!PG_ARGISNULL(9))
+	RetryEnqueueOptions *o = &task->options;
+	Oid			role = GetUserId();
+
+	task->now = GetCurrentTimestamp();
+	retry_enqueue_options(fcinfo, signature, GetActiveSnapshot(), role, task->now, o);
+	fill_common(o, role, task->values, task->isnull);
+	task->isnull[Task_body] = o->payload == NULL && o->body == NULL;
+	if (!task->isnull[Task_body])
+		task->values[Task_body] = PointerGetDatum(o->body != NULL ? o->body : body_of(o->payload));
+	task->isnull[Task_key] = o->key == NULL;
+	task->values[Task_key] = PointerGetDatum(o->key);
+	retry_new_id(task->now, &task->id);
+	task->due_at = first_due(o, task->now);
+}
+
+bool
+retry_store_new_task(RetryWriter *writer, RetryNewTask *task)
+{
+	if (!task->isnull[Task_key])
 	{
-		*body = PointerGetDatum(PG_GETARG_BYTEA_PP(9));
-		retry_check_body_size(VARSIZE_ANY_EXHDR(DatumGetPointer(*body)));
+		RetryKeyring keyring;
+		bool		is_new;
+
+		retry_keyring_begin(&keyring, &task->options.scene, task->options.on_conflict);
+		is_new = retry_key_claim(&keyring, DatumGetTextPP(task->values[Task_key]),
+								 retry_leaf_for(&task->id, task->due_at), &task->id);
+		retry_keyring_end(&keyring);
+		if (!is_new)
+			return false;
 	}
-	else
-		return false;
+	retry_write_task(writer, &task->id, task->due_at, task->values, task->isnull);
 	return true;
 }
 
@@ -137,44 +152,14 @@ single_body(FunctionCallInfo fcinfo, Datum *body)
 Datum
 retry_enqueue(PG_FUNCTION_ARGS)
 {
-	TimestampTz now = GetCurrentTimestamp();
-	Oid			role = GetUserId();
-	pg_uuid_t  *id = palloc(sizeof(pg_uuid_t));
-	RetryEnqueueOptions options;
+	RetryNewTask *task = palloc(sizeof(RetryNewTask));
 	RetryWriter *writer;
-	Datum		values[Task_natts];
-	bool		isnull[Task_natts];
 
-	retry_enqueue_options(fcinfo, false, GetActiveSnapshot(), role, now, &options);
-	fill_common(&options, role, values, isnull);
-	isnull[Task_body] = !single_body(fcinfo, &values[Task_body]);
-	if (!PG_ARGISNULL(2))
-	{
-		values[Task_key] = PointerGetDatum(PG_GETARG_TEXT_PP(2));
-		isnull[Task_key] = false;
-		retry_check_short_text("key", DatumGetTextPP(values[Task_key]));
-	}
-
+	retry_new_task(fcinfo, RETRY_SIGNATURE_ENQUEUE, task);
 	writer = retry_writer_begin("retry.enqueue()");
-	retry_new_id(now, id);
-	if (!isnull[Task_key])
-	{
-		RetryKeyring keyring;
-		bool		is_new;
-
-		retry_keyring_begin(&keyring, &options.scene, options.on_conflict);
-		is_new = retry_key_claim(&keyring, DatumGetTextPP(values[Task_key]),
-								 retry_leaf_for(id, first_due(&options, now)), id);
-		retry_keyring_end(&keyring);
-		if (!is_new)
-		{
-			retry_writer_end(writer);
-			PG_RETURN_UUID_P(id);
-		}
-	}
-	retry_write_task(writer, id, first_due(&options, now), values, isnull);
+	(void) retry_store_new_task(writer, task);
 	retry_writer_end(writer);
-	PG_RETURN_UUID_P(id);
+	PG_RETURN_UUID_P(&task->id);
 }
 
 /* The elements of a one-dimensional array. */
@@ -307,7 +292,7 @@ retry_enqueue_many(PG_FUNCTION_ARGS)
 	int			count = 0;
 
 	InitMaterializedSRF(fcinfo, MAT_SRF_USE_EXPECTED_DESC);
-	retry_enqueue_options(fcinfo, true, GetActiveSnapshot(), role, now, &options);
+	retry_enqueue_options(fcinfo, RETRY_SIGNATURE_MANY, GetActiveSnapshot(), role, now, &options);
 	if (!PG_ARGISNULL(1))
 		count = read_array("payloads", PG_GETARG_ARRAYTYPE_P(1), JSONBOID, &payloads, &payload_nulls);
 	if (!PG_ARGISNULL(2))

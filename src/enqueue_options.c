@@ -30,7 +30,10 @@ PG_FUNCTION_INFO_V1(retry_check_headers);
 PG_FUNCTION_INFO_V1(retry_origin);
 PG_FUNCTION_INFO_V1(retry_task_time);
 
-/* Positions of the arguments of retry.enqueue(); enqueue_many has no body. */
+/*
+ * Positions of the arguments of retry.enqueue().  enqueue_many has no body,
+ * call has neither delay nor due_at.
+ */
 enum
 {
 	Arg_target, Arg_payload, Arg_key, Arg_delay, Arg_due_at, Arg_lane, Arg_url,
@@ -43,25 +46,38 @@ enum
 typedef struct Args
 {
 	FunctionCallInfo fcinfo;
-	bool		many;
+	RetrySignature signature;
 } Args;
 
+/* -1 when the function does not have this argument. */
 static inline int
 arg_position(const Args *args, int arg)
 {
-	return args->many && arg > Arg_body ? arg - 1 : arg;
+	switch (args->signature)
+	{
+		case RETRY_SIGNATURE_MANY:
+			return arg < Arg_body ? arg : arg == Arg_body ? -1 : arg - 1;
+		case RETRY_SIGNATURE_CALL:
+			return arg < Arg_delay ? arg : arg <= Arg_due_at ? -1 : arg - 2;
+		default:
+			return arg;
+	}
 }
 
 static inline bool
 arg_given(const Args *args, int arg)
 {
-	return !args->fcinfo->args[arg_position(args, arg)].isnull;
+	int			position = arg_position(args, arg);
+
+	return position >= 0 && !args->fcinfo->args[position].isnull;
 }
 
 static inline Datum
 arg_value(const Args *args, int arg)
 {
-	return args->fcinfo->args[arg_position(args, arg)].value;
+	int			position = arg_position(args, arg);
+
+	return position >= 0 ? args->fcinfo->args[position].value : (Datum) 0;
 }
 
 static inline text *
@@ -423,11 +439,32 @@ read_on_conflict(const Args *args)
 			 errhint("It is one of return, error, replace.")));
 }
 
+/* What functions that make one task have besides. */
+static void
+read_single(const Args *args, RetryEnqueueOptions *o)
+{
+	if (arg_given(args, Arg_payload) && arg_given(args, Arg_body))
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("both payload and body are given"),
+				 errhint("Give one of them.")));
+	if (arg_given(args, Arg_payload))
+		o->payload = DatumGetJsonbP(arg_value(args, Arg_payload));
+	if (arg_given(args, Arg_body))
+	{
+		o->body = DatumGetByteaPP(arg_value(args, Arg_body));
+		retry_check_body_size(VARSIZE_ANY_EXHDR(o->body));
+	}
+	o->key = arg_text(args, Arg_key);
+	if (o->key != NULL)
+		retry_check_short_text("key", o->key);
+}
+
 void
-retry_enqueue_options(FunctionCallInfo fcinfo, bool many, Snapshot snapshot,
+retry_enqueue_options(FunctionCallInfo fcinfo, RetrySignature signature, Snapshot snapshot,
 					  Oid role, TimestampTz now, RetryEnqueueOptions *o)
 {
-	Args		args = {fcinfo, many};
+	Args		args = {fcinfo, signature};
 	char		group[RETRY_NAME_MAX + 1];
 	char		scene[RETRY_NAME_MAX + 1];
 	RetryUrl	url;
@@ -452,6 +489,8 @@ retry_enqueue_options(FunctionCallInfo fcinfo, bool many, Snapshot snapshot,
 		check_url(o->scene.url, &url);
 	}
 	choose_lane(&args, &url, o);
+	if (signature != RETRY_SIGNATURE_MANY)
+		read_single(&args, o);
 }
 
 /* retry.check_url(url): for the constraints of configuration tables. */

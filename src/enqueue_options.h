@@ -22,6 +22,14 @@
 /* Names and values of a task's or scene's headers together, in bytes. */
 #define RETRY_HEADERS_MAX_BYTES	32768
 
+/* Whose arguments are read. */
+typedef enum RetrySignature
+{
+	RETRY_SIGNATURE_ENQUEUE,
+	RETRY_SIGNATURE_MANY,		/* retry.enqueue_many(): no body */
+	RETRY_SIGNATURE_CALL		/* retry.call(): no delay, no due_at */
+} RetrySignature;
+
 /*
  * Pointers are to the function's arguments or to the memory context that was
  * current; NULL or 0 means not given, where nothing else is said.
@@ -45,15 +53,20 @@ typedef struct RetryEnqueueOptions
 	Datum		backoff;
 	bool		has_backoff;
 	RetryKeyConflict on_conflict;
+
+	/* not of retry.enqueue_many(), which has them once for each task */
+	Jsonb	   *payload;
+	bytea	   *body;
+	text	   *key;
 } RetryEnqueueOptions;
 
 /*
- * Checks the arguments of retry.enqueue() or retry.enqueue_many() but those
- * that are there once for each task (payload, body, key), finds the scene
- * with this snapshot, and checks that the role may use its group.  "now" is the moment that
+ * Checks the arguments of retry.enqueue(), retry.call() or
+ * retry.enqueue_many() (of the last but those that are there once for each
+ * task), finds the scene with this snapshot, and checks that the role may use its group.  "now" is the moment that
  * the task is enqueued.  ERROR, with an SQLSTATE for each mistake, otherwise.
  */
-extern void retry_enqueue_options(FunctionCallInfo fcinfo, bool many, Snapshot snapshot,
+extern void retry_enqueue_options(FunctionCallInfo fcinfo, RetrySignature signature, Snapshot snapshot,
 								  Oid role, TimestampTz now, RetryEnqueueOptions *options);
 
 /*
