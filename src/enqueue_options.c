@@ -18,10 +18,9 @@
 #include "utils/uuid.h"
 
 #include "compat.h"
-#include "access.h"
 #include "enqueue_options.h"
 #include "guc.h"
-#include "lane_name.h"
+#include "target.h"
 #include "url.h"
 #include "uuid7.h"
 
@@ -209,92 +208,31 @@ check_headers(Jsonb *headers)
 				 errmsg("headers of %zu bytes are larger than %d bytes", bytes, RETRY_HEADERS_MAX_BYTES)));
 }
 
-/* Finds out which scene is meant, and whether the target is the URL itself. */
+/* Finds out which scene is meant, and which URL the task brings itself. */
 static void
-read_target(const Args *args, RetryEnqueueOptions *o, char *group, char *scene)
+read_target(const Args *args, RetryTarget *target, RetryUrl *url, RetryEnqueueOptions *o)
 {
-	text	   *target = arg_text(args, Arg_target);
-	char	   *name;
+	text	   *given = arg_text(args, Arg_target);
 
-	if (target == NULL)
+	if (given == NULL)
 		ereport(ERROR,
 				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
 				 errmsg("target must not be null"),
 				 errhint("A target is an http or https URL, scene, or group/scene.")));
-	name = text_to_cstring(target);
+	retry_target_read("target", text_to_cstring(given), target);
 	o->url = arg_text(args, Arg_url);
-
-	if (strncmp(name, "sql:", 4) == 0)
-		ereport(ERROR,
-				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-				 errmsg("target \"%.100s\" is not supported", name),
-				 errdetail("Targets that are functions of the database are not available in this version.")));
-	if (strstr(name, ":/") != NULL)
+	if (target->kind == RETRY_TARGET_URL)
 	{
 		if (o->url != NULL)
 			ereport(ERROR,
 					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 					 errmsg("both target and url are URLs"),
 					 errhint("Give one of them, or the name of a scene as target.")));
-		o->url = target;
-		strcpy(group, RETRY_DEFAULT_NAME);
-		strcpy(scene, RETRY_DEFAULT_NAME);
+		o->url = given;
+		*url = target->url;
 	}
-	else if (!retry_scene_parse(name, group, scene))
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("invalid target: \"%.100s\"", name),
-				 errhint("A target is an http or https URL, scene, or group/scene; names have lower-case letters, digits, _ and -, at most %d.", RETRY_NAME_MAX)));
-	pfree(name);
-}
-
-/* A table of the scenes is what the hint points at; it knows no rights. */
-static void
-find_scene(Snapshot snapshot, Oid role, const char *group, const char *name, RetryEnqueueOptions *o)
-{
-	if (!retry_scene_by_name(snapshot, group, name, &o->scene))
-		ereport(ERROR,
-				(errcode(ERRCODE_UNDEFINED_OBJECT),
-				 errmsg("scene \"%s/%s\" does not exist", group, name),
-				 errhint("Scenes are rows of retry.scene; a target without a group means the group default.")));
-	retry_check_group(snapshot, role, &o->scene.group);
-	if (o->scene.archived)
-		ereport(ERROR,
-				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("scene \"%s/%s\" is archived and takes no new tasks", group, name),
-				 errhint("UPDATE retry.scene SET archived = false makes it take tasks again.")));
-}
-
-/* Whose lane the task joins; see lane_name.h. */
-static void
-choose_lane(const Args *args, const RetryUrl *url, RetryEnqueueOptions *o)
-{
-	const RetrySceneRow *scene = &o->scene;
-	bool		ok;
-
-	o->lane = arg_text(args, Arg_lane);
-	if (o->lane != NULL)
-	{
-		retry_check_short_text("lane", o->lane);
-		ok = retry_lane_hash(scene->group.id, RETRY_LANE_NAMED,
-							 VARDATA_ANY(o->lane), VARSIZE_ANY_EXHDR(o->lane), &o->lane_hash);
-	}
-	else if (scene->own_lane)
-	{
-		o->lane = cstring_to_text(scene->name);
-		ok = retry_scene_lane_hash(scene->group.id, scene->id, &o->lane_hash);
-	}
-	else
-	{
-		if (o->url == NULL)
-			o->lane = cstring_to_text(url->origin);
-		ok = retry_lane_hash(scene->group.id, RETRY_LANE_ORIGIN,
-							 url->origin, strlen(url->origin), &o->lane_hash);
-	}
-	if (!ok)
-		ereport(ERROR,
-				(errcode(ERRCODE_INTERNAL_ERROR),
-				 errmsg("could not compute the SHA-256 of a lane's name")));
+	else if (o->url != NULL)
+		check_url(text_to_cstring(o->url), url);
 }
 
 /* Length of an interval, a month as 30 days; as wide as intervals are. */
@@ -465,30 +403,30 @@ retry_enqueue_options(FunctionCallInfo fcinfo, RetrySignature signature, Snapsho
 					  Oid role, TimestampTz now, RetryEnqueueOptions *o)
 {
 	Args		args = {fcinfo, signature};
-	char		group[RETRY_NAME_MAX + 1];
-	char		scene[RETRY_NAME_MAX + 1];
+	RetryTarget target;
 	RetryUrl	url;
 
 	memset(o, 0, sizeof(*o));
-	read_target(&args, o, group, scene);
+	read_target(&args, &target, &url, o);
 	read_due(&args, now, o);
 	read_limits(&args, now, o);
 	read_request(&args, o);
 	o->on_conflict = read_on_conflict(&args);
-	if (o->url != NULL)
-		check_url(text_to_cstring(o->url), &url);
 
-	find_scene(snapshot, role, group, scene, o);
+	retry_target_find("target", &target, snapshot, role, &o->scene);
 	if (o->url == NULL)
 	{
 		if (o->scene.url == NULL)
 			ereport(ERROR,
 					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-					 errmsg("scene \"%s/%s\" has no URL, and none is given", group, scene),
+					 errmsg("scene \"%s/%s\" has no URL, and none is given", target.group, target.scene),
 					 errhint("Give the argument url, or set the URL of the scene.")));
 		check_url(o->scene.url, &url);
 	}
-	choose_lane(&args, &url, o);
+	o->lane = arg_text(&args, Arg_lane);
+	if (o->lane != NULL)
+		retry_check_short_text("lane", o->lane);
+	retry_target_lane(&o->scene, o->lane, url.origin, o->url != NULL, &o->lane, &o->lane_hash);
 	if (signature != RETRY_SIGNATURE_MANY)
 		read_single(&args, o);
 }

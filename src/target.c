@@ -1,0 +1,157 @@
+/*
+ * target.c
+ *		Reads and checks the texts that name a target.
+ *
+ * Syntax is judged without raising an error and without looking anything up,
+ * because a dispatcher that resolves a callback has to go on whatever the text
+ * says; what a session gets is the same judgement as an ERROR.  The syntaxes
+ * exclude each other: a name has no colon, and a function begins with "sql:".
+ */
+#include "postgres.h"
+
+#include "utils/builtins.h"
+
+#include "access.h"
+#include "lane_name.h"
+#include "target.h"
+
+#define TARGET_SYNTAX \
+	"A target is an http or https URL, scene, or group/scene; names have lower-case letters, digits, _ and -, at most 63."
+
+/* The argument that a message need not name: there is nothing else to mean. */
+static bool
+goes_without_saying(const char *what)
+{
+	return strcmp(what, "target") == 0;
+}
+
+static bool refuse(RetryTargetMistake *mistake, int sqlstate, const char *hint,
+				   const char *format,...) pg_attribute_printf(4, 5);
+
+static bool
+refuse(RetryTargetMistake *mistake, int sqlstate, const char *hint, const char *format,...)
+{
+	va_list		args;
+
+	mistake->sqlstate = sqlstate;
+	mistake->hint = hint;
+	va_start(args, format);
+	vsnprintf(mistake->message, sizeof(mistake->message), format, args);
+	va_end(args);
+	return false;
+}
+
+bool
+retry_target_parse(const char *what, const char *text, RetryTarget *target,
+				   RetryTargetMistake *mistake)
+{
+	char		why[256];
+
+	memset(target, 0, sizeof(*target));
+	target->text = text;
+
+	if (strncmp(text, "sql:", 4) == 0)
+		return refuse(mistake, ERRCODE_FEATURE_NOT_SUPPORTED,
+					  "Targets that are functions of the database are not available in this version.",
+					  "%s \"%.100s\" is not supported", what, text);
+	if (strstr(text, ":/") != NULL)
+	{
+		target->kind = RETRY_TARGET_URL;
+		strcpy(target->group, RETRY_DEFAULT_NAME);
+		strcpy(target->scene, RETRY_DEFAULT_NAME);
+
+		/* the URL is not shown: there may be a password in it */
+		if (retry_url_check(text, &target->url, why, sizeof(why)))
+			return true;
+		return refuse(mistake, ERRCODE_INVALID_PARAMETER_VALUE,
+					  "A URL looks like https://host[:port]/path.",
+					  "invalid URL%s%s: %s", goes_without_saying(what) ? "" : " in ",
+					  goes_without_saying(what) ? "" : what, why);
+	}
+	target->kind = RETRY_TARGET_SCENE;
+	if (retry_scene_parse(text, target->group, target->scene))
+		return true;
+	return refuse(mistake, ERRCODE_INVALID_PARAMETER_VALUE, TARGET_SYNTAX,
+				  "invalid %s: \"%.100s\"", what, text);
+}
+
+void
+retry_target_read(const char *what, const char *text, RetryTarget *target)
+{
+	RetryTargetMistake mistake;
+
+	if (!retry_target_parse(what, text, target, &mistake))
+		ereport(ERROR,
+				(errcode(mistake.sqlstate),
+				 errmsg("%s", mistake.message),
+				 mistake.hint != NULL ? errhint("%s", mistake.hint) : 0));
+}
+
+/* Says for what a group or scene was looked up. */
+typedef struct Subject
+{
+	const char *what;
+	const RetryTarget *target;
+} Subject;
+
+static void
+name_subject(void *arg)
+{
+	const Subject *subject = arg;
+
+	errcontext("%s \"%.100s\"", subject->what, subject->target->text);
+}
+
+/* A table of the scenes is what the hint points at; it knows no rights. */
+void
+retry_target_find(const char *what, const RetryTarget *target, Snapshot snapshot, Oid role,
+				  RetrySceneRow *scene)
+{
+	Subject		subject = {what, target};
+	ErrorContextCallback callback = {error_context_stack, name_subject, &subject};
+	bool		silent = goes_without_saying(what);
+
+	if (!silent)
+		error_context_stack = &callback;
+	if (!retry_scene_by_name(snapshot, target->group, target->scene, scene))
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_OBJECT),
+				 errmsg("%s%sscene \"%s/%s\" does not exist", silent ? "" : what, silent ? "" : ": ",
+						target->group, target->scene),
+				 errhint("Scenes are rows of retry.scene; a target without a group means the group default.")));
+	retry_check_group(snapshot, role, &scene->group);
+	if (scene->archived)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("%s%sscene \"%s/%s\" is archived and takes no new tasks", silent ? "" : what,
+						silent ? "" : ": ", target->group, target->scene),
+				 errhint("UPDATE retry.scene SET archived = false makes it take tasks again.")));
+	error_context_stack = callback.previous;
+}
+
+void
+retry_target_lane(const RetrySceneRow *scene, text *named, const char *origin, bool own_url,
+				  text **lane, int64 *hash)
+{
+	bool		ok;
+
+	*lane = named;
+	if (named != NULL)
+		ok = retry_lane_hash(scene->group.id, RETRY_LANE_NAMED,
+							 VARDATA_ANY(named), VARSIZE_ANY_EXHDR(named), hash);
+	else if (scene->own_lane)
+	{
+		*lane = cstring_to_text(scene->name);
+		ok = retry_scene_lane_hash(scene->group.id, scene->id, hash);
+	}
+	else
+	{
+		if (!own_url)
+			*lane = cstring_to_text(origin);
+		ok = retry_lane_hash(scene->group.id, RETRY_LANE_ORIGIN, origin, strlen(origin), hash);
+	}
+	if (!ok)
+		ereport(ERROR,
+				(errcode(ERRCODE_INTERNAL_ERROR),
+				 errmsg("could not compute the SHA-256 of a lane's name")));
+}

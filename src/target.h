@@ -1,0 +1,69 @@
+/*
+ * target.h
+ *		What a target means: where the text of one is read and checked.
+ *
+ * Targets are named in many places: the argument of enqueue, callbacks of
+ * tasks and of scenes, schedules.  All of them read the text here, so that it
+ * means the same everywhere and is refused in the same words; and so does a
+ * dispatcher, long after it was written, which may not raise an error for it.
+ */
+#ifndef RETRY_TARGET_H
+#define RETRY_TARGET_H
+
+#include "utils/snapshot.h"
+#include "scene.h"
+#include "url.h"
+
+typedef enum RetryTargetKind
+{
+	RETRY_TARGET_URL,			/* called as a task of default/default */
+	RETRY_TARGET_SCENE
+} RetryTargetKind;
+
+typedef struct RetryTarget
+{
+	RetryTargetKind kind;
+	const char *text;			/* the caller's, as it was given */
+	char		group[RETRY_NAME_MAX + 1];
+	char		scene[RETRY_NAME_MAX + 1];
+	RetryUrl	url;			/* of RETRY_TARGET_URL: read and checked; it
+								 * is the whole text */
+} RetryTarget;
+
+/* Why a text is no target. */
+typedef struct RetryTargetMistake
+{
+	int			sqlstate;
+	char		message[400];
+	const char *hint;			/* NULL: none */
+} RetryTargetMistake;
+
+/*
+ * Reads a text as a target, by its syntax alone.  False when it is none;
+ * "mistake" then says why, beginning with "what", the name of the argument or
+ * column.  Looks nothing up, raises nothing; "text" must outlive the result.
+ */
+extern bool retry_target_parse(const char *what, const char *text, RetryTarget *target,
+							   RetryTargetMistake *mistake);
+
+/* The same, as an ERROR (invalid_parameter_value) when it is none. */
+extern void retry_target_read(const char *what, const char *text, RetryTarget *target);
+
+/*
+ * Finds the scene of a target with this snapshot, for a task that "role" is to
+ * enqueue.  ERROR, naming "what", when there is no such scene, the role may not
+ * use its group, or it is archived.
+ */
+extern void retry_target_find(const char *what, const RetryTarget *target, Snapshot snapshot,
+							  Oid role, RetrySceneRow *scene);
+
+/*
+ * The lane of a task: the one named by the caller, else the scene's own, else
+ * that of the origin of the URL which is called.  "lane" becomes the value of
+ * its column, in the current memory context: NULL when the lane is the origin
+ * of the task's own URL ("own_url").  ERROR only when SHA-256 fails.
+ */
+extern void retry_target_lane(const RetrySceneRow *scene, text *named, const char *origin,
+							  bool own_url, text **lane, int64 *hash);
+
+#endif							/* RETRY_TARGET_H */
