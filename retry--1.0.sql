@@ -296,8 +296,8 @@ COMMENT ON COLUMN retry.scene.pending_interval IS 'After an answer that says pro
 COMMENT ON COLUMN retry.scene.pending_limit IS 'After this many answers that say processing the task is dead; null: no limit. They do not count in max_attempts';
 COMMENT ON COLUMN retry.scene.on_success IS 'Target that is told when a task has succeeded, unless the task names its own';
 COMMENT ON COLUMN retry.scene.on_dead IS 'Target that is told when a task has died, unless the task names its own';
-COMMENT ON COLUMN retry.scene.generate_key IS 'True: a task without a key gets the digest of target and payload as its key';
-COMMENT ON COLUMN retry.scene.key_window IS 'For so long after a task has finished its key still leads to it; null: a finished task''s key is free';
+COMMENT ON COLUMN retry.scene.generate_key IS 'True: a task without a key gets the digest of target and payload as its key, see retry.digest_key()';
+COMMENT ON COLUMN retry.scene.key_window IS 'For so long after a task has succeeded or died its key still leads to it; null: a finished task''s key is free';
 COMMENT ON COLUMN retry.scene.max_in_flight IS 'Requests under way at once in a lane of this scene''s own; null: retry.lane_max_in_flight and the lane of the URL''s origin';
 COMMENT ON COLUMN retry.scene.paused IS 'While true nothing of the scene is sent; nothing is lost';
 COMMENT ON COLUMN retry.scene.resume_over IS 'When the scene is resumed, what has become due meanwhile is spread over this time; null: all at once';
@@ -532,6 +532,7 @@ CREATE TABLE retry.key
 	key				text NOT NULL,
 	task_id			uuid NOT NULL,
 	leaf			smallint NOT NULL,
+	finished_at		timestamptz,
 	PRIMARY KEY (scene_id, key, role)
 );
 COMMENT ON TABLE retry.key IS 'The newest task of each idempotency key; only retry.enqueue() and upkeep write it, workers never read it';
@@ -540,6 +541,7 @@ COMMENT ON COLUMN retry.key.role IS 'In the shared group default the role that e
 COMMENT ON COLUMN retry.key.key IS 'The key';
 COMMENT ON COLUMN retry.key.task_id IS 'Its newest task';
 COMMENT ON COLUMN retry.key.leaf IS 'The leaf that task was put in';
+COMMENT ON COLUMN retry.key.finished_at IS 'When that task finished, noted by upkeep if its history may go before the scene''s key_window is over';
 
 CREATE TABLE retry.consumed
 (
@@ -744,6 +746,11 @@ CREATE FUNCTION retry.enqueue_many(
 LANGUAGE C VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'retry_enqueue_many';
 COMMENT ON FUNCTION retry.enqueue_many IS
 'As retry.enqueue(), for an array of payloads at once; returns the ids in the order of the payloads';
+
+CREATE FUNCTION retry.digest_key(target text, payload jsonb) RETURNS text
+LANGUAGE C IMMUTABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'retry_digest_key';
+COMMENT ON FUNCTION retry.digest_key(text, jsonb) IS
+'The key that a task with this target and payload gets in a scene with generate_key: SHA-256, in hexadecimal';
 
 /*
  * 6. Administer

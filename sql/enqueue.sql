@@ -157,6 +157,78 @@ UPDATE moved SET leaf = 32;
 INSERT INTO retry.task SELECT * FROM moved;
 SELECT retry.enqueue('enq/plain', key => 'K') = :'c' AS same;
 ROLLBACK;
+-- keys made from target and payload
+SELECT retry.digest_key('enq/plain', '{"b": 1, "a": [2, 3.0]}') AS digest,
+	retry.digest_key('enq/plain', '{"b": 1, "a": [2, 3.0]}') = encode(sha256(convert_to(E'enq/plain\n\n{"a": [2, 3.0], "b": 1}', 'UTF8')), 'hex') AS as_documented,
+	retry.digest_key('s', '1') = retry.digest_key('default/s', '1') AS same_scene,
+	retry.digest_key('http://a.example/', '1') = encode(sha256(convert_to(E'default/default\nhttp://a.example/\n1', 'UTF8')), 'hex') AS url,
+	retry.digest_key('enq/plain', NULL) = encode(sha256(convert_to(E'enq/plain\n\n', 'UTF8')), 'hex') AS no_payload,
+	retry.digest_key('enq/plain', 'null') <> retry.digest_key('enq/plain', NULL) AS json_null_is_a_payload,
+	retry.digest_key(NULL, '1') IS NULL AS no_target;
+SELECT retry.digest_key('Enq/plain', '1');
+SELECT retry.enqueue('enq/plain', '{"a": 1}', key => retry.digest_key('enq/plain', '{"a": 1}')) AS d \gset
+INSERT INTO retry.scene (group_name, name, url, generate_key) VALUES ('enq', 'digest', 'http://api.example/', true);
+SELECT retry.enqueue('enq/digest', '{"a": 1, "b": 2}') AS d \gset
+SELECT key = retry.digest_key('enq/digest', '{"b":2,"a":1}') AS digest FROM pg_temp.mine WHERE id = :'d';
+SELECT retry.enqueue('enq/digest', '{"b": 2,   "a": 1}') = :'d' AS same_payload,
+	retry.enqueue('enq/digest', body => '{"a": 1, "b": 2}') = :'d' AS same_bytes,
+	retry.enqueue('enq/digest', '{"a": 1, "b": 2}', reference => 'r', delay => '1 h', headers => '{"X": "1"}') = :'d' AS same_whatever_else,
+	retry.enqueue('enq/digest', '{"a": 1, "b": 2}', key => 'own') = :'d' AS own_key,
+	retry.enqueue('enq/digest', '{"a": 1, "b": 2}', url => 'http://api.example/') = :'d' AS other_url,
+	retry.enqueue('enq/digest') = :'d' AS no_payload,
+	retry.enqueue('enq/digest') = retry.enqueue('enq/digest') AS no_payload_again;
+SELECT array_agg(i) AS ids FROM retry.enqueue_many('enq/digest', ARRAY['{"a": 1, "b": 2}', '7', '7', NULL, '8', '8']::jsonb[], ARRAY[NULL, NULL, NULL, NULL, 'e', NULL]) i \gset
+SELECT n, t.id = :'d' AS known, CASE WHEN length(t.key) = 64 THEN 'digest' ELSE t.key END AS key, convert_from(t.body, 'UTF8') AS body
+FROM unnest(:'ids'::uuid[]) WITH ORDINALITY AS x (id, n) JOIN retry.task t USING (id) ORDER BY n;
+SELECT count(DISTINCT i) AS tasks FROM unnest(:'ids'::uuid[]) i;
+SELECT array_agg(i) = (SELECT array_agg(retry.enqueue('enq/digest', to_jsonb(g))) FROM generate_series(1, 200) g) AS same
+FROM retry.enqueue_many('enq/digest', (SELECT array_agg(to_jsonb(g)) FROM generate_series(1, 200) g)) i;
+
+-- a key that leads to its task for a while after that has finished
+INSERT INTO retry.scene (group_name, name, url, key_window) VALUES ('enq', 'window', 'http://api.example/', '10 min');
+CREATE FUNCTION pg_temp.finish(of_task uuid, age interval, how text DEFAULT 'succeeded') RETURNS void LANGUAGE sql AS $$
+	INSERT INTO retry.attempt (leaf, http_status, attempt_no, task_id, lane_hash, finished_at, duration_us, scene_id, outcome)
+	SELECT leaf, 200, 1, id, lane_hash, clock_timestamp() - age, 1000, scene_id, how::retry.outcome FROM retry.task WHERE id = of_task
+$$;
+-- how an enqueue with the key of a task ends
+CREATE FUNCTION pg_temp.again(task uuid, of_key text, on_conflict text) RETURNS text LANGUAGE plpgsql AS $$
+DECLARE
+	detail	text;
+BEGIN
+	RETURN CASE WHEN retry.enqueue('enq/window', key => of_key, on_conflict => on_conflict) = task THEN 'the same' ELSE 'another' END;
+EXCEPTION WHEN unique_violation OR object_not_in_prerequisite_state THEN
+	GET STACKED DIAGNOSTICS detail = PG_EXCEPTION_DETAIL;
+	RETURN regexp_replace(SQLSTATE || ' ' || SQLERRM || '. ' || detail, '[0-9a-f]{8}-[0-9a-f-]{27}', '(id)', 'g');
+END
+$$;
+SELECT retry.enqueue('enq/window', key => 'ok') AS ok \gset
+SELECT retry.enqueue('enq/window', key => 'dead') AS dead \gset
+SELECT retry.enqueue('enq/window', key => 'over') AS over \gset
+SELECT retry.enqueue('enq/window', key => 'cancelled') AS cancelled \gset
+SELECT pg_temp.finish(:'ok', '9 min'), pg_temp.finish(:'dead', '1 s', 'stopped'), pg_temp.finish(:'over', '11 min'), retry.cancel(:'cancelled');
+SELECT c AS on_conflict, pg_temp.again(:'ok', 'ok', c) AS succeeded, pg_temp.again(:'dead', 'dead', c) AS dead
+FROM unnest(ARRAY['return', 'error', 'replace']) c;
+BEGIN;
+SELECT pg_temp.again(:'over', 'over', 'error') AS window_over, pg_temp.again(:'cancelled', 'cancelled', 'error') AS cancelled;
+ROLLBACK;
+SELECT array_agg(i) = ARRAY[:'ok', :'dead']::uuid[] AS same FROM retry.enqueue_many('enq/window', '{1, 2}', '{ok, dead}') i;
+-- the row of the key is enough: with its history gone, and the end noted or not
+BEGIN;
+DO $$ BEGIN EXECUTE format('TRUNCATE retry.task_%s', to_char((SELECT leaf FROM retry.key k WHERE k.key = 'ok'), 'FM00')); END $$;
+SELECT pg_temp.again(:'ok', 'ok', 'return') AS not_noted;
+UPDATE retry.key SET finished_at = clock_timestamp() - interval '9 min' WHERE key = 'ok';
+SELECT pg_temp.again(:'ok', 'ok', 'return') AS noted, pg_temp.again(:'ok', 'ok', 'replace') AS replaced;
+UPDATE retry.key SET finished_at = clock_timestamp() - interval '11 min' WHERE key = 'ok';
+SELECT pg_temp.again(:'ok', 'ok', 'error') AS over;
+SELECT finished_at IS NULL AS forgotten FROM retry.key WHERE key = 'ok';
+ROLLBACK;
+-- the window may be changed at any time
+BEGIN;
+UPDATE retry.scene SET key_window = '30 s' WHERE group_name = 'enq' AND name = 'window';
+SELECT pg_temp.again(:'ok', 'ok', 'return') AS shorter, pg_temp.again(:'dead', 'dead', 'return') AS still;
+UPDATE retry.scene SET key_window = NULL WHERE group_name = 'enq' AND name = 'window';
+SELECT pg_temp.again(:'dead', 'dead', 'return') AS none;
+ROLLBACK;
 \set VERBOSITY default
 
 -- batches: ids in the order of the payloads, which is also that of delivery

@@ -23,6 +23,7 @@
 #include "utils/tuplestore.h"
 
 #include "compat.h"
+#include "digest.h"
 #include "enqueue.h"
 #include "key.h"
 
@@ -83,9 +84,8 @@ fill_common(const RetryEnqueueOptions *o, Oid role, Datum *values, bool *isnull)
 #undef FILL
 }
 
-/* The text of a payload as the bytes to be sent, which are UTF-8 always. */
-static bytea *
-body_of(Jsonb *payload)
+bytea *
+retry_payload_body(Jsonb *payload)
 {
 	StringInfoData text;
 	char	   *utf8;
@@ -111,6 +111,15 @@ first_due(const RetryEnqueueOptions *o, TimestampTz now)
 	return o->has_due && o->due_at > now ? o->due_at : now;
 }
 
+/* The key that a task with this body, or none, gets in a scene with generate_key. */
+static text *
+generated_key(const RetryEnqueueOptions *o, const bytea *body)
+{
+	return retry_make_digest_key(o->scene.group.name, o->scene.name, o->url,
+								 body != NULL ? VARDATA_ANY(body) : NULL,
+								 body != NULL ? VARSIZE_ANY_EXHDR(body) : 0);
+}
+
 void
 retry_new_task(FunctionCallInfo fcinfo, RetrySignature signature, RetryNewTask *task)
 {
@@ -122,7 +131,9 @@ retry_new_task(FunctionCallInfo fcinfo, RetrySignature signature, RetryNewTask *
 	fill_common(o, role, task->values, task->isnull);
 	task->isnull[Task_body] = o->payload == NULL && o->body == NULL;
 	if (!task->isnull[Task_body])
-		task->values[Task_body] = PointerGetDatum(o->body != NULL ? o->body : body_of(o->payload));
+		task->values[Task_body] = PointerGetDatum(o->body != NULL ? o->body : retry_payload_body(o->payload));
+	if (o->key == NULL && o->scene.generate_key)
+		o->key = generated_key(o, (bytea *) DatumGetPointer(task->values[Task_body]));
 	task->isnull[Task_key] = o->key == NULL;
 	task->values[Task_key] = PointerGetDatum(o->key);
 	retry_new_id(task->now, &task->id);
@@ -191,6 +202,40 @@ compare_keys(const void *a, const void *b)
 }
 
 /*
+ * Gives the tasks of a batch that have no key the digest of their payload.
+ * "keys" may be NULL; the arrays that come back are new.
+ */
+static void
+generate_keys(const RetryEnqueueOptions *o, const Datum *payloads, const bool *payload_nulls,
+			  Datum **keys, bool **nulls, int count)
+{
+	MemoryContext scratch = AllocSetContextCreate(CurrentMemoryContext, "retry digests",
+												  ALLOCSET_DEFAULT_SIZES);
+	Datum	   *all = palloc_extended(sizeof(Datum) * count, MCXT_ALLOC_HUGE);
+
+	for (int i = 0; i < count; i++)
+	{
+		MemoryContext old;
+		text	   *key;
+
+		if (*keys != NULL && !(*nulls)[i])
+		{
+			all[i] = (*keys)[i];
+			continue;
+		}
+		CHECK_FOR_INTERRUPTS();
+		old = MemoryContextSwitchTo(scratch);
+		key = generated_key(o, payload_nulls[i] ? NULL : retry_payload_body(DatumGetJsonbP(payloads[i])));
+		MemoryContextSwitchTo(old);
+		all[i] = PointerGetDatum(PG_DETOAST_DATUM_COPY(PointerGetDatum(key)));
+		MemoryContextReset(scratch);
+	}
+	MemoryContextDelete(scratch);
+	*keys = all;
+	*nulls = palloc_extended(sizeof(bool) * count, MCXT_ALLOC_HUGE | MCXT_ALLOC_ZERO);
+}
+
+/*
  * Claims the keys of a batch in one order for all sessions, so that two
  * batches with keys in common never wait for each other.  Rows of a key that
  * came earlier in the batch get the same task.
@@ -256,7 +301,7 @@ write_batch(RetryWriter *writer, const RetryEnqueueOptions *o, Oid role, Timesta
 		old = MemoryContextSwitchTo(scratch);
 		isnull[Task_body] = payload_nulls[i];
 		if (!payload_nulls[i])
-			values[Task_body] = PointerGetDatum(body_of(DatumGetJsonbP(payloads[i])));
+			values[Task_body] = PointerGetDatum(retry_payload_body(DatumGetJsonbP(payloads[i])));
 		isnull[Task_key] = keys == NULL || key_nulls[i];
 		if (!isnull[Task_key])
 			values[Task_key] = keys[i];
@@ -307,6 +352,8 @@ retry_enqueue_many(PG_FUNCTION_ARGS)
 	}
 	if (count == 0)
 		return (Datum) 0;
+	if (options.scene.generate_key)
+		generate_keys(&options, payloads, payload_nulls, &keys, &key_nulls, count);
 
 	writer = retry_writer_begin("retry.enqueue_many()");
 	rows = palloc_extended(sizeof(BatchRow) * count, MCXT_ALLOC_HUGE | MCXT_ALLOC_ZERO);

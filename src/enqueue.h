@@ -38,4 +38,10 @@ extern void retry_new_task(FunctionCallInfo fcinfo, RetrySignature signature, Re
  */
 extern bool retry_store_new_task(RetryWriter *writer, RetryNewTask *task);
 
+/*
+ * The text of a payload as the bytes to be sent, which are UTF-8 always; in the
+ * current memory context.  ERROR when they are too many.
+ */
+extern bytea *retry_payload_body(Jsonb *payload);
+
 #endif							/* RETRY_ENQUEUE_H */

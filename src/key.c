@@ -6,7 +6,11 @@
  * two sessions with the same key wait until the first has committed or rolled
  * back.  A row of it outlives its task: whoever finds one asks the store what
  * became of that task, and points the row at a new one when it has finished or
- * is gone.  These statements go through SPI; all are prepared once a backend.
+ * is gone, and its scene's key_window is over.  Upkeep notes in the row when the
+ * task finished before it clears the task's leaf, so that a window may be longer
+ * than the history is kept.
+ *
+ * These statements go through SPI; all are prepared once a backend.
  */
 #include "postgres.h"
 
@@ -20,6 +24,7 @@
 #include "utils/fmgroids.h"
 #include "utils/guc.h"
 #include "utils/snapmgr.h"
+#include "utils/timestamp.h"
 #include "utils/uuid.h"
 
 #include "key.h"
@@ -43,11 +48,11 @@ static const char *const statement_text[KEY_STATEMENTS] =
 	"INSERT INTO retry.key (scene_id, role, key, task_id, leaf)"
 	" VALUES ($1, $2, $3, $4, $5) ON CONFLICT DO NOTHING",
 	[KEY_READ] =
-	"SELECT k.task_id, k.leaf FROM retry.key k " THE_KEY,
+	"SELECT k.task_id, k.leaf, k.finished_at FROM retry.key k " THE_KEY,
 	[KEY_LOCK] =
-	"SELECT k.task_id, k.leaf FROM retry.key k " THE_KEY " FOR UPDATE",
+	"SELECT k.task_id, k.leaf, k.finished_at FROM retry.key k " THE_KEY " FOR UPDATE",
 	[KEY_POINT] =
-	"UPDATE retry.key k SET task_id = $4, leaf = $5 " THE_KEY
+	"UPDATE retry.key k SET task_id = $4, leaf = $5, finished_at = NULL " THE_KEY
 };
 
 static const int statement_args[KEY_STATEMENTS] = {5, 3, 3, 5};
@@ -58,6 +63,11 @@ typedef struct KeyTask
 	pg_uuid_t	id;
 	int			leaf;
 	bool		alive;
+	bool		running;		/* an attempt was under way before we looked */
+	bool		kept;			/* it has finished, and its key still leads to
+								 * it */
+	bool		cancelled;		/* when it has finished: that way */
+	TimestampTz finished_at;	/* DT_NOEND: not, or not known */
 	int32		attempts;
 	int64		lane_hash;
 } KeyTask;
@@ -125,6 +135,9 @@ read_key(const RetryKeyring *keyring, text *key, bool lock, KeyTask *task)
 	tuple = SPI_tuptable->vals[0];
 	task->id = *DatumGetUUIDP(SPI_getbinval(tuple, SPI_tuptable->tupdesc, 1, &isnull));
 	task->leaf = DatumGetInt16(SPI_getbinval(tuple, SPI_tuptable->tupdesc, 2, &isnull));
+	task->finished_at = DatumGetTimestampTz(SPI_getbinval(tuple, SPI_tuptable->tupdesc, 3, &isnull));
+	if (isnull)
+		task->finished_at = DT_NOEND;
 	SPI_freetuptable(SPI_tuptable);
 	return true;
 }
@@ -154,20 +167,43 @@ look_in_leaf(RetryReader *reader, int leaf, KeyTask *task)
 	retry_probe_task(reader, leaf, &task->id, &probe);
 	task->attempts = probe.attempts;
 	task->alive = !probe.terminal && !probe.cancelled;
+	task->cancelled = !probe.terminal && probe.cancelled;
+	if (probe.terminal)
+		task->finished_at = probe.finished_at;
 	return true;
 }
 
 /*
- * Is the key's task alive, as of now rather than of the caller's snapshot?  A
+ * Does the key of a task that is not alive still lead to it?  Nobody was told
+ * of a cancelled task, so its key is free at once.  Of one that is gone and
+ * whose end was not noted, nobody knows that its time is over; upkeep notes one
+ * when it finds it so.
+ */
+static bool
+is_kept(const RetryKeyring *keyring, const KeyTask *task)
+{
+	if (keyring->scene->key_window_us == 0 || task->cancelled)
+		return false;
+	return task->finished_at == DT_NOEND ||
+		task->finished_at + keyring->scene->key_window_us > GetCurrentTimestamp();
+}
+
+/*
+ * Is the key's task alive, as of now rather than of the caller's snapshot?  An
+ * attempt that ends meanwhile leaves shared memory when it is recorded: who
+ * asks there first, and then the facts, sees it in one of them.  A
  * task moves from its leaf to the long one at most.  While it does, a snapshot
  * taken before sees it in neither, so the second look takes a new one.
  */
 static void
-look_at_task(KeyTask *task)
+look_at_task(const RetryKeyring *keyring, KeyTask *task)
 {
 	bool		found = false;
 
+	task->running = keyring->on_conflict == RETRY_KEY_REPLACE &&
+		retry_shmem_task_running(MyDatabaseId, &task->id);
 	task->alive = false;
+	task->cancelled = false;
 	for (int i = 0; i < 2 && !found; i++)
 	{
 		RetryReader *reader;
@@ -179,6 +215,16 @@ look_at_task(KeyTask *task)
 		retry_reader_end(reader);
 		PopActiveSnapshot();
 	}
+	task->kept = !task->alive && is_kept(keyring, task);
+}
+
+/* The DETAIL of an error: why the key is not free. */
+static char *
+why_in_use(const RetryKeyring *keyring, const KeyTask *task, const char *id)
+{
+	if (task->alive)
+		return psprintf(_("Its task %s has not finished."), id);
+	return psprintf(_("Its task %s has finished, and the key_window of the scene is not over."), id);
 }
 
 static void
@@ -192,7 +238,13 @@ refuse(const RetryKeyring *keyring, const text *key, const KeyTask *task)
 				(errcode(ERRCODE_UNIQUE_VIOLATION),
 				 errmsg("key \"%s\" is in use in scene \"%s/%s\"", name,
 						keyring->scene->group.name, keyring->scene->name),
-				 errdetail("Its task %s has not finished.", id),
+				 errdetail_internal("%s", why_in_use(keyring, task, id)),
+				 errhint("on_conflict => 'return' gives the id of that task.")));
+	if (task->kept)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("task %s with key \"%s\" cannot be replaced", id, name),
+				 errdetail_internal("%s", why_in_use(keyring, task, id)),
 				 errhint("on_conflict => 'return' gives the id of that task.")));
 	ereport(ERROR,
 			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
@@ -207,7 +259,7 @@ cancel_pending(const RetryKeyring *keyring, const text *key, const KeyTask *task
 {
 	RetryWriter *writer;
 
-	if (task->attempts > 0 || retry_shmem_task_running(MyDatabaseId, &task->id))
+	if (task->attempts > 0 || task->running || retry_shmem_task_running(MyDatabaseId, &task->id))
 		refuse(keyring, key, task);
 	writer = retry_writer_begin("retry.enqueue()");
 	retry_write_signal(writer, RETRY_SIGNAL_CANCEL, &task->id, task->leaf, task->lane_hash,
@@ -257,13 +309,13 @@ retry_key_claim(RetryKeyring *keyring, text *key, int leaf, pg_uuid_t *id)
 			return true;
 		if (!read_key(keyring, key, lock, &task))
 			continue;
-		look_at_task(&task);
-		if (task.alive && keyring->on_conflict == RETRY_KEY_RETURN)
+		look_at_task(keyring, &task);
+		if ((task.alive || task.kept) && keyring->on_conflict == RETRY_KEY_RETURN)
 		{
 			*id = task.id;
 			return false;
 		}
-		if (task.alive && keyring->on_conflict == RETRY_KEY_ERROR)
+		if (task.kept || (task.alive && keyring->on_conflict == RETRY_KEY_ERROR))
 			refuse(keyring, key, &task);
 		if (lock)
 			break;

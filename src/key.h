@@ -13,7 +13,10 @@
 #include "access.h"
 #include "scene.h"
 
-/* What to do about a key whose task is alive. */
+/*
+ * What to do about a key whose task is alive, or finished less than the scene's
+ * key_window ago; such a one cannot be replaced.
+ */
 typedef enum RetryKeyConflict
 {
 	RETRY_KEY_RETURN,			/* give its id */
@@ -41,9 +44,9 @@ extern void retry_keyring_end(RetryKeyring *keyring);
 /*
  * True: the key now belongs to the task *id, which the caller stores in "leaf"
  * in this same transaction, before the next claim of the same key.  False: it
- * belongs to a live task, whose id is put into *id.  Waits for other sessions
+ * belongs to another task (see above), whose id is put into *id.  Waits for other sessions
  * that are claiming the same key.  ERROR: unique_violation, or
- * object_not_in_prerequisite_state when the live task cannot be replaced, or
+ * object_not_in_prerequisite_state when the task cannot be replaced, or
  * a serialization failure from REPEATABLE READ on.
  */
 extern bool retry_key_claim(RetryKeyring *keyring, text *key, int leaf, pg_uuid_t *id);

@@ -17,6 +17,7 @@
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
 #include "utils/rel.h"
+#include "utils/timestamp.h"
 
 #include "scene.h"
 #include "store.h"
@@ -32,6 +33,15 @@ static Datum
 get_column(HeapTuple tuple, Relation rel, int column, bool *isnull)
 {
 	return heap_getattr(tuple, column + 1, RelationGetDescr(rel), isnull);
+}
+
+/* An interval in microseconds, a month as 30 days; its constraint keeps it small. */
+static int64
+interval_us(Datum value)
+{
+	const Interval *interval = DatumGetIntervalP(value);
+
+	return ((int64) interval->month * DAYS_PER_MONTH + interval->day) * USECS_PER_DAY + interval->time;
 }
 
 static void
@@ -80,14 +90,17 @@ find_scene(Snapshot snapshot, const char *index, int nkeys, ScanKey keys, RetryS
 	if (found)
 	{
 		bool		isnull;
-		Datum		url;
+		Datum		value;
 
 		scene->id = DatumGetInt32(get_column(tuple, rel, Scene_id, &isnull));
 		copy_name(scene->group.name, get_column(tuple, rel, Scene_group_name, &isnull));
 		copy_name(scene->name, get_column(tuple, rel, Scene_name, &isnull));
-		url = get_column(tuple, rel, Scene_url, &isnull);
-		scene->url = isnull ? NULL : TextDatumGetCString(url);
+		value = get_column(tuple, rel, Scene_url, &isnull);
+		scene->url = isnull ? NULL : TextDatumGetCString(value);
 		scene->archived = DatumGetBool(get_column(tuple, rel, Scene_archived, &isnull));
+		scene->generate_key = DatumGetBool(get_column(tuple, rel, Scene_generate_key, &isnull));
+		value = get_column(tuple, rel, Scene_key_window, &isnull);
+		scene->key_window_us = isnull ? 0 : interval_us(value);
 		(void) get_column(tuple, rel, Scene_max_in_flight, &isnull);
 		scene->own_lane = !isnull;
 		(void) get_column(tuple, rel, Scene_targets, &isnull);

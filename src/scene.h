@@ -58,6 +58,8 @@ typedef struct RetrySceneRow
 	char		name[RETRY_NAME_MAX + 1];
 	char	   *url;			/* in the caller's memory context, or NULL */
 	bool		archived;
+	bool		generate_key;	/* a task without a key gets one */
+	int64		key_window_us;	/* 0: a finished task's key is free */
 	bool		own_lane;		/* its limits or targets make a lane of its
 								 * own */
 } RetrySceneRow;

@@ -381,12 +381,13 @@ run(void)
 	requests = read_requests(&upkeep, TopMemoryContext);
 
 	going = attempt(retry_upkeep_triggers, &upkeep, 0);
+	/* before the leaves: it notes what they tell of the ends of tasks */
+	going = going && attempt(retry_upkeep_keys, &upkeep, 0);
 	for (int leaf = 0; leaf < RETRY_RING_LEAVES && going; leaf++)
 		going = attempt(retry_upkeep_leaf, &upkeep, leaf);
 	going = going && attempt(retry_upkeep_long_leaf, &upkeep, RETRY_LONG_LEAF);
 	going = going && attempt(retry_upkeep_dead_letters, &upkeep, 0);
 	going = going && attempt(retry_upkeep_consumed, &upkeep, 0);
-	going = going && attempt(retry_upkeep_keys, &upkeep, 0);
 	going = going && attempt(retry_upkeep_scenes, &upkeep, 0);
 	if (going && requests != NULL && !upkeep.blocked)
 		delete_requests(requests);

@@ -21,21 +21,29 @@
 #include "utils/lsyscache.h"
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
+#include "utils/timestamp.h"
 #include "utils/uuid.h"
 
 #include "guc.h"
 #include "store.h"
 #include "trigger_guard.h"
 #include "upkeep.h"
+#include "uuid7.h"
 
 #define BATCH	500
+
+static Datum
+result_or_null(uint64 row, int number, bool *isnull)
+{
+	return SPI_getbinval(SPI_tuptable->vals[row], SPI_tuptable->tupdesc, number, isnull);
+}
 
 static Datum
 result(uint64 row, int number)
 {
 	bool		isnull;
 
-	return SPI_getbinval(SPI_tuptable->vals[row], SPI_tuptable->tupdesc, number, &isnull);
+	return result_or_null(row, number, &isnull);
 }
 
 /* ---------------------------------------------------------------- triggers */
@@ -153,36 +161,96 @@ typedef struct KeyPlace
 } KeyPlace;
 
 static const char *const read_keys =
-"SELECT k.scene_id, k.key, k.role, k.task_id, k.leaf FROM retry.key k"
+"SELECT k.scene_id, k.key, k.role, k.task_id, k.leaf, k.finished_at,"
+" (SELECT s.key_window FROM retry.scene s WHERE s.id = k.scene_id)"
+" FROM retry.key k"
 " WHERE (k.scene_id, k.key, k.role) > ($1, $2, $3)"
 " ORDER BY k.scene_id, k.key, k.role LIMIT $4";
 
 /*
- * A key that points at another task by now stays: the statement sees that when
- * it has locked the row.
+ * A key that points at another task by now stays as it is: the statements see
+ * that when they have locked the row.
  */
+#define THE_KEYS \
+	"WITH g AS (SELECT k.scene_id, k.key, k.role, g.finished_at FROM retry.key k" \
+	"  JOIN ROWS FROM (pg_catalog.unnest($1), pg_catalog.unnest($2), pg_catalog.unnest($3)," \
+	"   pg_catalog.unnest($4), pg_catalog.unnest($5))" \
+	"   AS g (scene_id, key, role, task_id, finished_at)" \
+	"   ON k.scene_id = g.scene_id AND k.key = g.key AND k.role = g.role" \
+	"  WHERE k.task_id = g.task_id FOR UPDATE OF k SKIP LOCKED)"
+
 static const char *const delete_keys =
-"WITH gone AS (SELECT k.scene_id, k.key, k.role FROM retry.key k"
-"  JOIN ROWS FROM (pg_catalog.unnest($1), pg_catalog.unnest($2), pg_catalog.unnest($3),"
-"   pg_catalog.unnest($4)) AS g (scene_id, key, role, task_id)"
-"   ON k.scene_id = g.scene_id AND k.key = g.key AND k.role = g.role"
-"  WHERE k.task_id = g.task_id FOR UPDATE OF k SKIP LOCKED)"
-"DELETE FROM retry.key k USING gone g"
+THE_KEYS "DELETE FROM retry.key k USING g"
 " WHERE k.scene_id = g.scene_id AND k.key = g.key AND k.role = g.role";
 
+static const char *const note_keys =
+THE_KEYS "UPDATE retry.key k SET finished_at = g.finished_at FROM g"
+" WHERE k.scene_id = g.scene_id AND k.key = g.key AND k.role = g.role";
+
+/* What is to be done about a key. */
+typedef enum KeyDuty
+{
+	KEY_STAYS,
+	KEY_GOES,
+	KEY_NOTED					/* it stays, and its task's end is to be noted */
+} KeyDuty;
+
+/* Keys of one batch with the same duty: their columns, and their tasks' ends. */
+typedef struct KeyList
+{
+	Datum	   *elements[5];
+	int			n;
+} KeyList;
+
 /*
- * Is the task finished, or gone?  Only upkeep moves tasks, so one that is not
- * found now is nowhere.
+ * Is the task finished, or gone, and when did it end?  Only upkeep moves tasks,
+ * so one that is not found now is nowhere.  DT_NOBEGIN: it was cancelled;
+ * DT_NOEND: nobody knows.
  */
 static bool
-is_over(RetryReader *reader, const pg_uuid_t *id, int leaf)
+is_over(RetryReader *reader, const pg_uuid_t *id, int leaf, TimestampTz *ended_at)
 {
 	RetryProbe	probe;
 
+	*ended_at = DT_NOEND;
 	if (retry_find_task(reader, id, NULL, &leaf) == NULL)
 		return !retry_reader_blocked(reader);
 	retry_probe_task(reader, leaf, id, &probe);
+	*ended_at = probe.terminal ? probe.finished_at : DT_NOBEGIN;
 	return !retry_reader_blocked(reader) && (probe.terminal || probe.cancelled);
+}
+
+/*
+ * What to do about the key in a row of the batch.  The end of its task is noted
+ * when the task's leaf may go before the window is over, which it cannot
+ * while the task is younger than the cut-off: most windows are so short that
+ * nothing is ever noted.
+ */
+static KeyDuty
+key_duty(const RetryUpkeep *upkeep, RetryReader *reader, uint64 row, TimestampTz *ended_at)
+{
+	pg_uuid_t  *id = DatumGetUUIDP(result(row, 4));
+	bool		no_note;
+	bool		no_window;
+	TimestampTz noted = DatumGetTimestampTz(result_or_null(row, 6, &no_note));
+	Datum		window = result_or_null(row, 7, &no_window);
+	TimestampTz enqueued_at;
+	bool		to_note;
+
+	if (!no_note)
+		*ended_at = noted;
+	else if (!is_over(reader, id, DatumGetInt16(result(row, 5)), ended_at))
+		return KEY_STAYS;
+	if (no_window || *ended_at == DT_NOBEGIN)
+		return KEY_GOES;
+	to_note = no_note && (*ended_at == DT_NOEND || !retry_uuid7_time(id, &enqueued_at) ||
+						  enqueued_at < upkeep->cutoff);
+	if (*ended_at == DT_NOEND)
+		*ended_at = upkeep->now;
+	if (DatumGetTimestampTz(DirectFunctionCall2(timestamptz_pl_interval,
+												TimestampTzGetDatum(*ended_at), window)) <= upkeep->now)
+		return KEY_GOES;
+	return to_note ? KEY_NOTED : KEY_STAYS;
 }
 
 static Datum
@@ -196,40 +264,54 @@ array_of(Datum *elements, int n, Oid type)
 	return PointerGetDatum(construct_array(elements, n, type, length, by_value, align));
 }
 
-/* Deletes one batch's keys that are no longer needed; the rows are SPI's last result. */
+/* Changes the keys of a list. */
 static void
-delete_key_batch(uint64 count)
+change_keys(const KeyList *list, const char *sql, int expected)
 {
-	static const Oid element_types[4] = {INT4OID, TEXTOID, OIDOID, UUIDOID};
-	Oid			types[4] = {INT4ARRAYOID, TEXTARRAYOID, OIDARRAYOID, UUIDARRAYOID};
-	Datum		values[4];
-	Datum	   *elements[4];
-	RetryReader *reader;
-	int			n = 0;
+	static const Oid element_types[5] = {INT4OID, TEXTOID, OIDOID, UUIDOID, TIMESTAMPTZOID};
+	Oid			types[5] = {INT4ARRAYOID, TEXTARRAYOID, OIDARRAYOID, UUIDARRAYOID, TIMESTAMPTZARRAYOID};
+	Datum		values[5];
 
-	for (int i = 0; i < 4; i++)
-		elements[i] = palloc(count * sizeof(Datum));
+	if (list->n == 0)
+		return;
+	for (int i = 0; i < 5; i++)
+		values[i] = array_of(list->elements[i], list->n, element_types[i]);
+	(void) retry_upkeep_execute(sql, 5, types, values, expected);
+}
+
+/* Looks after one batch of keys; the rows are SPI's last result. */
+static void
+keep_key_batch(const RetryUpkeep *upkeep, uint64 count)
+{
+	KeyList		gone = {.n = 0};
+	KeyList		noted = {.n = 0};
+	RetryReader *reader;
+
+	for (int i = 0; i < 5; i++)
+	{
+		gone.elements[i] = palloc(count * sizeof(Datum));
+		noted.elements[i] = palloc(count * sizeof(Datum));
+	}
 
 	/* newer than what was read, so that each key's task is visible */
 	PushActiveSnapshot(GetLatestSnapshot());
 	reader = retry_reader_begin(GetActiveSnapshot(), true);
 	for (uint64 row = 0; row < count; row++)
 	{
-		Datum		id = result(row, 4);
+		TimestampTz ended_at;
+		KeyDuty		duty = key_duty(upkeep, reader, row, &ended_at);
+		KeyList    *list = duty == KEY_GOES ? &gone : &noted;
 
-		if (!is_over(reader, DatumGetUUIDP(id), DatumGetInt16(result(row, 5))))
+		if (duty == KEY_STAYS)
 			continue;
 		for (int i = 0; i < 4; i++)
-			elements[i][n] = result(row, i + 1);
-		n++;
+			list->elements[i][list->n] = result(row, i + 1);
+		list->elements[4][list->n++] = TimestampTzGetDatum(ended_at);
 	}
 	retry_reader_end(reader);
 	PopActiveSnapshot();
-	if (n == 0)
-		return;
-	for (int i = 0; i < 4; i++)
-		values[i] = array_of(elements[i], n, element_types[i]);
-	(void) retry_upkeep_execute(delete_keys, 4, types, values, SPI_OK_DELETE);
+	change_keys(&gone, delete_keys, SPI_OK_DELETE);
+	change_keys(&noted, note_keys, SPI_OK_UPDATE);
 }
 
 void
@@ -247,7 +329,7 @@ retry_upkeep_keys(RetryUpkeep *upkeep, int unused)
 			ObjectIdGetDatum(place.role), Int32GetDatum(BATCH)
 		};
 
-		retry_upkeep_begin("deleting keys of finished tasks");
+		retry_upkeep_begin("looking after the keys of finished tasks");
 		count = retry_upkeep_execute(read_keys, 4, types, values, SPI_OK_SELECT);
 		if (count > 0)
 		{
@@ -258,7 +340,7 @@ retry_upkeep_keys(RetryUpkeep *upkeep, int unused)
 			place.key = DatumGetTextPCopy(result(count - 1, 2));
 			place.role = DatumGetObjectId(result(count - 1, 3));
 			MemoryContextSwitchTo(old);
-			delete_key_batch(count);
+			keep_key_batch(upkeep, count);
 		}
 		retry_upkeep_commit();
 	} while (count == BATCH);
