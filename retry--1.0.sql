@@ -156,6 +156,21 @@ LANGUAGE C IMMUTABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'retry_check_headers';
 COMMENT ON FUNCTION retry.check_headers(jsonb) IS
 'True for an object of header names and string values that may be sent, and for null; an ERROR that says why for any other';
 
+CREATE FUNCTION retry.check_status_list(list text, column_name text DEFAULT NULL) RETURNS boolean
+LANGUAGE C IMMUTABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'retry_check_status_list';
+COMMENT ON FUNCTION retry.check_status_list(text, text) IS
+'True for a list of statuses and ranges of them such as 200-299,409, and for null; an ERROR that says why for any other';
+
+CREATE FUNCTION retry.check_error_classes(list text, column_name text DEFAULT NULL) RETURNS boolean
+LANGUAGE C IMMUTABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'retry_check_error_classes';
+COMMENT ON FUNCTION retry.check_error_classes(text, text) IS
+'True for a list of classes of errors and SQLSTATEs such as tls,dns, and for null; an ERROR that says why for any other';
+
+CREATE FUNCTION retry.check_condition(path jsonpath, column_name text DEFAULT NULL) RETURNS boolean
+LANGUAGE C IMMUTABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'retry_check_condition';
+COMMENT ON FUNCTION retry.check_condition(jsonpath, text) IS
+'True for a path that can be evaluated over an answer, which one with variables cannot, and for null; an ERROR that says why for any other';
+
 CREATE FUNCTION retry.origin(url text) RETURNS text
 LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'retry_origin';
 COMMENT ON FUNCTION retry.origin(text) IS
@@ -243,13 +258,19 @@ CREATE TABLE retry.scene
 	expires_after	interval
 					CONSTRAINT scene_expires_after_valid CHECK (expires_after > '0'),
 	time_budget		interval
-					CONSTRAINT scene_time_budget_valid CHECK (time_budget > '0'),
-	success_status	text NOT NULL DEFAULT '200-299',
-	stop_status		text NOT NULL DEFAULT '400,405,406,410,411,413-415,422,431,451,501,505',
-	stop_errors		text,
-	success_when	jsonpath,
-	pending_when	jsonpath,
-	stop_when		jsonpath,
+					CONSTRAINT scene_time_budget_valid CHECK (time_budget > '0' AND time_budget <= '100000 years'),
+	success_status	text NOT NULL DEFAULT '200-299'
+					CONSTRAINT scene_success_status_valid CHECK (retry.check_status_list(success_status, 'success_status')),
+	stop_status		text NOT NULL DEFAULT '400,405,406,410,411,413-415,422,431,451,501,505'
+					CONSTRAINT scene_stop_status_valid CHECK (retry.check_status_list(stop_status, 'stop_status')),
+	stop_errors		text
+					CONSTRAINT scene_stop_errors_valid CHECK (retry.check_error_classes(stop_errors, 'stop_errors')),
+	success_when	jsonpath
+					CONSTRAINT scene_success_when_valid CHECK (retry.check_condition(success_when, 'success_when')),
+	pending_when	jsonpath
+					CONSTRAINT scene_pending_when_valid CHECK (retry.check_condition(pending_when, 'pending_when')),
+	stop_when		jsonpath
+					CONSTRAINT scene_stop_when_valid CHECK (retry.check_condition(stop_when, 'stop_when')),
 	pending_interval interval NOT NULL DEFAULT '1 min'
 					CONSTRAINT scene_pending_interval_valid CHECK (pending_interval BETWEEN '1 ms' AND '30 days'),
 	pending_limit	int DEFAULT 1440
@@ -413,7 +434,7 @@ COMMENT ON COLUMN retry.attempt.first_byte_us IS 'Microseconds from the start un
 COMMENT ON COLUMN retry.attempt.pendings IS 'How many of the task''s attempts so far, this one included, do not count in max_attempts; null: none';
 COMMENT ON COLUMN retry.attempt.remote_address IS 'Address that was connected to';
 COMMENT ON COLUMN retry.attempt.target IS 'Target of a routed scene that was called';
-COMMENT ON COLUMN retry.attempt.error IS 'What went wrong, in words';
+COMMENT ON COLUMN retry.attempt.error IS 'What went wrong, in words; network errors begin with their class and a colon, as in stop_errors';
 COMMENT ON COLUMN retry.attempt.response IS 'First bytes of the answer''s body, at most retry.max_response_bytes';
 
 CREATE TABLE retry.signal
@@ -904,7 +925,7 @@ SELECT
 	coalesce(t.max_attempts, s.max_attempts) AS max_attempts,
 	retry.task_time(t.id) AS created_at,
 	t.due_at,
-	least(t.expires_at, retry.task_time(t.id) + s.expires_after) AS expires_at,
+	least(t.expires_at, retry.task_time(t.id) + s.expires_after, CASE WHEN t.due_at < '100000-01-01' THEN t.due_at + s.time_budget END) AS expires_at,
 	coalesce(t.lane, retry.origin(t.url)) AS lane,
 	CASE
 		WHEN g.paused THEN 'group paused'
@@ -984,7 +1005,7 @@ SELECT
 	coalesce(d.max_attempts, s.max_attempts) AS max_attempts,
 	retry.task_time(d.id) AS created_at,
 	d.due_at,
-	least(d.expires_at, retry.task_time(d.id) + s.expires_after) AS expires_at,
+	least(d.expires_at, retry.task_time(d.id) + s.expires_after, CASE WHEN d.due_at < '100000-01-01' THEN d.due_at + s.time_budget END) AS expires_at,
 	coalesce(d.lane, retry.origin(d.url)) AS lane,
 	coalesce(d.method, s.method) AS method,
 	coalesce(d.url, s.url) AS url,

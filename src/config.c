@@ -254,20 +254,31 @@ read_limit(const SceneRow *row, int column, int64 *us)
 static bool
 read_rules(const SceneRow *row, RetryScene *scene, const char **wrong)
 {
-	scene->success_status = text_or_null(row, Scene_success_status);
-	scene->stop_status = text_or_null(row, Scene_stop_status);
-	scene->stop_errors = text_or_null(row, Scene_stop_errors);
+	RetryRules *rules = &scene->rules;
+	RetryParseError error;
+	char	   *stop_errors = text_or_null(row, Scene_stop_errors);
+
+	*wrong = "success_status";
+	if (!retry_status_list_parse(text_or_null(row, Scene_success_status), &rules->success_status, &error))
+		return false;
+	*wrong = "stop_status";
+	if (!retry_status_list_parse(text_or_null(row, Scene_stop_status), &rules->stop_status, &error))
+		return false;
+	*wrong = "stop_errors";
+	if (stop_errors != NULL && !retry_error_list_parse(stop_errors, &rules->stop_errors, &error))
+		return false;
 	scene->success_when = copy_or_null(row, Scene_success_when);
 	scene->pending_when = copy_or_null(row, Scene_pending_when);
 	scene->stop_when = copy_or_null(row, Scene_stop_when);
+	rules->success_when = scene->success_when != NULL;
 	*wrong = "pending_interval";
-	scene->pending_interval_us = interval_us(row->values[Scene_pending_interval]);
-	if (scene->pending_interval_us <= 0)
+	rules->pending_interval_us = interval_us(row->values[Scene_pending_interval]);
+	if (rules->pending_interval_us <= 0)
 		return false;
 	*wrong = "pending_limit";
-	scene->pending_limit = row->isnull[Scene_pending_limit] ? 0 :
+	rules->pending_limit = row->isnull[Scene_pending_limit] ? 0 :
 		DatumGetInt32(row->values[Scene_pending_limit]);
-	return scene->pending_limit >= 0;
+	return rules->pending_limit >= 0;
 }
 
 /* The later resumption of the scene's own and its group's. */
@@ -344,9 +355,7 @@ hold_scene(int32 id, RetryScene *scene)
 	scene->name = pstrdup("");
 	scene->route = pstrdup("hash");
 	scene->method = pstrdup("POST");
-	scene->success_status = pstrdup("200-299");
-	scene->stop_status = pstrdup("");
-	scene->pending_interval_us = USECS_PER_MINUTE;
+	retry_rules_default(&scene->rules);
 	scene->timeout_ms = scene->connect_timeout_ms = 1000;
 	scene->max_attempts = 1;
 	scene->backoff = palloc0(sizeof(RetryBackoff));

@@ -15,6 +15,7 @@
 #include "utils/jsonpath.h"
 #include "utils/snapshot.h"
 #include "backoff.h"
+#include "policy.h"
 #include "task.h"
 
 typedef struct RetryScene
@@ -33,14 +34,10 @@ typedef struct RetryScene
 	int32		max_attempts;
 	int64		expires_after_us;	/* 0: no limit */
 	int64		time_budget_us; /* 0: no limit */
-	char	   *success_status; /* range lists, as written */
-	char	   *stop_status;
-	char	   *stop_errors;	/* NULL: none */
+	RetryRules	rules;
 	JsonPath   *success_when;	/* NULL: none */
 	JsonPath   *pending_when;
 	JsonPath   *stop_when;
-	int64		pending_interval_us;
-	int32		pending_limit;	/* 0: none */
 	char	   *on_success;		/* NULL: none */
 	char	   *on_dead;
 	int32		max_in_flight;	/* 0: the lane is that of the URL's origin */

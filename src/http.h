@@ -106,7 +106,11 @@ typedef struct RetryHttpResult
 	void	   *tag;
 	RetryHttpError error;
 	int			http_status;	/* 0: no complete header block came */
-	char		error_text[RETRY_HTTP_ERROR_TEXT];	/* "" when error is OK */
+	char		error_text[RETRY_HTTP_ERROR_TEXT];	/* "" when error is OK;
+													 * from DNS to MALFORMED
+													 * it begins with the name
+													 * of the error and a
+													 * colon */
 
 	RetryRetryAfter retry_after;	/* .kind is RETRY_AFTER_NONE when absent */
 	char		retry_control[16];	/* value of Retry-Control, trimmed, lower

@@ -18,11 +18,17 @@
 void
 retry_transfer_fail(RetryTransfer *t, RetryHttpError error, const char *format,...)
 {
+	char	   *text = t->result.error_text;
+	size_t		size = sizeof(t->result.error_text);
+	int			prefix = 0;
 	va_list		args;
 
 	t->result.error = error;
+	/* those that a scene's stop_errors can name begin with that name */
+	if (error >= RETRY_HTTP_DNS && error <= RETRY_HTTP_MALFORMED)
+		prefix = snprintf(text, size, "%s: ", retry_http_error_name(error));
 	va_start(args, format);
-	vsnprintf(t->result.error_text, sizeof(t->result.error_text), format, args);
+	vsnprintf(text + prefix, size - prefix, format, args);
 	va_end(args);
 }
 
@@ -38,11 +44,11 @@ retry_http_error_name(RetryHttpError error)
 		case RETRY_HTTP_BLOCKED:
 			return "blocked";
 		case RETRY_HTTP_DNS:
-			return "name resolution";
+			return "dns";
 		case RETRY_HTTP_CONNECT:
 			return "connect";
 		case RETRY_HTTP_CONNECT_TIMEOUT:
-			return "connect timeout";
+			return "connect_timeout";
 		case RETRY_HTTP_TLS:
 			return "tls";
 		case RETRY_HTTP_TIMEOUT:
@@ -251,7 +257,7 @@ conclude_error(RetryTransfer *t, CURLcode code)
 		case CURLE_SSL_INVALIDCERTSTATUS:
 		case CURLE_SSL_PINNEDPUBKEYNOTMATCH:
 		case CURLE_SSL_CLIENTCERT:
-			retry_transfer_fail(t, RETRY_HTTP_TLS, "TLS: %s", detail);
+			retry_transfer_fail(t, RETRY_HTTP_TLS, "%s", detail);
 			break;
 		case CURLE_GOT_NOTHING:
 		case CURLE_PARTIAL_FILE:

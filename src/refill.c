@@ -116,6 +116,7 @@ RetryAdmitted
 retry_admit(RetryTurn *turn, RetryLane *lane, const RetryCandidate *c)
 {
 	RetryDispatcher *d = turn->d;
+	RetryEntry	entry = c->entry;
 	RetryProbe	probe;
 
 	if (c->cancel || retry_lanes_holds(d->lanes, &c->entry.pos.id))
@@ -131,6 +132,7 @@ retry_admit(RetryTurn *turn, RetryLane *lane, const RetryCandidate *c)
 									 * nothing */
 	if (probe.terminal || probe.cancelled || probe.attempts != c->entry.attempts)
 		return RETRY_ADMIT_SKIPPED;
+	entry.pendings = probe.pendings;
 
 	if (c->scene_id != 0)
 	{
@@ -144,7 +146,7 @@ retry_admit(RetryTurn *turn, RetryLane *lane, const RetryCandidate *c)
 		if (scene != NULL && lane->limit != -1)
 			retry_lane_set_limit(d->lanes, lane, scene->max_in_flight);
 	}
-	return retry_lane_push(d->lanes, lane, &c->entry) ? RETRY_ADMIT_TAKEN : RETRY_ADMIT_NO_ROOM;
+	return retry_lane_push(d->lanes, lane, &entry) ? RETRY_ADMIT_TAKEN : RETRY_ADMIT_NO_ROOM;
 }
 
 /* Reads the next entry of a stream; false when there is none. */

@@ -219,27 +219,44 @@ text_column(TupleTableSlot *slot, int column)
 	return result;
 }
 
+/* That much after a moment; DT_NOEND when there is no such limit or moment. */
+static TimestampTz
+limit_after(TimestampTz moment, int64 limit_us)
+{
+	if (limit_us <= 0 || TIMESTAMP_NOT_FINITE(moment) || moment >= END_TIMESTAMP - limit_us)
+		return DT_NOEND;
+	return moment + limit_us;
+}
+
 /*
- * The moment after which no attempt may start: the earlier of the task's own
- * and the scene's, which counts from the enqueue.
+ * The moment after which no attempt may start: the earliest of the task's own,
+ * the scene's, which counts from the enqueue, and the end of the time budget.
  */
 static TimestampTz
-expiry(TupleTableSlot *slot, const RetryScene *scene)
+expiry(TupleTableSlot *slot, const RetryScene *scene, TimestampTz budget_end)
 {
-	TimestampTz own = DT_NOEND;
+	TimestampTz earliest = budget_end;
 	TimestampTz created;
 
 	if (!slot->tts_isnull[Task_expires_at])
-		own = DatumGetTimestampTz(slot->tts_values[Task_expires_at]);
-	if (scene->expires_after_us <= 0)
-		return own;
+		earliest = Min(earliest, DatumGetTimestampTz(slot->tts_values[Task_expires_at]));
 
 	/* an id that some other cluster gave it may not carry the time */
-	if (!retry_uuid7_time(DatumGetUUIDP(slot->tts_values[Task_id]), &created))
+	if (scene->expires_after_us > 0 &&
+		!retry_uuid7_time(DatumGetUUIDP(slot->tts_values[Task_id]), &created))
 		created = DatumGetTimestampTz(slot->tts_values[Task_due_at]);
-	if (created >= END_TIMESTAMP - scene->expires_after_us)
-		return own;
-	return Min(own, created + scene->expires_after_us);
+	if (scene->expires_after_us > 0)
+		earliest = Min(earliest, limit_after(created, scene->expires_after_us));
+	return earliest;
+}
+
+/* A timeout, cut to what is left of the budget. */
+static int32
+cut_timeout(int32 timeout_ms, TimestampTz budget_end, TimestampTz now)
+{
+	if (budget_end == DT_NOEND || now >= budget_end)
+		return timeout_ms;		/* no budget; or it is not sent anyway */
+	return (int32) Min(timeout_ms, Max((budget_end - now) / 1000, 1));
 }
 
 /* Writes all header lines; see the file's head. */
@@ -306,6 +323,7 @@ retry_request_prepare(TupleTableSlot *slot, const RetryScene *scene, int32 attem
 					  TimestampTz now, RetryPrepared *prepared)
 {
 	RetryHttpRequest *http = &prepared->http;
+	TimestampTz budget_end;
 
 	slot_getallattrs(slot);
 	memset(prepared, 0, sizeof(*prepared));
@@ -331,11 +349,13 @@ retry_request_prepare(TupleTableSlot *slot, const RetryScene *scene, int32 attem
 	}
 	http->timeout_ms = slot->tts_isnull[Task_timeout_ms] ? scene->timeout_ms :
 		DatumGetInt32(slot->tts_values[Task_timeout_ms]);
+	budget_end = limit_after(DatumGetTimestampTz(slot->tts_values[Task_due_at]), scene->time_budget_us);
+	http->timeout_ms = cut_timeout(http->timeout_ms, budget_end, now);
 	http->connect_timeout_ms = scene->connect_timeout_ms;
 
 	prepared->max_attempts = slot->tts_isnull[Task_max_attempts] ? scene->max_attempts :
 		DatumGetInt32(slot->tts_values[Task_max_attempts]);
-	prepared->expires_at = expiry(slot, scene);
+	prepared->expires_at = expiry(slot, scene, budget_end);
 	if (!slot->tts_isnull[Task_backoff])
 		prepared->backoff = (RetryBackoff *) PG_DETOAST_DATUM_COPY(slot->tts_values[Task_backoff]);
 

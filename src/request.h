@@ -20,7 +20,7 @@ typedef struct RetryPrepared
 {
 	RetryHttpRequest http;		/* tag is the caller's */
 	int32		max_attempts;
-	TimestampTz expires_at;		/* DT_NOEND: never */
+	TimestampTz expires_at;		/* no attempt starts after it; DT_NOEND: never */
 	RetryBackoff *backoff;		/* the task's own copy; NULL: the scene's */
 } RetryPrepared;
 

@@ -12,12 +12,12 @@
 
 #include "access/transam.h"
 #include "access/xlog.h"
-#include "common/pg_prng.h"
 #include "executor/tuptable.h"
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 
 #include "guc.h"
+#include "judge.h"
 #include "request.h"
 #include "turn.h"
 #include "uuid7.h"
@@ -139,15 +139,25 @@ drop(RetryDispatcher *d, Transfer *t)
 	free_transfer(d, t);
 }
 
-/* An attempt that ends without having been sent. */
+/* What became of it; t->ended.error is set before. */
 static void
-end_unsent(RetryDispatcher *d, Transfer *t, TimestampTz now, RetryVerdict verdict, const char *why)
+set_verdict(Transfer *t, RetryVerdict verdict)
+{
+	t->ended.verdict = verdict;
+	t->ended.pendings = retry_policy_pendings(t->ended.entry.pendings, verdict.outcome);
+	if (t->ended.error[0] == '\0' && verdict.why != NULL)
+		t->ended.error = verdict.why;
+}
+
+/* An attempt that ends without having been sent; the verdict says why. */
+static void
+end_unsent(RetryDispatcher *d, Transfer *t, TimestampTz now, RetryVerdict verdict)
 {
 	dlist_delete(&t->node);
 	t->ended.started_at = now;
 	t->ended.finished_at = now;
-	t->ended.verdict = verdict;
-	t->ended.error = why;
+	t->ended.error = "";
+	set_verdict(t, verdict);
 	t->ended.remote_ip = "";
 	t->ended.response = "";
 	retry_lane_transfer_ended(d->lanes, t->lane);
@@ -172,19 +182,6 @@ note_commit(RetrySender *s, uint64 xid)
 		s->flush = lsn;
 }
 
-/* The limits in force for the next attempt of this task. */
-static void
-find_limits(Transfer *t, const RetryScene *scene, RetryLimits *limits, RetryZone *zone)
-{
-	limits->max_attempts = t->prepared.max_attempts;
-	limits->expires_at = t->prepared.expires_at;
-	limits->backoff = t->prepared.backoff != NULL ? t->prepared.backoff : scene->backoff;
-	limits->zone = NULL;
-	if (limits->backoff->kind == RETRY_BACKOFF_CRON &&
-		retry_zone_open(retry_backoff_zone_name(limits->backoff), zone))
-		limits->zone = zone;
-}
-
 /* How long the last delay was, for the jitter that builds on it. */
 static int64
 previous_delay(RetryTurn *turn, Transfer *t)
@@ -195,7 +192,7 @@ previous_delay(RetryTurn *turn, Transfer *t)
 	if (entry->attempts == 0)
 		return 0;
 	retry_probe_task(turn->reader, entry->leaf, &entry->pos.id, &probe);
-	return probe.terminal ? 0 : Max(probe.next_due - probe.finished_at, 0);
+	return probe.terminal || probe.outcome == RETRY_PROCESSING ? 0 : Max(probe.next_due - probe.finished_at, 0);
 }
 
 /*
@@ -250,7 +247,8 @@ prepare(RetryTurn *turn, Transfer *t)
 	}
 	if (scene == NULL)
 	{
-		end_unsent(d, t, turn->now, rejected, "its scene no longer exists");
+		rejected.why = "its scene no longer exists";
+		end_unsent(d, t, turn->now, rejected);
 		return;
 	}
 	if (scene->paused)
@@ -263,7 +261,8 @@ prepare(RetryTurn *turn, Transfer *t)
 		retry_lane_set_limit(d->lanes, t->lane, scene->max_in_flight);
 	if (!retry_request_prepare(slot, scene, entry->attempts + 1, turn->now, &t->prepared))
 	{
-		end_unsent(d, t, turn->now, rejected, "neither the task nor its scene has a URL");
+		rejected.why = "neither the task nor its scene has a URL";
+		end_unsent(d, t, turn->now, rejected);
 		return;
 	}
 	if (t->prepared.backoff != NULL)
@@ -273,12 +272,11 @@ prepare(RetryTurn *turn, Transfer *t)
 		memcpy(kept, t->prepared.backoff, VARSIZE(t->prepared.backoff));
 		t->prepared.backoff = kept;
 	}
-	find_limits(t, scene, &limits, &zone);
-	if (retry_policy_spent(entry->attempts, &limits, turn->now, &verdict))
+	retry_judge_limits(scene, t->prepared.max_attempts, t->prepared.expires_at,
+					   t->prepared.backoff, &limits, &zone);
+	if (retry_policy_spent(entry->attempts, entry->pendings, &limits, turn->now, &verdict))
 	{
-		end_unsent(d, t, turn->now, verdict,
-				   verdict.reason == RETRY_DEAD_EXPIRED ? "its time was over" :
-				   "its attempts were used up");
+		end_unsent(d, t, turn->now, verdict);
 		return;
 	}
 	if (limits.backoff->jitter == RETRY_JITTER_DECORRELATED)
@@ -332,6 +330,16 @@ retry_send_start(RetryDispatcher *d)
 	{
 		Transfer   *t = dlist_head_element(Transfer, node, &s->taken);
 
+		if (now > t->prepared.expires_at)
+		{
+			/* what went before took long: the last look at the clock counts */
+			RetryLimits limits = {.max_attempts = PG_INT32_MAX,.expires_at = t->prepared.expires_at};
+			RetryVerdict verdict;
+
+			if (retry_policy_spent(0, 0, &limits, now, &verdict))
+				end_unsent(d, t, now, verdict);
+			continue;
+		}
 		t->ended.started_at = now;
 		t->prepared.http.tag = t;
 		if (!retry_http_start(d->http, &t->prepared.http, error, sizeof(error)))
@@ -364,57 +372,26 @@ retry_send_undo(RetryDispatcher *d)
 	}
 }
 
-static RetryExchange
-exchange_of(const RetryHttpResult *result)
-{
-	if (result->http_status > 0)
-		return RETRY_EXCHANGE_ANSWERED;
-	switch (result->error)
-	{
-		case RETRY_HTTP_BLOCKED:
-			return RETRY_EXCHANGE_BLOCKED;
-		case RETRY_HTTP_BAD_REQUEST:
-			return RETRY_EXCHANGE_REFUSED;
-		case RETRY_HTTP_INTERNAL:
-			return RETRY_EXCHANGE_INTERNAL;
-		default:
-			return RETRY_EXCHANGE_FAILED;
-	}
-}
-
 /* What the end of a transfer means. */
 static void
 judge(RetryDispatcher *d, Transfer *t, const RetryHttpResult *result)
 {
+	/* NULL: its row is gone since the start */
 	RetryScene *scene = retry_config_scene(d->config, t->ended.scene_id);
-	RetryZone	zone;
+	RetryAttemptAt at = {
+		.attempt_no = t->ended.entry.attempts + 1,
+		.pendings = t->ended.entry.pendings,
+		.ended_at = t->ended.finished_at,
+		.previous_delay_us = t->previous_delay_us
+	};
+	RetryAnswer answer;
 	RetryLimits limits;
-	RetryEnd	end = {0};
-	static RetryBackoff fallback;
+	RetryZone	zone;
 
-	end.exchange = exchange_of(result);
-	end.http_status = result->http_status;
-	end.body_cut = result->error != RETRY_HTTP_OK;
-	end.retry_after = result->retry_after;
-	end.retry_control = result->retry_control;
-	end.attempt_no = t->ended.entry.attempts + 1;
-	end.ended_at = t->ended.finished_at;
-	end.previous_delay_us = t->previous_delay_us;
-	end.random = pg_prng_uint64(&pg_global_prng_state);
-
-	if (scene == NULL)
-	{
-		/* its row is gone since the start: what it said last is unknown */
-		RetryScene	gone = {.backoff = &fallback};
-		RetryParseError never;
-
-		if (fallback.kind == 0)
-			(void) retry_backoff_parse("fixed 1m", &fallback, &never);
-		find_limits(t, &gone, &limits, &zone);
-	}
-	else
-		find_limits(t, scene, &limits, &zone);
-	t->ended.verdict = retry_policy_judge(&end, &limits);
+	retry_answer_of_http(result, &answer);
+	retry_judge_limits(scene, t->prepared.max_attempts, t->prepared.expires_at,
+					   t->prepared.backoff, &limits, &zone);
+	set_verdict(t, retry_judge_exchange(scene, &limits, &answer, &at));
 }
 
 void

@@ -474,6 +474,9 @@ retry_probe_task(RetryReader *reader, int n, const pg_uuid_t *id, RetryProbe *pr
 		Datum		due;
 
 		probe->attempts = DatumGetInt32(slot_getattr(slot, Attempt_attempt_no + 1, &isnull));
+		probe->pendings = DatumGetInt32(slot_getattr(slot, Attempt_pendings + 1, &isnull));
+		if (isnull)
+			probe->pendings = 0;
 		probe->outcome = retry_outcome_of(DatumGetObjectId(slot_getattr(slot, Attempt_outcome + 1, &isnull)));
 		probe->finished_at = DatumGetTimestampTz(slot_getattr(slot, Attempt_finished_at + 1, &isnull));
 		due = slot_getattr(slot, Attempt_next_due + 1, &isnull);

@@ -142,6 +142,8 @@ extern bool retry_reader_empty(RetryReader *reader, RetryTable table, int leaf);
 typedef struct RetryProbe
 {
 	int32		attempts;		/* number of attempts recorded */
+	int32		pendings;		/* how many of them do not count in
+								 * max_attempts */
 	bool		terminal;		/* the last of them ended the task */
 	bool		cancelled;		/* a cancel signal is visible */
 	int			outcome;		/* of the last attempt; -1: none */

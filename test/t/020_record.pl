@@ -106,7 +106,7 @@ SELECT t.*, 'rejected', now(), 1, NULL, 'by hand', NULL FROM retry.task t WHERE 
 SQL
 wait_sql($node, "SELECT count(*) FROM retry.attempt WHERE task_id = '$letter'",
 	'the attempt is recorded', expected => '1');
-like(facts($letter), qr/^1\|failed\|\|no answer within 1 s\|t\|f$/, '... in full');
+like(facts($letter), qr/^1\|failed\|\|timeout: no answer within 1 s\|t\|f$/, '... in full');
 is($node->safe_psql('postgres', "SELECT reason, error FROM retry.dead_letter WHERE id = '$letter'"),
 	'rejected|by hand', 'the dead letter that was there stays');
 

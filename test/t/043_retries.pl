@@ -52,20 +52,20 @@ my @table = (
 	[ '/early-close-keepalive?reset=1', 'succeeded 200', '', '' ],
 	[ '/100-continue?n=5', 'succeeded 200', '', '' ],
 	[ '/flaky/1?fail=500', 'failed 500, succeeded 200', '', '' ],
-	[ '/hang', 'failed -, failed -', 'exhausted', '^no answer within 400 ms$' ],
-	[ '/hang-accept', 'failed -, failed -', 'exhausted', '^no answer within 400 ms$' ],
-	[ '/delay/5000', 'failed -, failed -', 'exhausted', '^no answer within 400 ms$' ],
-	[ '/drip?bytes=100&ms=50', 'failed 200, failed 200', 'exhausted', '^answer not complete within 400 ms: \d+ of 100 bytes of its body came \(status 200\)$' ],
-	[ '/endless', 'failed 200, failed 200', 'exhausted', '^answer not complete within 400 ms: \d+ bytes of its body came \(status 200\)$' ],
-	[ '/reset', 'failed -, failed -', 'exhausted', '^connection reset before any answer$' ],
-	[ '/close', 'failed -, failed -', 'exhausted', '^connection closed.* before any answer$' ],
-	[ '/reset-mid', 'failed 200, failed 200', 'exhausted', '^connection reset .*body.*\(status 200\)$' ],
-	[ '/malformed/status-line', 'failed -, failed -', 'exhausted', '^answer is not valid HTTP' ],
-	[ '/malformed/chunk', 'failed 200, failed 200', 'exhausted', '^answer is not valid HTTP' ],
+	[ '/hang', 'failed -, failed -', 'exhausted', '^timeout: no answer within 400 ms$' ],
+	[ '/hang-accept', 'failed -, failed -', 'exhausted', '^timeout: no answer within 400 ms$' ],
+	[ '/delay/5000', 'failed -, failed -', 'exhausted', '^timeout: no answer within 400 ms$' ],
+	[ '/drip?bytes=100&ms=50', 'failed 200, failed 200', 'exhausted', '^timeout: answer not complete within 400 ms: \d+ of 100 bytes of its body came \(status 200\)$' ],
+	[ '/endless', 'failed 200, failed 200', 'exhausted', '^timeout: answer not complete within 400 ms: \d+ bytes of its body came \(status 200\)$' ],
+	[ '/reset', 'failed -, failed -', 'exhausted', '^closed: connection reset before any answer$' ],
+	[ '/close', 'failed -, failed -', 'exhausted', '^closed: connection closed.* before any answer$' ],
+	[ '/reset-mid', 'failed 200, failed 200', 'exhausted', '^closed: connection reset .*body.*\(status 200\)$' ],
+	[ '/malformed/status-line', 'failed -, failed -', 'exhausted', '^malformed: answer is not valid HTTP' ],
+	[ '/malformed/chunk', 'failed 200, failed 200', 'exhausted', '^malformed: answer is not valid HTTP' ],
 	[ '/malformed/length', 'failed 200, failed 200|failed -, failed -', 'exhausted', '.' ],
-	[ '/malformed/nul', 'failed 200, failed 200|failed -, failed -', 'exhausted', '^answer is not valid HTTP' ],
-	[ $refusing, 'failed -, failed -', 'exhausted', '^connection refused$' ],
-	[ 'http://no-such-host.invalid/', 'failed -, failed -', 'exhausted', '^host name (could not be|not) resolved' ],
+	[ '/malformed/nul', 'failed 200, failed 200|failed -, failed -', 'exhausted', '^malformed: answer is not valid HTTP' ],
+	[ $refusing, 'failed -, failed -', 'exhausted', '^connect: connection refused$' ],
+	[ 'http://no-such-host.invalid/', 'failed -, failed -', 'exhausted', '^(?:dns: host name could not be|connect_timeout: host name not) resolved' ],
 );
 
 my $n = 0;
@@ -191,7 +191,7 @@ sql("INSERT INTO retry.scene (group_name, name, url, backoff, max_attempts, time
 $id = enqueue($node, "'own', backoff => 'fixed 50ms', max_attempts => 3, timeout => '200 ms'");
 wait_state($node, $id, 'dead', description => "a task's own backoff, max_attempts and timeout");
 is(sql("SELECT string_agg(DISTINCT attempts || ' ' || last_error, ', ') FROM retry.dead_letters WHERE id = '$id'"),
-	'3 no answer within 200 ms', 'are those that count');
+	'3 timeout: no answer within 200 ms', 'are those that count');
 
 # A snapshot that shows the last attempt shows the dead letter.
 {

@@ -119,9 +119,14 @@ get(const char *path, int32 timeout_ms)
 static void
 check_result(const char *what, RetryHttpError error, int status, const char *text)
 {
+	char		expected[RETRY_HTTP_ERROR_TEXT];
+	bool		named = error >= RETRY_HTTP_DNS && error <= RETRY_HTTP_MALFORMED;
+
 	CHECK(got.error == error && got.http_status == status,
 		  "%s: %s, status %d", what, retry_http_error_name(got.error), got.http_status);
-	CHECK_STR(got.error_text, text, "... says so");
+	snprintf(expected, sizeof(expected), "%s%s%s", named ? retry_http_error_name(error) : "",
+			 named ? ": " : "", text);
+	CHECK_STR(got.error_text, expected, "... says so");
 }
 
 static void
@@ -199,12 +204,12 @@ test_broken_answers(void)
 			  "connection closed after 5 of 1000 bytes of the answer's body (status 200)");
 	get("/drip?bytes=1000&ms=100&status=500", 250);
 	CHECK(got.error == RETRY_HTTP_TIMEOUT && got.http_status == 500 &&
-		  strncmp(got.error_text, "answer not complete within 250 ms: ", 35) == 0 &&
+		  strncmp(got.error_text, "timeout: answer not complete within 250 ms: ", 44) == 0 &&
 		  strstr(got.error_text, " of 1000 bytes of its body came (status 500)") != NULL,
 		  "/drip: %s", got.error_text);
 	get("/endless?ms=20", 200);
 	CHECK(got.error == RETRY_HTTP_TIMEOUT && got.http_status == 200 && got.body_truncated &&
-		  strncmp(got.error_text, "answer not complete within 200 ms: ", 35) == 0,
+		  strncmp(got.error_text, "timeout: answer not complete within 200 ms: ", 44) == 0,
 		  "/endless, slowly: %s", got.error_text);
 	check_get("/malformed/status-line", 0, RETRY_HTTP_MALFORMED, 0,
 			  "answer is not valid HTTP: Received HTTP/0.9 when not allowed");

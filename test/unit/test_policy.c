@@ -22,6 +22,7 @@
 
 static RetryBackoff backoff;
 static RetryLimits limits;
+static RetryRules rules;
 static RetryEnd end;
 static RetryVerdict verdict;
 
@@ -33,6 +34,7 @@ reset(void)
 
 	if (!retry_backoff_parse("fixed 10s", &backoff, &err))
 		CHECK(false, "the backoff is accepted");
+	retry_rules_default(&rules);
 	memset(&limits, 0, sizeof(limits));
 	limits.max_attempts = 16;
 	limits.expires_at = DT_NOEND;
@@ -49,7 +51,7 @@ reset(void)
 static void
 judge(void)
 {
-	verdict = retry_policy_judge(&end, &limits);
+	verdict = retry_policy_judge(&end, &rules, &limits);
 }
 
 static void
@@ -321,20 +323,20 @@ test_spent(void)
 	untouched.next_due = 42;
 	reset();
 	memcpy(&verdict, &untouched, sizeof(verdict));
-	CHECK(!retry_policy_spent(15, &limits, NOW, &verdict) &&
+	CHECK(!retry_policy_spent(15, 0, &limits, NOW, &verdict) &&
 		  memcmp(&verdict, &untouched, sizeof(verdict)) == 0, "attempts and time are left");
-	CHECK(retry_policy_spent(16, &limits, NOW, &verdict) && verdict.terminal &&
+	CHECK(retry_policy_spent(16, 0, &limits, NOW, &verdict) && verdict.terminal &&
 		  verdict.outcome == RETRY_FAILED && verdict.reason == RETRY_DEAD_EXHAUSTED &&
 		  verdict.next_due == 0, "no attempts left");
 	limits.expires_at = NOW;
-	CHECK(!retry_policy_spent(0, &limits, NOW, &verdict), "at the very moment of expiry");
-	CHECK(retry_policy_spent(0, &limits, NOW + 1, &verdict) && verdict.terminal &&
+	CHECK(!retry_policy_spent(0, 0, &limits, NOW, &verdict), "at the very moment of expiry");
+	CHECK(retry_policy_spent(0, 0, &limits, NOW + 1, &verdict) && verdict.terminal &&
 		  verdict.outcome == RETRY_EXPIRED && verdict.reason == RETRY_DEAD_EXPIRED &&
 		  verdict.next_due == 0, "a microsecond later");
-	CHECK(retry_policy_spent(16, &limits, NOW + 1, &verdict) &&
+	CHECK(retry_policy_spent(16, 0, &limits, NOW + 1, &verdict) &&
 		  verdict.reason == RETRY_DEAD_EXHAUSTED, "neither is left: attempts are named");
 	limits.expires_at = DT_NOEND;
-	CHECK(!retry_policy_spent(0, &limits, DT_NOEND, &verdict), "never expires");
+	CHECK(!retry_policy_spent(0, 0, &limits, DT_NOEND, &verdict), "never expires");
 }
 
 int

@@ -1,0 +1,148 @@
+/*
+ * judge.c
+ *		From the end of one exchange to the verdict over its task.
+ *
+ * The policy is pure and knows neither HTTP client nor jsonpath; this brings
+ * both to it.  It is apart from send.c because a dispatcher is not the only
+ * one that makes attempts, and an answer should mean the same to all.
+ *
+ * A scene without conditions on the body costs nothing here: no timer, no
+ * memory, no look at the body.
+ */
+#include "postgres.h"
+
+#include "common/pg_prng.h"
+
+#include "answer_rules.h"
+#include "judge.h"
+
+static RetryExchange
+exchange_of(const RetryHttpResult *result)
+{
+	if (result->http_status > 0)
+		return RETRY_EXCHANGE_ANSWERED;
+	switch (result->error)
+	{
+		case RETRY_HTTP_BLOCKED:
+			return RETRY_EXCHANGE_BLOCKED;
+		case RETRY_HTTP_BAD_REQUEST:
+			return RETRY_EXCHANGE_REFUSED;
+		case RETRY_HTTP_INTERNAL:
+			return RETRY_EXCHANGE_INTERNAL;
+		default:
+			return RETRY_EXCHANGE_FAILED;
+	}
+}
+
+static RetryErrorClass
+class_of(RetryHttpError error)
+{
+	switch (error)
+	{
+		case RETRY_HTTP_DNS:
+			return RETRY_CLASS_DNS;
+		case RETRY_HTTP_CONNECT:
+			return RETRY_CLASS_CONNECT;
+		case RETRY_HTTP_CONNECT_TIMEOUT:
+			return RETRY_CLASS_CONNECT_TIMEOUT;
+		case RETRY_HTTP_TLS:
+			return RETRY_CLASS_TLS;
+		case RETRY_HTTP_TIMEOUT:
+			return RETRY_CLASS_TIMEOUT;
+		case RETRY_HTTP_CLOSED:
+			return RETRY_CLASS_CLOSED;
+		case RETRY_HTTP_MALFORMED:
+			return RETRY_CLASS_MALFORMED;
+		default:
+			return RETRY_CLASS_NONE;
+	}
+}
+
+void
+retry_answer_of_http(const RetryHttpResult *result, RetryAnswer *answer)
+{
+	memset(answer, 0, sizeof(*answer));
+	answer->exchange = exchange_of(result);
+	answer->http_status = result->http_status;
+	answer->error_class = class_of(result->error);
+	answer->body = result->body;
+	answer->body_len = result->body_len;
+	answer->body_cut = result->error != RETRY_HTTP_OK;
+	answer->body_truncated = result->body_truncated;
+	answer->retry_after = result->retry_after;
+	answer->retry_control = result->retry_control;
+}
+
+void
+retry_judge_limits(const RetryScene *scene, int32 max_attempts, TimestampTz expires_at,
+				   const RetryBackoff *backoff, RetryLimits *limits, RetryZone *zone)
+{
+	static RetryBackoff fallback;
+
+	if (backoff == NULL && scene != NULL)
+		backoff = scene->backoff;
+	if (backoff == NULL)
+	{
+		RetryParseError never;
+
+		if (fallback.kind == 0)
+			(void) retry_backoff_parse("fixed 1m", &fallback, &never);
+		backoff = &fallback;
+	}
+	limits->max_attempts = max_attempts;
+	limits->expires_at = expires_at;
+	limits->backoff = backoff;
+	limits->zone = NULL;
+	if (backoff->kind == RETRY_BACKOFF_CRON &&
+		retry_zone_open(retry_backoff_zone_name(backoff), zone))
+		limits->zone = zone;
+}
+
+/* The scene's conditions, where the answer has a body that they may look at. */
+static void
+look_at_body(const RetryScene *scene, const RetryAnswer *answer, RetryEnd *end)
+{
+	RetryTruths truths;
+
+	if (scene == NULL || !retry_rules_any(scene))
+		return;
+	if (answer->exchange == RETRY_EXCHANGE_RETURNED)
+		truths = retry_rules_match_json(scene, answer->json);
+	else if (answer->exchange == RETRY_EXCHANGE_ANSWERED && answer->body_len > 0 &&
+			 !answer->body_cut && !answer->body_truncated)
+		truths = retry_rules_match(scene, answer->body, answer->body_len);
+	else
+		return;
+	end->stop_when = truths.stop_when;
+	end->pending_when = truths.pending_when;
+	end->success_when = truths.success_when;
+}
+
+RetryVerdict
+retry_judge_exchange(const RetryScene *scene, const RetryLimits *limits,
+					 const RetryAnswer *answer, const RetryAttemptAt *at)
+{
+	static RetryRules defaults;
+	const RetryRules *rules = &defaults;
+	RetryEnd	end = {0};
+
+	if (scene != NULL)
+		rules = &scene->rules;
+	else if (defaults.pending_interval_us == 0)
+		retry_rules_default(&defaults);
+
+	end.exchange = answer->exchange;
+	end.http_status = answer->http_status;
+	end.body_cut = answer->body_cut;
+	end.error_class = answer->error_class;
+	end.sqlstate = answer->sqlstate;
+	end.retry_after = answer->retry_after;
+	end.retry_control = answer->retry_control != NULL ? answer->retry_control : "";
+	end.attempt_no = at->attempt_no;
+	end.pendings = at->pendings;
+	end.ended_at = at->ended_at;
+	end.previous_delay_us = at->previous_delay_us;
+	end.random = pg_prng_uint64(&pg_global_prng_state);
+	look_at_body(scene, answer, &end);
+	return retry_policy_judge(&end, rules, limits);
+}

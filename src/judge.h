@@ -1,0 +1,66 @@
+/*
+ * judge.h
+ *		From the end of one exchange to the verdict over its task.
+ *
+ * Whoever makes attempts (a dispatcher, a session, an executor of functions)
+ * says what came of one, and gets the same verdict for the same answer: the
+ * scene's conditions are evaluated, and the policy judges.  Nothing here knows
+ * where a task lies, or who records what became of it.
+ */
+#ifndef RETRY_JUDGE_H
+#define RETRY_JUDGE_H
+
+#include "config.h"
+#include "http.h"
+#include "policy.h"
+
+/* One exchange as it has ended.  Everything belongs to the caller. */
+typedef struct RetryAnswer
+{
+	RetryExchange exchange;
+	int			http_status;	/* 0: none */
+	RetryErrorClass error_class;
+	int			sqlstate;		/* of a function that failed; 0: none */
+	const char *body;			/* NULL: none */
+	Size		body_len;
+	const Jsonb *json;			/* instead of body, what a function returned;
+								 * NULL: none */
+	bool		body_cut;		/* it broke off although the headers came */
+	bool		body_truncated; /* there was more than is kept */
+	RetryRetryAfter retry_after;	/* all zero: absent */
+	const char *retry_control;	/* lower case; NULL or "": absent */
+} RetryAnswer;
+
+/* Which attempt of its task it was. */
+typedef struct RetryAttemptAt
+{
+	int32		attempt_no;		/* from 1 */
+	int32		pendings;		/* of the attempts before it, those that do
+								 * not count; fewer than attempt_no */
+	TimestampTz ended_at;
+	int64		previous_delay_us;	/* for jitter that builds on it; 0:
+									 * unknown */
+} RetryAttemptAt;
+
+/* An HTTP result as an answer; it points into the result.  Cannot fail. */
+extern void retry_answer_of_http(const RetryHttpResult *result, RetryAnswer *answer);
+
+/*
+ * The limits in force: the given ones, with the scene's backoff where "backoff"
+ * is NULL.  "zone" is the caller's, and must live as long as *limits.  A NULL
+ * scene (its row is gone) means a fixed minute.  Cannot fail.
+ */
+extern void retry_judge_limits(const RetryScene *scene, int32 max_attempts, TimestampTz expires_at,
+							   const RetryBackoff *backoff, RetryLimits *limits, RetryZone *zone);
+
+/*
+ * Judges one exchange by the scene's rules (NULL: those of a new scene).  May
+ * be called in or outside a transaction, in any process; allocates nothing
+ * that stays.  Raises errors only as retry_rules_match does.  verdict.why is
+ * for the attempt's error text, when it has none of its own; what is recorded
+ * as pendings is retry_policy_pendings(at->pendings, verdict.outcome).
+ */
+extern RetryVerdict retry_judge_exchange(const RetryScene *scene, const RetryLimits *limits,
+										 const RetryAnswer *answer, const RetryAttemptAt *at);
+
+#endif							/* RETRY_JUDGE_H */
