@@ -773,6 +773,49 @@ LANGUAGE C IMMUTABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'retry_digest_key';
 COMMENT ON FUNCTION retry.digest_key(text, jsonb) IS
 'The key that a task with this target and payload gets in a scene with generate_key: SHA-256, in hexadecimal';
 
+CREATE TYPE retry.call_result AS
+(
+	state			retry.task_state,
+	http_status		int,
+	response		bytea,
+	attempts		int,
+	task_id			uuid,
+	error			text
+);
+COMMENT ON TYPE retry.call_result IS 'What became of a retry.call()';
+COMMENT ON COLUMN retry.call_result.state IS 'succeeded, or dead, or pending when a task was enqueued';
+COMMENT ON COLUMN retry.call_result.http_status IS 'Status of the last answer in the session; null when there was none';
+COMMENT ON COLUMN retry.call_result.response IS 'First bytes of that answer''s body, at most retry.max_response_bytes';
+COMMENT ON COLUMN retry.call_result.attempts IS 'Attempts made in the session';
+COMMENT ON COLUMN retry.call_result.task_id IS 'The task, when one was enqueued';
+COMMENT ON COLUMN retry.call_result.error IS 'What went wrong at the last attempt';
+
+CREATE FUNCTION retry.call(
+	target			text,
+	payload			jsonb DEFAULT NULL,
+	key				text DEFAULT NULL,
+	lane			text DEFAULT NULL,
+	url				text DEFAULT NULL,
+	method			text DEFAULT NULL,
+	headers			jsonb DEFAULT NULL,
+	body			bytea DEFAULT NULL,
+	content_type	text DEFAULT NULL,
+	expires_at		timestamptz DEFAULT NULL,
+	max_attempts	int DEFAULT NULL,
+	reference		text DEFAULT NULL,
+	timeout			interval DEFAULT NULL,
+	backoff			retry.backoff DEFAULT NULL,
+	on_success		text DEFAULT NULL,
+	on_dead			text DEFAULT NULL,
+	on_conflict		text DEFAULT 'return',
+	mode			text DEFAULT 'local_remote',
+	local_attempts	int DEFAULT 3,
+	local_interval	interval DEFAULT '2 s'
+) RETURNS retry.call_result
+LANGUAGE C VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'retry_call';
+COMMENT ON FUNCTION retry.call IS
+'Calls the target now, in the session, and waits for the answer. mode: local, nothing is stored; local_remote, a task is enqueued when all attempts here have failed; remote, as retry.enqueue()';
+
 /*
  * 6. Administer
  */

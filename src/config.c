@@ -9,10 +9,13 @@
  */
 #include "postgres.h"
 
+#include "access/genam.h"
 #include "access/htup_details.h"
 #include "access/relscan.h"
 #include "access/table.h"
+#include "access/stratnum.h"
 #include "access/tableam.h"
+#include "catalog/pg_collation.h"
 #include "catalog/pg_type.h"
 #include "commands/dbcommands.h"
 #include "common/int.h"
@@ -148,23 +151,26 @@ read_resumption(const Datum *values, const bool *isnull, int at, int over,
 
 /* Groups */
 
+static Group *
+read_group(const Datum *values, const bool *isnull)
+{
+	Group	   *group = palloc(sizeof(Group));
+
+	group->id = DatumGetInt32(values[Group_id]);
+	group->name = TextDatumGetCString(values[Group_name]);
+	group->paused = DatumGetBool(values[Group_paused]);
+	read_resumption(values, isnull, Group_resumed_at, Group_resume_over,
+					&group->resumed_at, &group->resume_over_us);
+	return group;
+}
+
 static List *
 read_groups(TableRead *read)
 {
 	List	   *groups = NIL;
 
 	while (table_read_next(read))
-	{
-		Group	   *group = palloc(sizeof(Group));
-
-		group->id = DatumGetInt32(read->slot->tts_values[Group_id]);
-		group->name = TextDatumGetCString(read->slot->tts_values[Group_name]);
-		group->paused = DatumGetBool(read->slot->tts_values[Group_paused]);
-		read_resumption(read->slot->tts_values, read->slot->tts_isnull,
-						Group_resumed_at, Group_resume_over,
-						&group->resumed_at, &group->resume_over_us);
-		groups = lappend(groups, group);
-	}
+		groups = lappend(groups, read_group(read->slot->tts_values, read->slot->tts_isnull));
 	return groups;
 }
 
@@ -421,6 +427,46 @@ read_scenes(RetryConfig *config, Copy *copy, TableRead *read, List *groups)
 	copy->scenes = palloc(Max(list_length(scenes), 1) * sizeof(RetryScene *));
 	foreach(cell, scenes)
 		copy->scenes[copy->nscenes++] = lfirst(cell);
+}
+
+/* The row that a key leads to, taken apart; it is copied. */
+static bool
+read_row(const char *table, const char *index, ScanKey key, Snapshot snapshot,
+		 Datum *values, bool *isnull)
+{
+	Relation	rel = table_open(retry_relation_oid(table), AccessShareLock);
+	SysScanDesc scan = systable_beginscan(rel, retry_relation_oid(index), true, snapshot, 1, key);
+	HeapTuple	tuple = heap_copytuple(systable_getnext(scan));
+
+	if (tuple != NULL)
+		heap_deform_tuple(tuple, RelationGetDescr(rel), values, isnull);
+	systable_endscan(scan);
+	table_close(rel, NoLock);
+	return tuple != NULL;
+}
+
+RetryScene *
+retry_config_one_scene(int32 id, Snapshot snapshot)
+{
+	RetryScene *scene = palloc0(sizeof(RetryScene));
+	const char *wrong = "group_name";
+	Datum		group[Group_natts];
+	bool		group_isnull[Group_natts];
+	SceneRow	row;
+	ScanKeyData key;
+
+	ScanKeyInit(&key, Scene_id + 1, BTEqualStrategyNumber, F_INT4EQ, Int32GetDatum(id));
+	if (!read_row("scene", "scene_id_key", &key, snapshot, row.values, row.isnull))
+		return NULL;
+	ScanKeyEntryInitialize(&key, 0, Group_name + 1, BTEqualStrategyNumber, InvalidOid,
+						   DEFAULT_COLLATION_OID, F_TEXTEQ, row.values[Scene_group_name]);
+	if (!read_row("scene_group", "scene_group_pkey", &key, snapshot, group, group_isnull) ||
+		!read_scene(&row, read_group(group, group_isnull), scene, &wrong))
+		ereport(ERROR,
+				(errcode(ERRCODE_DATA_CORRUPTED),
+				 errmsg("column %s of scene %d cannot be used", wrong, id),
+				 errhint("Correct the row in retry.scene.")));
+	return scene;
 }
 
 /* Installations */

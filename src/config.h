@@ -65,6 +65,13 @@ extern bool retry_config_read(RetryConfig *config, Snapshot snapshot);
 extern RetryScene *retry_config_scene(RetryConfig *config, int32 scene_id);
 
 /*
+ * One scene as a session needs it, read with this snapshot, in the current
+ * memory context; NULL when the snapshot does not see it.  Waits for locks.
+ * ERROR (data_corrupted) for a row that no constraint would have let in.
+ */
+extern RetryScene *retry_config_one_scene(int32 id, Snapshot snapshot);
+
+/*
  * May a row be sent that carries this transaction number and inert mark?
  * False for rows that were restored or copied from elsewhere and not adopted.
  */

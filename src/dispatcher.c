@@ -37,6 +37,7 @@
 #include "dispatcher.h"
 #include "extension.h"
 #include "guc.h"
+#include "http_settings.h"
 #include "turn.h"
 #include "upkeep.h"
 
@@ -47,7 +48,6 @@
 											 * a slot */
 #define AGAIN_US				(100 * 1000)	/* a lock was in the way */
 #define ERROR_PAUSE_MS			200
-#define HARD_RESPONSE_LIMIT		(16 * 1024 * 1024)
 
 static RetryDispatcher *d;
 static uint64 config_generation;	/* that the configuration was read at */
@@ -131,19 +131,12 @@ extension_present(void)
 static void
 configure_http(void)
 {
-	static RetryNetguard guard;
-	RetryHttpOptions options = {0};
+	RetryHttpOptions options;
 	char		error[256];
 
-	if (!retry_netguard_parse(retry_blocked_networks, &guard.blocked, error, sizeof(error)) ||
-		!retry_netguard_parse(retry_allowed_networks, &guard.allowed, error, sizeof(error)))
+	if (!retry_http_settings(&options, error, sizeof(error)))
 		ereport(LOG, (errmsg("retry: a list of networks cannot be read, the former one stays: %s", error)));
 	options.max_in_flight = max_transfers;
-	options.max_response_bytes = retry_max_response_bytes > 0 ? retry_max_response_bytes : -1;
-	options.hard_response_limit = HARD_RESPONSE_LIMIT;
-	options.proxy = retry_proxy;
-	options.ca_bundle = retry_ca_bundle;
-	options.netguard = &guard;
 	if (d->http == NULL)
 	{
 		d->http = retry_http_create(&options, error, sizeof(error));

@@ -71,6 +71,7 @@ static void
 limit_connections(RetryHttp *http, RetryHttpShard *shard)
 {
 	curl_multi_setopt(shard->multi, CURLMOPT_MAXCONNECTS,
+					  http->max_connections > 0 ? (long) http->max_connections :
 					  (long) Max(Min(http->shard_size, http->max_in_flight), 64));
 }
 
@@ -125,6 +126,7 @@ retry_http_configure(RetryHttp *http, const RetryHttpOptions *options,
 	http->proxy = proxy;
 	http->ca_bundle = ca_bundle;
 	http->max_in_flight = options->max_in_flight > 0 ? options->max_in_flight : DEFAULT_MAX_IN_FLIGHT;
+	http->max_connections = Max(options->max_connections, 0);
 	http->max_response_bytes = options->max_response_bytes == 0 ? DEFAULT_MAX_RESPONSE :
 		Max(options->max_response_bytes, 0);
 	http->hard_response_limit = options->hard_response_limit > 0 ? options->hard_response_limit : DEFAULT_HARD_LIMIT;

@@ -40,6 +40,8 @@ typedef struct RetryHttp RetryHttp;
 typedef struct RetryHttpOptions
 {
 	int			max_in_flight;	/* transfers at once; default 256 */
+	int			max_connections;	/* kept open, in use or not; default as
+									 * many as transfers, but at least 64 */
 	int			max_response_bytes; /* body bytes kept; default 65536, < 0:
 									 * none */
 	int64		hard_response_limit;	/* body bytes read before the

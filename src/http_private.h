@@ -102,6 +102,7 @@ struct RetryHttp
 	RetryEvloop *loop;
 	uint64		settings;		/* generation, counts configure calls */
 	int			max_in_flight;
+	int			max_connections;	/* 0: by max_in_flight */
 	int			max_response_bytes;
 	int64		hard_response_limit;
 	char	   *user_agent;

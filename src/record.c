@@ -81,12 +81,8 @@ is_dead(const RetryEnded *ended)
 
 /* Values */
 
-/*
- * The text of an error, cut, with what is no valid UTF-8 replaced by question
- * marks; in a database of another encoding, whatever is not ASCII.
- */
-static Datum
-error_datum(const char *error)
+Datum
+retry_error_datum(const char *error)
 {
 	text	   *result = palloc(VARHDRSZ + ERROR_BYTES);
 	char	   *to = VARDATA(result);
@@ -196,7 +192,7 @@ set_answer(const Batch *batch, const RetryEnded *ended, Datum *values, bool *isn
 	if (ended->error != NULL && ended->error[0] != '\0')
 	{
 		isnull[error] = false;
-		values[error] = error_datum(ended->error);
+		values[error] = retry_error_datum(ended->error);
 	}
 	if (ended->response != NULL && ended->response_len > 0)
 	{

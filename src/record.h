@@ -50,4 +50,11 @@ typedef struct RetryEnded
  */
 extern int	retry_record(dlist_head *ended);
 
+/*
+ * The text of an error as it is stored, palloc'd: cut, with what is no valid
+ * UTF-8 replaced by question marks; in a database of another encoding,
+ * whatever is not ASCII.
+ */
+extern Datum retry_error_datum(const char *error);
+
 #endif							/* RETRY_RECORD_H */

@@ -19,7 +19,8 @@
 enum
 {
 	Group_id, Group_name, Group_owner, Group_paused, Group_resume_over,
-	Group_resumed_at, Group_description, Group_created_at
+	Group_resumed_at, Group_description, Group_created_at,
+	Group_natts
 };
 
 /* Columns of retry.scene. */

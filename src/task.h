@@ -52,6 +52,17 @@ typedef enum RetryDeadReason
 	RETRY_DEAD_REASONS
 } RetryDeadReason;
 
+/* State of a task; the order is that of the enum retry.task_state. */
+typedef enum RetryTaskState
+{
+	RETRY_STATE_PENDING,
+	RETRY_STATE_RUNNING,
+	RETRY_STATE_RETRYING,
+	RETRY_STATE_SUCCEEDED,
+	RETRY_STATE_DEAD,
+	RETRY_STATE_CANCELLED
+} RetryTaskState;
+
 /* What an administrator asked of one task: retry.signal.action, stored as is. */
 #define RETRY_SIGNAL_CANCEL		'c'
 #define RETRY_SIGNAL_RUN_NOW	'r'

@@ -31,13 +31,6 @@ PG_FUNCTION_INFO_V1(retry_wait);
 /* Look again after this long, whoever may have been forgotten to be woken. */
 #define LOOK_AGAIN_MS	200
 
-/* States in the order of the enum retry.task_state. */
-enum
-{
-	TASK_PENDING, TASK_RUNNING, TASK_RETRYING, TASK_SUCCEEDED, TASK_DEAD,
-	TASK_CANCELLED
-};
-
 /*
  * The state of a task.  An attempt that ended it wins over a request to cancel
  * it that came in while it was under way; until it has ended, nobody knows.
@@ -46,18 +39,18 @@ static int
 state_of(const RetryLocated *task)
 {
 	if (task->probe.terminal)
-		return task->probe.outcome == RETRY_SUCCEEDED ? TASK_SUCCEEDED : TASK_DEAD;
+		return task->probe.outcome == RETRY_SUCCEEDED ? RETRY_STATE_SUCCEEDED : RETRY_STATE_DEAD;
 	if (retry_shmem_task_running(MyDatabaseId, &task->id))
-		return TASK_RUNNING;
+		return RETRY_STATE_RUNNING;
 	if (task->probe.cancelled)
-		return TASK_CANCELLED;
-	return task->probe.attempts > 0 ? TASK_RETRYING : TASK_PENDING;
+		return RETRY_STATE_CANCELLED;
+	return task->probe.attempts > 0 ? RETRY_STATE_RETRYING : RETRY_STATE_PENDING;
 }
 
 static bool
 is_finished(int state)
 {
-	return state == TASK_SUCCEEDED || state == TASK_DEAD || state == TASK_CANCELLED;
+	return state == RETRY_STATE_SUCCEEDED || state == RETRY_STATE_DEAD || state == RETRY_STATE_CANCELLED;
 }
 
 /* Refuses what could only end in waiting for nothing. */

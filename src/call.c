@@ -1,0 +1,386 @@
+/*
+ * call.c
+ *		retry.call(): attempts in the caller's session, and a task if they fail.
+ *
+ * For callers that want the answer, and would rather have it at once than
+ * hear of it later.  The request is that of the task which may follow, made
+ * of the same row, under the same id, judged by the same rules; the row is
+ * only not stored until the attempts here have failed.  What is different is
+ * the price: the caller's transaction stays open while it waits.
+ */
+#include "postgres.h"
+
+#include "access/htup_details.h"
+#include "access/table.h"
+#include "executor/tuptable.h"
+#include "fmgr.h"
+#include "funcapi.h"
+#include "miscadmin.h"
+#include "utils/builtins.h"
+#include "utils/memutils.h"
+#include "utils/rel.h"
+#include "utils/snapmgr.h"
+#include "utils/timestamp.h"
+
+#include "compat.h"
+#include "config.h"
+#include "enqueue.h"
+#include "guc.h"
+#include "judge.h"
+#include "record.h"
+#include "request.h"
+#include "session_http.h"
+
+PG_FUNCTION_INFO_V1(retry_call);
+
+#define MAX_LOCAL_ATTEMPTS	100
+
+#define UNIX_SHIFT_US \
+	((int64) (POSTGRES_EPOCH_JDATE - UNIX_EPOCH_JDATE) * USECS_PER_DAY)
+
+/* Positions of those arguments that mean something here. */
+enum
+{
+	Arg_on_success = 14, Arg_on_dead, Arg_mode = 17, Arg_local_attempts, Arg_local_interval
+};
+
+/* Columns of retry.call_result. */
+enum
+{
+	Result_state, Result_http_status, Result_response, Result_attempts,
+	Result_task_id, Result_error, Result_natts
+};
+
+typedef enum CallMode
+{
+	MODE_LOCAL,
+	MODE_REMOTE,
+	MODE_LOCAL_REMOTE
+} CallMode;
+
+typedef struct Call
+{
+	CallMode	mode;
+	int32		local_attempts;
+	int64		interval_us;
+	int64		wait_left_us;	/* for all waits between the attempts */
+	RetryNewTask task;
+	RetryScene *scene;
+	RetryLimits limits;			/* of the task, but for max_attempts, which
+								 * counts its own attempts only */
+	RetryZone	zone;
+	MemoryContext context;		/* of one attempt, until the next */
+
+	/* of the last attempt, in its context */
+	int32		made;			/* how many so far; 0: nothing below is set */
+	int32		pendings;		/* of these, those that found it at work */
+	RetryVerdict verdict;
+	int			http_status;
+	bytea	   *response;
+	const char *error;			/* NULL: none */
+	int64		asked_wait_us;	/* by Retry-After */
+} Call;
+
+/* Arguments */
+
+static CallMode
+read_mode(FunctionCallInfo fcinfo)
+{
+	char	   *given;
+
+	if (PG_ARGISNULL(Arg_mode))
+		return MODE_LOCAL_REMOTE;
+	given = text_to_cstring(PG_GETARG_TEXT_PP(Arg_mode));
+	if (strcmp(given, "local") == 0)
+		return MODE_LOCAL;
+	if (strcmp(given, "remote") == 0)
+		return MODE_REMOTE;
+	if (strcmp(given, "local_remote") == 0)
+		return MODE_LOCAL_REMOTE;
+	ereport(ERROR,
+			(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+			 errmsg("invalid mode: \"%.100s\"", given),
+			 errhint("It is one of local, remote, local_remote.")));
+}
+
+static void
+read_local_limits(FunctionCallInfo fcinfo, Call *call)
+{
+	call->local_attempts = 3;
+	if (!PG_ARGISNULL(Arg_local_attempts))
+		call->local_attempts = PG_GETARG_INT32(Arg_local_attempts);
+	if (call->local_attempts < 1 || call->local_attempts > MAX_LOCAL_ATTEMPTS)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("local_attempts is not between 1 and %d: %d",
+						MAX_LOCAL_ATTEMPTS, call->local_attempts)));
+
+	call->interval_us = 2 * USECS_PER_SEC;
+	if (!PG_ARGISNULL(Arg_local_interval))
+	{
+		Interval   *interval = PG_GETARG_INTERVAL_P(Arg_local_interval);
+
+		/* the fields are looked at first: their sum could overflow */
+		if (interval->month != 0 || interval->day != 0 ||
+			interval->time < 0 || interval->time > USECS_PER_HOUR)
+			ereport(ERROR,
+					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+					 errmsg("local_interval is not between 0 and 1 h: %s",
+							DatumGetCString(DirectFunctionCall1(interval_out, IntervalPGetDatum(interval))))));
+		call->interval_us = interval->time;
+	}
+	call->wait_left_us = call->interval_us * (call->local_attempts - 1);
+}
+
+/* A function of the database is not called by HTTP. */
+static void
+refuse_function(FunctionCallInfo fcinfo)
+{
+	char	   *target = PG_ARGISNULL(0) ? NULL : text_to_cstring(PG_GETARG_TEXT_PP(0));
+
+	if (target != NULL && strncmp(target, "sql:", 4) == 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("target \"%.100s\" is a function of the database, which is not called in the session", target),
+				 errhint("SELECT the function itself, or enqueue it with mode => 'remote'.")));
+}
+
+/* What only a task can do is refused where there will be none. */
+static void
+check_local(FunctionCallInfo fcinfo, const Call *call)
+{
+	const RetryEnqueueOptions *o = &call->task.options;
+
+	if (call->mode == MODE_LOCAL && !(PG_ARGISNULL(Arg_on_success) && PG_ARGISNULL(Arg_on_dead)))
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("%s is given, but mode => 'local' makes no task that could call it",
+						PG_ARGISNULL(Arg_on_success) ? "on_dead" : "on_success"),
+				 errhint("The caller is told of the outcome by the result.")));
+
+	if (call->mode == MODE_LOCAL && call->scene->paused)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("scene \"%s/%s\" is paused", o->scene.group.name, o->scene.name),
+				 errhint("With mode => 'local_remote' a task is enqueued, which waits until the scene, or its group, is resumed.")));
+	if (call->mode == MODE_LOCAL && !retry_enabled)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("nothing is sent from this database, since retry.enabled is off"),
+				 errhint("With mode => 'local_remote' a task is enqueued, which waits until it is on.")));
+}
+
+/* Attempts */
+
+/* The row of the task, as it would be read from the store. */
+static TupleTableSlot *
+make_row(Call *call)
+{
+	Relation	rel = table_open(retry_relation_oid("task"), AccessShareLock);
+	TupleTableSlot *row = MakeSingleTupleTableSlot(CreateTupleDescCopy(RelationGetDescr(rel)),
+												   &TTSOpsVirtual);
+
+	table_close(rel, AccessShareLock);
+	memcpy(row->tts_values, call->task.values, sizeof(call->task.values));
+	memcpy(row->tts_isnull, call->task.isnull, sizeof(call->task.isnull));
+	row->tts_values[Task_id] = UUIDPGetDatum(&call->task.id);
+	row->tts_values[Task_due_at] = TimestampTzGetDatum(call->task.due_at);
+	row->tts_isnull[Task_id] = row->tts_isnull[Task_due_at] = false;
+	return ExecStoreVirtualTuple(row);
+}
+
+/*
+ * What the end of an attempt means, by the task's own limits but one: that it
+ * would expire before the next attempt is for the caller to see, since here the
+ * next one does not wait for the backoff.
+ */
+static void
+judge(Call *call, const RetryHttpResult *result)
+{
+	RetryLimits limits = call->limits;
+	RetryAnswer answer;
+	RetryAttemptAt at = {
+		.attempt_no = call->made,
+		.pendings = call->pendings,
+		.ended_at = GetCurrentTimestamp()
+	};
+
+	retry_answer_of_http(result, &answer);
+	limits.expires_at = DT_NOEND;
+	call->verdict = retry_judge_exchange(call->scene, &limits, &answer, &at);
+	call->pendings = retry_policy_pendings(call->pendings, call->verdict.outcome);
+	call->asked_wait_us = result->http_status == 0 ? 0 :
+		retry_after_delay_us(&result->retry_after, at.ended_at + UNIX_SHIFT_US, RETRY_AFTER_CAP_US);
+}
+
+/* Keeps of the answer what the caller gets. */
+static void
+keep_answer(Call *call, const RetryHttpResult *result)
+{
+	call->http_status = result->http_status;
+	call->response = NULL;
+	if (result->body_len > 0)
+	{
+		call->response = palloc(VARHDRSZ + result->body_len);
+		SET_VARSIZE(call->response, VARHDRSZ + result->body_len);
+		memcpy(VARDATA(call->response), result->body, result->body_len);
+	}
+	call->error = NULL;
+	if (call->verdict.outcome == RETRY_SUCCEEDED)
+		return;
+	if (result->error_text[0] != '\0')
+		call->error = TextDatumGetCString(retry_error_datum(result->error_text));
+	else if (call->verdict.why != NULL)
+		call->error = call->verdict.why;
+	else if (call->verdict.outcome == RETRY_PROCESSING)
+		call->error = psprintf("still being processed, status %d", result->http_status);
+	else
+		call->error = psprintf("status %d", result->http_status);
+}
+
+/* One attempt.  False, having sent nothing, when the time for it is over. */
+static bool
+make_attempt(Call *call, TupleTableSlot *row)
+{
+	MemoryContext next = AllocSetContextCreate(CurrentMemoryContext, "retry call attempt",
+											   ALLOCSET_DEFAULT_SIZES);
+	MemoryContext old = MemoryContextSwitchTo(next);
+	TimestampTz now = GetCurrentTimestamp();
+	RetryVerdict spent;
+	RetryPrepared prepared;
+	const RetryHttpResult *result;
+
+	if (!retry_request_prepare(row, call->scene, call->made + 1, now, &prepared))
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("scene \"%s\" has no URL to call", call->scene->name)));
+	retry_judge_limits(call->scene, PG_INT32_MAX, prepared.expires_at, prepared.backoff,
+					   &call->limits, &call->zone);
+	if (retry_policy_spent(0, 0, &call->limits, now, &spent))
+	{
+		call->verdict = spent;
+		MemoryContextSwitchTo(old);
+		return false;
+	}
+
+	/* what is left of the one before is not needed any more */
+	if (call->context != NULL)
+		MemoryContextDelete(call->context);
+	call->context = next;
+	call->made++;
+	result = retry_session_exchange(&prepared.http);
+	judge(call, result);
+	keep_answer(call, result);
+	retry_session_release();
+	MemoryContextSwitchTo(old);
+	return true;
+}
+
+/*
+ * Waits until the next attempt, no longer in all than the caller has reckoned
+ * with; false when the receiver does not want to be asked so soon.
+ */
+static bool
+wait_for_next(Call *call)
+{
+	int64		wait = Max(Min(call->interval_us, call->wait_left_us), call->asked_wait_us);
+
+	if (wait > call->wait_left_us)
+		return false;
+	call->wait_left_us -= wait;
+	retry_session_sleep(wait);
+	return true;
+}
+
+/* All attempts that are to be made here; the last one's verdict counts. */
+static void
+attempt_here(Call *call)
+{
+	TupleTableSlot *row = make_row(call);
+
+	do
+	{
+		if (!make_attempt(call, row))
+		{
+			call->error = "its time was over";
+			break;
+		}
+	} while (!call->verdict.terminal && call->made < call->local_attempts && wait_for_next(call));
+	ExecDropSingleTupleTableSlot(row);
+
+	if (!call->verdict.terminal && call->made < call->local_attempts)
+		call->error = psprintf("%s; not to be asked again for " INT64_FORMAT " s",
+							   call->error, (call->asked_wait_us + USECS_PER_SEC - 1) / USECS_PER_SEC);
+	if (!call->verdict.terminal && call->mode == MODE_LOCAL_REMOTE &&
+		call->verdict.next_due > call->limits.expires_at)
+	{
+		call->verdict.terminal = true;
+		call->error = psprintf("%s; it would expire before its next attempt",
+							   call->error);
+	}
+}
+
+/* Result */
+
+static Datum
+make_result(FunctionCallInfo fcinfo, const Call *call, RetryTaskState state)
+{
+	TupleDesc	desc;
+	Datum		values[Result_natts];
+	bool		isnull[Result_natts];
+
+	if (get_call_result_type(fcinfo, NULL, &desc) != TYPEFUNC_COMPOSITE ||
+		desc->natts != Result_natts)
+		ereport(ERROR,
+				(errcode(ERRCODE_DATATYPE_MISMATCH),
+				 errmsg("retry.call() does not return what this version of the library expects"),
+				 errhint("ALTER EXTENSION retry UPDATE.")));
+	values[Result_state] = ObjectIdGetDatum(retry_task_state_oid(state));
+	isnull[Result_state] = false;
+	values[Result_http_status] = Int32GetDatum(call->http_status);
+	isnull[Result_http_status] = call->http_status == 0;
+	values[Result_response] = PointerGetDatum(call->response);
+	isnull[Result_response] = call->response == NULL;
+	values[Result_attempts] = Int32GetDatum(call->made);
+	isnull[Result_attempts] = false;
+	values[Result_task_id] = UUIDPGetDatum(&call->task.id);
+	isnull[Result_task_id] = state != RETRY_STATE_PENDING;
+	isnull[Result_error] = call->error == NULL;
+	if (call->error != NULL)
+		values[Result_error] = CStringGetTextDatum(call->error);
+	return HeapTupleGetDatum(heap_form_tuple(BlessTupleDesc(desc), values, isnull));
+}
+
+/* retry.call() */
+Datum
+retry_call(PG_FUNCTION_ARGS)
+{
+	Call	   *call = palloc0(sizeof(Call));
+	RetryWriter *writer = NULL;
+
+	call->mode = read_mode(fcinfo);
+	read_local_limits(fcinfo, call);
+	if (call->mode != MODE_REMOTE)
+		refuse_function(fcinfo);
+	retry_new_task(fcinfo, RETRY_SIGNATURE_CALL, &call->task);
+
+	/* what cannot be stored is not tried first */
+	if (call->mode != MODE_LOCAL)
+		writer = retry_writer_begin("retry.call()");
+	if (call->mode != MODE_REMOTE)
+	{
+		call->scene = retry_config_one_scene(call->task.options.scene.id, GetActiveSnapshot());
+		check_local(fcinfo, call);
+		if (!call->scene->paused && retry_enabled)
+			attempt_here(call);
+	}
+	if (call->verdict.terminal || call->mode == MODE_LOCAL)
+		return make_result(fcinfo, call, call->verdict.outcome == RETRY_SUCCEEDED ?
+						   RETRY_STATE_SUCCEEDED : RETRY_STATE_DEAD);
+
+	if (call->made > 0)
+		call->task.due_at = Max(call->task.due_at, call->verdict.next_due);
+	(void) retry_store_new_task(writer, &call->task);
+	retry_writer_end(writer);
+	return make_result(fcinfo, call, RETRY_STATE_PENDING);
+}
