@@ -171,6 +171,11 @@ LANGUAGE C IMMUTABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'retry_check_condition'
 COMMENT ON FUNCTION retry.check_condition(jsonpath, text) IS
 'True for a path that can be evaluated over an answer, which one with variables cannot, and for null; an ERROR that says why for any other';
 
+CREATE FUNCTION retry.check_targets(targets text[]) RETURNS boolean
+LANGUAGE C IMMUTABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'retry_check_targets';
+COMMENT ON FUNCTION retry.check_targets(text[]) IS
+'True for an array of targets, each ''URL'' or ''URL weight=N'', and for null; an ERROR that says why for any other';
+
 CREATE FUNCTION retry.origin(url text) RETURNS text
 LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'retry_origin';
 COMMENT ON FUNCTION retry.origin(text) IS
@@ -241,7 +246,8 @@ CREATE TABLE retry.scene
 					CONSTRAINT scene_name_valid CHECK (name ~ '^[a-z0-9_-]{1,63}$'),
 	url				text
 					CONSTRAINT scene_url_valid CHECK (retry.check_url(url)),
-	targets			text[],
+	targets			text[]
+					CONSTRAINT scene_targets_valid CHECK (retry.check_targets(targets)),
 	route			text NOT NULL DEFAULT 'hash'
 					CONSTRAINT scene_route_valid CHECK (route IN ('hash', 'random', 'round_robin', 'least_in_flight', 'lru', 'first', 'last', 'all')),
 	method			text NOT NULL DEFAULT 'POST'
@@ -289,7 +295,9 @@ CREATE TABLE retry.scene
 	archived		boolean NOT NULL DEFAULT false,
 	description		text,
 	created_at		timestamptz NOT NULL DEFAULT now(),
-	PRIMARY KEY (group_name, name)
+	PRIMARY KEY (group_name, name),
+	CONSTRAINT scene_url_or_targets CHECK (url IS NULL OR targets IS NULL),
+	CONSTRAINT scene_route_all_has_targets CHECK (route <> 'all' OR targets IS NOT NULL)
 );
 COMMENT ON TABLE retry.scene IS
 'One kind of call and how it is retried; a change counts for the next attempt of every task of the scene';

@@ -219,24 +219,38 @@ copy_or_null(const SceneRow *row, int column)
 	return row->isnull[column] ? NULL : PG_DETOAST_DATUM_COPY(row->values[column]);
 }
 
-static List *
-read_targets(const SceneRow *row)
+/* Route and targets; false when they are none that a constraint lets in. */
+static bool
+read_targets(const SceneRow *row, RetryScene *scene)
 {
-	List	   *targets = NIL;
+	char		error[RETRY_ROUTE_ERROR];
 	Datum	   *elements;
 	bool	   *nulls;
 	int			count;
 
+	if (!retry_route_by_name(TextDatumGetCString(row->values[Scene_route]), &scene->route))
+		return false;
 	if (row->isnull[Scene_targets])
-		return NIL;
+		return true;
 	deconstruct_array(DatumGetArrayTypeP(row->values[Scene_targets]), TEXTOID, -1, false,
 					  TYPALIGN_INT, &elements, &nulls, &count);
+	if (count == 0 || count > RETRY_ROUTE_TARGETS_MAX)
+		return false;
+	scene->targets = palloc0(count * sizeof(RetryRouteTarget));
 	for (int i = 0; i < count; i++)
 	{
-		if (!nulls[i])
-			targets = lappend(targets, TextDatumGetCString(elements[i]));
+		RetryRouteTarget *target = &scene->targets[i];
+		char	   *entry = nulls[i] ? pstrdup("") : TextDatumGetCString(elements[i]);
+		int			len;
+
+		if (!retry_route_parse_target(entry, &len, &target->weight, error, sizeof(error)))
+			return false;
+		entry[len] = '\0';
+		target->url = entry;
+		target->hash = retry_route_hash(entry, len);
 	}
-	return targets;
+	scene->ntargets = count;
+	return true;
 }
 
 /* A limit in time; false when it is none that a constraint lets in. */
@@ -313,8 +327,9 @@ read_scene(const SceneRow *row, const Group *group, RetryScene *scene, const cha
 	scene->group_id = group->id;
 	scene->name = psprintf("%s/%s", group->name, TextDatumGetCString(values[Scene_name]));
 	scene->url = text_or_null(row, Scene_url);
-	scene->targets = read_targets(row);
-	scene->route = text_or_null(row, Scene_route);
+	*wrong = "targets";
+	if (!read_targets(row, scene))
+		return false;
 	scene->method = text_or_null(row, Scene_method);
 	scene->headers = copy_or_null(row, Scene_headers);
 	*wrong = "timeout";
@@ -359,7 +374,6 @@ hold_scene(int32 id, RetryScene *scene)
 	memset(scene, 0, sizeof(RetryScene));
 	scene->id = id;
 	scene->name = pstrdup("");
-	scene->route = pstrdup("hash");
 	scene->method = pstrdup("POST");
 	retry_rules_default(&scene->rules);
 	scene->timeout_ms = scene->connect_timeout_ms = 1000;

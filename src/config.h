@@ -10,12 +10,12 @@
 #define RETRY_CONFIG_H
 
 #include "access/htup.h"
-#include "nodes/pg_list.h"
 #include "utils/jsonb.h"
 #include "utils/jsonpath.h"
 #include "utils/snapshot.h"
 #include "backoff.h"
 #include "policy.h"
+#include "route.h"
 #include "task.h"
 
 typedef struct RetryScene
@@ -24,8 +24,10 @@ typedef struct RetryScene
 	int32		group_id;
 	char	   *name;			/* "group/scene" */
 	char	   *url;			/* NULL: every task brings its own */
-	List	   *targets;		/* of char *, as written; NIL: none */
-	char	   *route;
+	RetryRouteTarget *targets;	/* their states are not read, see
+								 * target_health.c */
+	int			ntargets;		/* 0: none */
+	RetryRoute	route;
 	char	   *method;
 	Jsonb	   *headers;		/* NULL: none */
 	int32		timeout_ms;

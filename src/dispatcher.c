@@ -211,6 +211,7 @@ create_dispatcher(RetryWorker *worker)
 	d->feed = retry_feed_create();
 	d->sweep = retry_sweep_create();
 	d->held = retry_held_create();
+	d->targets = retry_target_health_create();
 	retry_send_create(d);
 	MemoryContextSwitchTo(old);
 	configure_http();
@@ -247,6 +248,10 @@ read_config(RetryTurn *turn, uint64 generation)
 	if (config_wanted)
 		return;
 	config_generation = generation;
+
+	/* a scene may have other targets now, which nobody has found out yet */
+	retry_target_health_forget(d->targets, turn->now);
+	retry_lanes_unblock_due(d->lanes, DT_NOEND);
 	if (retry_config_is_copy(d->config))
 	{
 		retry_config_note_copy();
@@ -391,6 +396,7 @@ wait_time(void)
 	{
 		next = Min(next, retry_lanes_next_due(d->lanes));
 		next = Min(next, retry_sweep_next(d));
+		next = Min(next, retry_lanes_next_unblock(d->lanes));
 	}
 	ms = next <= now ? 0 : (long) ((next - now + 999) / 1000);
 	if (http >= 0)

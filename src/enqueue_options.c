@@ -414,13 +414,13 @@ retry_enqueue_options(FunctionCallInfo fcinfo, RetrySignature signature, Snapsho
 	o->on_conflict = read_on_conflict(&args);
 
 	retry_target_find("target", &target, snapshot, role, &o->scene);
-	if (o->url == NULL)
+	if (o->url == NULL && !o->scene.routed)
 	{
 		if (o->scene.url == NULL)
 			ereport(ERROR,
 					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 					 errmsg("scene \"%s/%s\" has no URL, and none is given", target.group, target.scene),
-					 errhint("Give the argument url, or set the URL of the scene.")));
+					 errhint("Give the argument url, or set the URL or the targets of the scene.")));
 		check_url(o->scene.url, &url);
 	}
 	o->lane = arg_text(&args, Arg_lane);

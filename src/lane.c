@@ -97,6 +97,9 @@ struct RetryLanes
 	dlist_head	parked;
 	dlist_head	ready[RINGS];
 	dlist_head	idle;			/* longest idle first */
+	dlist_head	blocked;
+	TimestampTz next_unblock;	/* no blocked lane's moment is before */
+	TimestampTz unblock_clock;	/* of the last look at them */
 	int32		queued;
 	int32		in_flight;
 	TimestampTz horizon;
@@ -236,7 +239,7 @@ lane_update(RetryLanes *lanes, RetryLane *lane)
 	bool		idle = lane->queued == 0 && lane->in_flight == 0 && !lane->is_ahead;
 	uint8		ring = RING_NONE;
 
-	if (lane->queued > 0 && lane->in_flight < lane_limit(lanes, lane))
+	if (lane->queued > 0 && !lane->blocked && lane->in_flight < lane_limit(lanes, lane))
 		ring = lane->in_flight == 0 ? RING_FRESH : RING_MORE;
 
 	if (lane->parked && (!unread || lane->queued == 0))
@@ -299,6 +302,9 @@ retry_lanes_create(const RetryLaneLimits *limits, TimestampTz horizon)
 	for (int i = 0; i < RINGS; i++)
 		dlist_init(&lanes->ready[i]);
 	dlist_init(&lanes->idle);
+	dlist_init(&lanes->blocked);
+	lanes->next_unblock = DT_NOEND;
+	lanes->unblock_clock = DT_NOBEGIN;
 	return lanes;
 }
 
@@ -357,6 +363,8 @@ retry_lanes_drop(RetryLanes *lanes, RetryLane *lane)
 		dlist_delete(&lane->ready_node);
 	if (lane->idle)
 		dlist_delete(&lane->idle_node);
+	if (lane->blocked)
+		dlist_delete(&lane->blocked_node);
 	for (int32 i = 0; i < lane->queued; i++)
 	{
 		RetryEntry *entry = &lane->queue[(lane->queue_head + i) % lane->queue_size];
@@ -626,6 +634,61 @@ retry_lanes_take(RetryLanes *lanes, RetryLane **lane, RetryEntry *entry)
 			return true;
 	}
 	return false;
+}
+
+void
+retry_lane_block(RetryLanes *lanes, RetryLane *lane, const RetryEntry *entry, TimestampTz until)
+{
+	idhash_lookup(lanes->ids, entry->pos.id)->place = RETRY_PLACE_QUEUED;
+	if (lane->queued == lane->queue_size)
+		grow_queue(lanes, lane);
+	lane->queue_head = (lane->queue_head + lane->queue_size - 1) % lane->queue_size;
+	lane->queue[lane->queue_head] = *entry;
+	lane->queued++;
+	lanes->queued++;
+
+	if (!lane->blocked)
+		dlist_push_tail(&lanes->blocked, &lane->blocked_node);
+	lane->blocked = true;
+	lane->blocked_until = until;
+	lanes->next_unblock = Min(lanes->next_unblock, until);
+	retry_lane_transfer_ended(lanes, lane);
+}
+
+void
+retry_lane_unblock(RetryLanes *lanes, RetryLane *lane)
+{
+	if (lane->blocked)
+		dlist_delete(&lane->blocked_node);
+	lane->blocked = false;
+	lane_update(lanes, lane);
+}
+
+void
+retry_lanes_unblock_due(RetryLanes *lanes, TimestampTz now)
+{
+	bool		all = now == DT_NOEND || now < lanes->unblock_clock;
+	dlist_mutable_iter it;
+
+	lanes->unblock_clock = now == DT_NOEND ? DT_NOBEGIN : now;
+	if (!all && now < lanes->next_unblock)
+		return;
+	lanes->next_unblock = DT_NOEND;
+	dlist_foreach_modify(it, &lanes->blocked)
+	{
+		RetryLane  *lane = dlist_container(RetryLane, blocked_node, it.cur);
+
+		if (all || lane->blocked_until <= now)
+			retry_lane_unblock(lanes, lane);
+		else
+			lanes->next_unblock = Min(lanes->next_unblock, lane->blocked_until);
+	}
+}
+
+TimestampTz
+retry_lanes_next_unblock(const RetryLanes *lanes)
+{
+	return lanes->next_unblock;
 }
 
 void

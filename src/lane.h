@@ -34,10 +34,13 @@ typedef struct RetryLane
 	bool		parked;			/* unread, but there is no room in all queues */
 	bool		idle;			/* in the list of lanes that may be forgotten */
 	bool		is_ahead;		/* a leaf is locked: the cursor stays behind */
+	bool		blocked;		/* sends nothing before blocked_until */
 	uint8		ring;			/* the ring it waits in to send; see lane.c */
 	dlist_node	parked_node;
 	dlist_node	ready_node;
 	dlist_node	idle_node;
+	dlist_node	blocked_node;
+	TimestampTz blocked_until;
 } RetryLane;
 
 /* Where an entry that the dispatcher knows of is. */
@@ -130,6 +133,25 @@ extern void retry_lanes_cancel(RetryLanes *lanes, const pg_uuid_t *id);
  * now.  The entry counts as in flight and sent.
  */
 extern bool retry_lanes_take(RetryLanes *lanes, RetryLane **lane, RetryEntry *entry);
+
+/*
+ * Gives an entry that was taken back, to the head of its lane's queue, and lets
+ * the lane send nothing before "until": where it goes to does not work now.
+ * The lane is read and filled as ever.  Who learns earlier that it works again
+ * unblocks it; a lane that is not blocked is left as it is.
+ */
+extern void retry_lane_block(RetryLanes *lanes, RetryLane *lane, const RetryEntry *entry,
+							 TimestampTz until);
+extern void retry_lane_unblock(RetryLanes *lanes, RetryLane *lane);
+
+/*
+ * Unblocks the lanes whose moment has come, or all when "now" is DT_NOEND or
+ * earlier than at the last call: the clock was set back.
+ */
+extern void retry_lanes_unblock_due(RetryLanes *lanes, TimestampTz now);
+
+/* When retry_lanes_unblock_due may have something to do; DT_NOEND: never by itself. */
+extern TimestampTz retry_lanes_next_unblock(const RetryLanes *lanes);
 
 /* The transfer of an entry has ended: its lane may send another. */
 extern void retry_lane_transfer_ended(RetryLanes *lanes, RetryLane *lane);

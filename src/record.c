@@ -288,7 +288,9 @@ add_attempt(Batch *batch, const RetryEnded *ended)
 	set_int(values, isnull, Attempt_tls_us, ended->tls_us);
 	set_int(values, isnull, Attempt_first_byte_us, ended->first_byte_us);
 	set_int(values, isnull, Attempt_pendings, ended->pendings);
-	isnull[Attempt_target] = true;
+	isnull[Attempt_target] = ended->target == NULL;
+	if (ended->target != NULL)
+		values[Attempt_target] = CStringGetTextDatum(ended->target);
 	isnull[Attempt_remote_address] = true;
 	if (batch->form != FORM_BARE && ended->remote_ip != NULL && ended->remote_ip[0] != '\0')
 	{

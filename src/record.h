@@ -31,6 +31,7 @@ typedef struct RetryEnded
 	int32		first_byte_us;
 	int32		pendings;		/* attempts so far that do not count in
 								 * max_attempts */
+	const char *target;			/* URL of a routed scene's target; NULL none */
 	const char *remote_ip;		/* "" none */
 	const char *error;			/* UTF-8 or any bytes; "" none */
 	const char *response;

@@ -331,9 +331,10 @@ retry_request_prepare(TupleTableSlot *slot, const RetryScene *scene, int32 attem
 	http->url = text_column(slot, Task_url);
 	if (http->url == NULL)
 	{
-		if (scene->url == NULL)
+		if (scene->url == NULL && scene->ntargets == 0)
 			return false;
-		http->url = pstrdup(scene->url);
+		if (scene->ntargets == 0)
+			http->url = pstrdup(scene->url);
 	}
 	http->method = text_column(slot, Task_method);
 	if (http->method == NULL)

@@ -26,7 +26,8 @@ typedef struct RetryPrepared
 
 /*
  * Reads the task's row ("slot", columns in the order of store.h) and fills
- * "prepared" with copies in the current memory context.  False when the task
+ * "prepared" with copies in the current memory context; the URL is left to
+ * whoever chooses among the scene's targets, if it has some.  False when the task
  * has no URL to go to (its scene lost it): the caller holds it back.
  */
 extern bool retry_request_prepare(TupleTableSlot *slot, const RetryScene *scene,

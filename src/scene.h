@@ -61,8 +61,11 @@ typedef struct RetrySceneRow
 	bool		archived;
 	bool		generate_key;	/* a task without a key gets one */
 	int64		key_window_us;	/* 0: a finished task's key is free */
-	bool		own_lane;		/* its limits or targets make a lane of its
+	bool		own_lane;		/* max_in_flight or targets make a lane of its
 								 * own */
+	bool		limited;		/* max_in_flight is given */
+	bool		routed;			/* it has targets */
+	bool		fan_out;		/* with route all: a task for each of them */
 } RetrySceneRow;
 
 /*

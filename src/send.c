@@ -34,6 +34,7 @@ typedef struct Transfer
 	RetryPrepared prepared;
 	int64		previous_delay_us;
 	Oid			enqueued_by;
+	RetryTargetUse target;
 	const RetryHttpResult *result;
 } Transfer;
 
@@ -96,6 +97,7 @@ free_transfer(RetryDispatcher *d, Transfer *t)
 	}
 	if (t->prepared.backoff != NULL)
 		pfree(t->prepared.backoff);
+	retry_target_use_release(&t->target);
 	dlist_push_head(&s->unused, &t->node);
 }
 
@@ -137,6 +139,32 @@ drop(RetryDispatcher *d, Transfer *t)
 	retry_lanes_forget_sent(d->lanes, &t->ended.entry.pos.id);
 	retry_lane_transfer_ended(d->lanes, t->lane);
 	free_transfer(d, t);
+}
+
+/*
+ * Chooses a target when the scene has several.  When none works, the entry and
+ * its lane wait for the next probe, and so does everything behind it; but an
+ * entry whose time is over earlier is looked at then.
+ */
+static bool
+choose_target(RetryTurn *turn, Transfer *t, RetryScene *scene, TupleTableSlot *slot,
+			  TimestampTz expires_at)
+{
+	RetryDispatcher *d = turn->d;
+	TimestampTz until;
+
+	if (t->prepared.http.url != NULL)
+		return true;
+	if (retry_target_use_take(d->targets, scene, slot, turn->now, &t->target, &until))
+	{
+		t->prepared.http.url = t->ended.target = retry_target_use_url(&t->target);
+		return true;
+	}
+	dlist_delete(&t->node);
+	retry_lane_block(d->lanes, t->lane, &t->ended.entry,
+					 expires_at < until ? expires_at + 1 : until);
+	free_transfer(d, t);
+	return false;
 }
 
 /* What became of it; t->ended.error is set before. */
@@ -279,6 +307,8 @@ prepare(RetryTurn *turn, Transfer *t)
 		end_unsent(d, t, turn->now, verdict);
 		return;
 	}
+	if (!choose_target(turn, t, scene, slot, limits.expires_at))
+		return;
 	if (limits.backoff->jitter == RETRY_JITTER_DECORRELATED)
 		t->previous_delay_us = previous_delay(turn, t);
 	if (entry->attempts == 0)
@@ -293,6 +323,7 @@ retry_send_prepare(RetryTurn *turn)
 	RetryLane  *lane;
 	RetryEntry	entry;
 
+	retry_lanes_unblock_due(d->lanes, turn->now);
 	for (int i = 0; i < PREPARE_BUDGET; i++)
 	{
 		Transfer   *t;
@@ -392,6 +423,9 @@ judge(RetryDispatcher *d, Transfer *t, const RetryHttpResult *result)
 	retry_judge_limits(scene, t->prepared.max_attempts, t->prepared.expires_at,
 					   t->prepared.backoff, &limits, &zone);
 	set_verdict(t, retry_judge_exchange(scene, &limits, &answer, &at));
+	retry_target_use_done(&t->target, &answer, t->ended.verdict.outcome, t->ended.finished_at);
+	if (t->target.probe)
+		retry_lane_unblock(d->lanes, t->lane);
 }
 
 void

@@ -139,7 +139,7 @@ retry_target_lane(const RetrySceneRow *scene, text *named, const char *origin, b
 	if (named != NULL)
 		ok = retry_lane_hash(scene->group.id, RETRY_LANE_NAMED,
 							 VARDATA_ANY(named), VARSIZE_ANY_EXHDR(named), hash);
-	else if (scene->own_lane)
+	else if (scene->limited || (scene->own_lane && !own_url))
 	{
 		*lane = cstring_to_text(scene->name);
 		ok = retry_scene_lane_hash(scene->group.id, scene->id, hash);

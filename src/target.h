@@ -59,7 +59,8 @@ extern void retry_target_find(const char *what, const RetryTarget *target, Snaps
 
 /*
  * The lane of a task: the one named by the caller, else the scene's own, else
- * that of the origin of the URL which is called.  "lane" becomes the value of
+ * that of the origin of the URL which is called; a lane that the scene has for
+ * the sake of its targets is not for a task with another URL.  "lane" becomes the value of
  * its column, in the current memory context: NULL when the lane is the origin
  * of the task's own URL ("own_url").  ERROR only when SHA-256 fails.
  */

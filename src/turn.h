@@ -16,6 +16,7 @@
 #include "record.h"
 #include "shmem.h"
 #include "store.h"
+#include "target_health.h"
 #include "task.h"
 
 /* A snapshot as plain numbers: what it can see of transactions. */
@@ -43,6 +44,7 @@ typedef struct RetryDispatcher
 	RetryFeed  *feed;
 	RetrySweep *sweep;
 	RetryHeld  *held;
+	RetryTargetHealth *targets;
 	uint64		owned;			/* slots whose locks it has */
 	uint64		leaving;		/* of these, the slots it is giving up */
 	uint64		giving_up;		/* of these, those that a checkpoint speaks

@@ -534,9 +534,15 @@ sim_send(void)
 	RetryEntry	entry;
 	Fact	   *fact;
 
+	retry_lanes_unblock_due(sim, now);
 	if (!retry_lanes_take(sim, &lane, &entry))
 		return false;
 	fact = fact_of(&entry.pos.id);
+	if (nfacts < SIM_ENTRIES && check_random() % 20 == 0)
+	{
+		retry_lane_block(sim, lane, &entry, now + check_random() % MINUTE);
+		return true;
+	}
 	early += entry.pos.due > now;
 	doubled += fact->flying || fact->resolved || entry.attempts != fact->attempts;
 	fact->flying = true;
@@ -660,6 +666,54 @@ simulate(int32 max_lanes, int32 max_queued, int32 max_in_flight)
 	CHECK_INT(retry_lanes_queued(sim) + retry_lanes_in_flight(sim), 0, "nothing is left over");
 }
 
+/* A lane that is blocked sends nothing, keeps its order, and others go on. */
+static void
+test_block(void)
+{
+	RetryLanes *lanes = make_lanes(10, 1000, 16, 4);
+	RetryLane  *a = retry_lanes_get(lanes, 1, 0, 0);
+	RetryLane  *b = retry_lanes_get(lanes, 2, 0, 0);
+	RetryLane  *lane;
+	RetryEntry	entry;
+	RetryEntry	first;
+
+	push_many(lanes, a, 100, 8);
+	CHECK(retry_lanes_take(lanes, &lane, &first) && lane == a, "one is taken");
+	retry_lane_block(lanes, a, &first, 500);
+	CHECK(a->queued == 8 && a->in_flight == 0 && retry_lanes_in_flight(lanes) == 0, "and given back");
+	CHECK(retry_lanes_holds(lanes, &first.pos.id), "it is still known");
+	CHECK(!retry_lanes_take(lanes, &lane, &entry), "its lane sends nothing");
+	CHECK_INT(retry_lanes_next_unblock(lanes), 500, "before its moment");
+	push_many(lanes, a, 200, 3);
+	push_many(lanes, b, 300, 1);
+	CHECK(a->queued == 11 && retry_lanes_take(lanes, &lane, &entry) && lane == b &&
+		  !retry_lanes_take(lanes, &lane, &entry), "it is filled as ever, and another sends");
+	retry_lane_block(lanes, b, &entry, 900);
+	retry_lanes_cancel(lanes, &first.pos.id);
+	retry_lanes_unblock_due(lanes, 499);
+	CHECK(!retry_lanes_take(lanes, &lane, &entry), "not a moment earlier");
+	retry_lanes_unblock_due(lanes, 500);
+	CHECK(retry_lanes_take(lanes, &lane, &entry) && lane == a && entry.pos.due == 1001,
+		  "then it goes on, with the next when the first was cancelled meanwhile");
+	CHECK_INT(retry_lanes_next_unblock(lanes), 900, "and the other is next");
+	retry_lane_block(lanes, a, &entry, 2000);
+	retry_lane_unblock(lanes, a);
+	CHECK(retry_lanes_take(lanes, &lane, &entry) && lane == a && entry.pos.due == 1001,
+		  "who knows better unblocks it, and order is kept");
+	retry_lane_block(lanes, a, &entry, 2000);
+	retry_lanes_unblock_due(lanes, 400);
+	CHECK(!a->blocked && !b->blocked, "a clock that is set back unblocks all");
+	CHECK(retry_lanes_take(lanes, &lane, &entry), "so they go on");
+	retry_lane_block(lanes, lane, &entry, 2000);
+	retry_lanes_unblock_due(lanes, DT_NOEND);
+	CHECK(!lane->blocked, "and so does a change that may concern all");
+	CHECK(retry_lanes_take(lanes, &lane, &entry), "one is taken again");
+	retry_lane_block(lanes, lane, &entry, 3000);
+	retry_lanes_drop(lanes, lane);
+	retry_lanes_unblock_due(lanes, 4000);
+	CHECK_INT(retry_lanes_next_unblock(lanes), DT_NOEND, "a lane that is dropped is not waited for");
+}
+
 /* The heap against a plain look at all lanes. */
 static TimestampTz earliest;
 
@@ -708,6 +762,7 @@ main(void)
 	test_ahead();
 	test_late_in_sweep();
 	test_heap();
+	test_block();
 	simulate(1000, 100000, 256);
 	simulate(10, 100000, 256);
 	simulate(5, 64, 8);

@@ -11,6 +11,7 @@ UNIT_httpdate = httpdate.c
 UNIT_lane = lane.c
 UNIT_netguard = netguard.c
 UNIT_policy = policy.c status_list.c backoff.c backoff_text.c cron.c httpdate.c
+UNIT_route = route.c url.c
 UNIT_status_list = status_list.c
 UNIT_url = url.c
 UNIT_uuid7 = uuid7.c

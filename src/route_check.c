@@ -1,0 +1,90 @@
+/*
+ * route_check.c
+ *		retry.check_targets(): the targets of a scene, judged when written.
+ *
+ * A target that cannot be called would only be met by a dispatcher, which has
+ * nobody to tell; so the constraint of the column refuses the whole array, and
+ * says which of its elements is wrong and why.
+ */
+#include "postgres.h"
+
+#include "catalog/pg_type.h"
+#include "fmgr.h"
+#include "utils/array.h"
+#include "utils/builtins.h"
+
+#include "compat.h"
+#include "route.h"
+
+PG_FUNCTION_INFO_V1(retry_check_targets);
+
+#define TARGETS_HINT \
+	"Each target is 'URL' or 'URL weight=N', N from 1 to 1000."
+
+/* A text that may hold a password is shown by its number only. */
+static void
+check_element(const char *element, int number, const char **urls)
+{
+	char		why[RETRY_ROUTE_ERROR];
+	char	   *url;
+	int			len;
+	int32		weight;
+
+	if (!retry_route_parse_target(element, &len, &weight, why, sizeof(why)))
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 strchr(element, '@') != NULL ?
+				 errmsg("element %d of targets is invalid: %s", number, why) :
+				 errmsg("element %d of targets, \"%.200s\", is invalid: %s", number, element, why),
+				 errhint(TARGETS_HINT)));
+	url = pnstrdup(element, len);
+	for (int i = 0; i < number - 1; i++)
+	{
+		if (strcmp(urls[i], url) == 0)
+			ereport(ERROR,
+					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+					 errmsg("targets name \"%.200s\" twice", url),
+					 errhint("A target's share of the work is its weight.")));
+	}
+	urls[number - 1] = url;
+}
+
+/* retry.check_targets(targets): for the constraint of retry.scene. */
+Datum
+retry_check_targets(PG_FUNCTION_ARGS)
+{
+	const char *urls[RETRY_ROUTE_TARGETS_MAX];
+	ArrayType  *array;
+	Datum	   *elements;
+	bool	   *nulls;
+	int			count;
+
+	if (PG_ARGISNULL(0))
+		PG_RETURN_BOOL(true);
+	array = PG_GETARG_ARRAYTYPE_P(0);
+	if (ARR_NDIM(array) > 1)
+		ereport(ERROR,
+				(errcode(ERRCODE_ARRAY_SUBSCRIPT_ERROR),
+				 errmsg("targets has more than one dimension")));
+	deconstruct_array(array, TEXTOID, -1, false, TYPALIGN_INT, &elements, &nulls, &count);
+	if (count == 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("targets is empty: {}"),
+				 errhint("Use NULL for none.")));
+	if (count > RETRY_ROUTE_TARGETS_MAX)
+		ereport(ERROR,
+				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
+				 errmsg("targets has %d elements, and at most %d are possible",
+						count, RETRY_ROUTE_TARGETS_MAX)));
+	for (int i = 0; i < count; i++)
+	{
+		if (nulls[i])
+			ereport(ERROR,
+					(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+					 errmsg("element %d of targets is null", i + 1),
+					 errhint(TARGETS_HINT)));
+		check_element(TextDatumGetCString(elements[i]), i + 1, urls);
+	}
+	PG_RETURN_BOOL(true);
+}

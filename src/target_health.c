@@ -1,0 +1,186 @@
+/*
+ * target_health.c
+ *		What a dispatcher knows of the targets of its scenes.
+ *
+ * The configuration is read whole at each change, so what has been learnt of a
+ * target cannot lie in it: it is kept here by scene and URL, and a scene that
+ * was just read is joined with it when its first task comes.  The same URL in
+ * two scenes is two targets, since one scene's timeouts and rules say little
+ * about another's.  Each dispatcher finds out for itself; a target that is out
+ * costs each of them one failed attempt at most for each time it is probed.
+ */
+#include "postgres.h"
+
+#include "common/hashfn.h"
+#include "common/pg_prng.h"
+#include "utils/builtins.h"
+#include "utils/hsearch.h"
+#include "utils/memutils.h"
+#include "utils/timestamp.h"
+#include "utils/uuid.h"
+
+#include "store.h"
+#include "target_health.h"
+
+/* What nothing has used for so long may be forgotten. */
+#define FORGET_AFTER_US		(10 * USECS_PER_MINUTE)
+
+/* Two hashes and a length stand for a URL of up to 8192 bytes. */
+typedef struct KnownKey
+{
+	uint64		hash;
+	uint64		second_hash;
+	int32		scene_id;
+	int32		url_len;
+} KnownKey;
+
+struct RetryKnownTarget
+{
+	KnownKey	key;			/* hash key; no padding */
+	RetryRouteState state;
+	char	   *url;
+	int32		users;			/* requests that may still ask for url */
+	TimestampTz used_at;
+};
+
+struct RetryTargetHealth
+{
+	MemoryContext context;
+	HTAB	   *known;
+	uint64		uses;			/* numbers them, for lru */
+};
+
+RetryTargetHealth *
+retry_target_health_create(void)
+{
+	RetryTargetHealth *health = palloc0(sizeof(RetryTargetHealth));
+	HASHCTL		ctl = {0};
+
+	health->context = CurrentMemoryContext;
+	ctl.keysize = sizeof(KnownKey);
+	ctl.entrysize = sizeof(RetryKnownTarget);
+	ctl.hcxt = health->context;
+	health->known = hash_create("retry targets", 32, &ctl, HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
+	return health;
+}
+
+static RetryRouteState *
+find_state(RetryTargetHealth *health, int32 scene_id, const RetryRouteTarget *target, TimestampTz now)
+{
+	int			len = strlen(target->url);
+	KnownKey	key = {.hash = target->hash,.scene_id = scene_id,.url_len = len};
+	RetryKnownTarget *known;
+	bool		found;
+
+	key.second_hash = hash_bytes_extended((const unsigned char *) target->url, len, 1);
+	known = hash_search(health->known, &key, HASH_FIND, NULL);
+	if (known == NULL)
+	{
+		/* first what may fail, so that there is no half of an entry */
+		char	   *url = MemoryContextStrdup(health->context, target->url);
+
+		known = hash_search(health->known, &key, HASH_ENTER, &found);
+		memset(&known->state, 0, sizeof(known->state));
+		known->url = url;
+		known->users = 0;
+		known->used_at = now;
+	}
+	return &known->state;
+}
+
+/* By which the hash route chooses: the key, else the reference, else the task. */
+static uint64
+route_key(TupleTableSlot *slot)
+{
+	static const int columns[] = {Task_key, Task_reference};
+
+	for (int i = 0; i < lengthof(columns); i++)
+	{
+		text	   *value;
+
+		if (slot->tts_isnull[columns[i]])
+			continue;
+		value = DatumGetTextPP(slot->tts_values[columns[i]]);
+		return retry_route_hash(VARDATA_ANY(value), VARSIZE_ANY_EXHDR(value));
+	}
+	return retry_route_hash(DatumGetUUIDP(slot->tts_values[Task_id])->data, UUID_LEN);
+}
+
+bool
+retry_target_use_take(RetryTargetHealth *health, RetryScene *scene, TupleTableSlot *slot,
+					  TimestampTz now, RetryTargetUse *use, TimestampTz *retry_at)
+{
+	RetryKnownTarget *known;
+	int			chosen;
+
+	for (int i = 0; i < scene->ntargets && scene->targets[i].state == NULL; i++)
+		scene->targets[i].state = find_state(health, scene->id, &scene->targets[i], now);
+
+	chosen = retry_route_choose(scene->route, scene->targets, scene->ntargets,
+								scene->route == RETRY_ROUTE_HASH || scene->route == RETRY_ROUTE_ALL ?
+								route_key(slot) : 0,
+								pg_prng_uint64(&pg_global_prng_state), now, retry_at);
+	if (chosen < 0)
+		return false;
+	known = (RetryKnownTarget *) ((char *) scene->targets[chosen].state -
+								  offsetof(RetryKnownTarget, state));
+	known->users++;
+	known->used_at = now;
+	use->target = known;
+	use->in_flight = true;
+	use->probe = retry_route_started(&known->state, ++health->uses);
+	return true;
+}
+
+const char *
+retry_target_use_url(const RetryTargetUse *use)
+{
+	return use->target != NULL ? use->target->url : NULL;
+}
+
+void
+retry_target_use_done(RetryTargetUse *use, const RetryAnswer *answer, RetryOutcome outcome,
+					  TimestampTz now)
+{
+	RetryRouteEnd end = RETRY_ROUTE_END_FAILED;
+
+	if (!use->in_flight)
+		return;
+	if (outcome == RETRY_SUCCEEDED || outcome == RETRY_PROCESSING)
+		end = RETRY_ROUTE_END_WELL; /* whatever its scene takes for that */
+	else if (answer->exchange == RETRY_EXCHANGE_ANSWERED)
+		end = retry_route_judge(answer->http_status, answer->body_cut);
+	else if (answer->exchange == RETRY_EXCHANGE_REFUSED || answer->exchange == RETRY_EXCHANGE_INTERNAL)
+		end = RETRY_ROUTE_END_UNKNOWN;
+	retry_route_ended(&use->target->state, use->probe, end, now);
+	use->in_flight = false;
+}
+
+void
+retry_target_use_release(RetryTargetUse *use)
+{
+	if (use->target == NULL)
+		return;
+	if (use->in_flight)
+		retry_route_ended(&use->target->state, use->probe, RETRY_ROUTE_END_UNKNOWN, 0);
+	use->target->users--;
+	memset(use, 0, sizeof(*use));
+}
+
+void
+retry_target_health_forget(RetryTargetHealth *health, TimestampTz now)
+{
+	HASH_SEQ_STATUS seq;
+	RetryKnownTarget *known;
+
+	if (hash_get_num_entries(health->known) == 0)
+		return;
+	hash_seq_init(&seq, health->known);
+	while ((known = hash_seq_search(&seq)) != NULL)
+	{
+		if (known->users > 0 || now < known->used_at + FORGET_AFTER_US)
+			continue;
+		pfree(known->url);
+		hash_search(health->known, &known->key, HASH_REMOVE, NULL);
+	}
+}

@@ -1,0 +1,52 @@
+/*
+ * target_health.h
+ *		What a dispatcher knows of the targets of its scenes.
+ *
+ * Routes and health are decided in route.c from what is kept here: one state
+ * for each target of a scene, in this dispatcher's memory, which outlives the
+ * copy of the configuration that named the target.
+ */
+#ifndef RETRY_TARGET_HEALTH_H
+#define RETRY_TARGET_HEALTH_H
+
+#include "executor/tuptable.h"
+#include "config.h"
+#include "judge.h"
+#include "route.h"
+
+typedef struct RetryTargetHealth RetryTargetHealth;
+typedef struct RetryKnownTarget RetryKnownTarget;
+
+/* One request's hold on the target that was chosen for it; all zero: none. */
+typedef struct RetryTargetUse
+{
+	RetryKnownTarget *target;
+	bool		in_flight;
+	bool		probe;			/* it finds out whether the target works again */
+} RetryTargetUse;
+
+/* In the current memory context, which must outlive everything that uses it. */
+extern RetryTargetHealth *retry_target_health_create(void);
+
+/*
+ * Chooses a target of the scene, which has some, for the task in the slot
+ * (all of whose columns are read), and counts it as in flight there.  False
+ * when none may be called now, with the moment to ask again in *retry_at.
+ */
+extern bool retry_target_use_take(RetryTargetHealth *health, RetryScene *scene, TupleTableSlot *slot,
+								  TimestampTz now, RetryTargetUse *use, TimestampTz *retry_at);
+
+/* The URL of a target that was taken; NULL when none was.  Valid until it is released. */
+extern const char *retry_target_use_url(const RetryTargetUse *use);
+
+/* The request has ended, and this is what it meant for its task. */
+extern void retry_target_use_done(RetryTargetUse *use, const RetryAnswer *answer,
+								  RetryOutcome outcome, TimestampTz now);
+
+/* Lets go of it; a request that was not sent after all says nothing of the target. */
+extern void retry_target_use_release(RetryTargetUse *use);
+
+/* Forgets the targets that nothing has used for a while; no scene may be in use. */
+extern void retry_target_health_forget(RetryTargetHealth *health, TimestampTz now);
+
+#endif							/* RETRY_TARGET_HEALTH_H */
