@@ -103,8 +103,8 @@ $receivers[0]->stop;
 $receivers[1]->mode('status:503');
 sql("SELECT count(retry.enqueue('failover', '{}')) FROM generate_series(1, 200) i");
 all_succeed('failover');
-is($receivers[2]->stats->{total} - 60, sql("SELECT count(*) FROM retry.attempts WHERE scene = 'default/failover' AND outcome = 'succeeded'") - 60,
-	'failover: the third did all of the work');
+is(sql("SELECT string_agg(DISTINCT target, ' ') FROM retry.attempts WHERE scene = 'default/failover' AND outcome = 'succeeded'"),
+	$target[2], 'failover: the third did all of the work');
 cmp_ok(sql("SELECT count(*) FROM retry.attempts WHERE scene = 'default/failover' AND outcome = 'failed'"),
 	'<=', 130, 'failover: the others cost what was under way when they failed, and probes');
 $receivers[1]->mode('up');
@@ -146,8 +146,7 @@ my $turns = sql('SELECT turns FROM retry.dispatchers');
 wait_sql($node, "SELECT last_turn_at > '" . sql('SELECT clock_timestamp()') . "' FROM retry.dispatchers", 'none: the dispatcher turns on');
 cmp_ok(sql('SELECT turns FROM retry.dispatchers') - $turns, '<', 30, 'none: but not all the time');
 
-# One that expires while it waits dies then, and was never sent.
-my $expiring = enqueue($node, "'none', '{}', key => 'expires', expires_at => clock_timestamp() + interval '2 s', due_at => '2001-01-01'");
+# One that is cancelled while it waits is not sent.
 my $cancelled = enqueue($node, "'none', '{}', key => 'cancelled'");
 is(sql("SELECT retry.cancel('$cancelled')"), 't', 'none: one is cancelled');
 $receivers[$_]->mode('up') foreach 0, 1;
