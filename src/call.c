@@ -30,6 +30,7 @@
 #include "record.h"
 #include "request.h"
 #include "session_http.h"
+#include "target_health.h"
 
 PG_FUNCTION_INFO_V1(retry_call);
 
@@ -69,6 +70,8 @@ typedef struct Call
 	RetryLimits limits;			/* of the task, but for max_attempts, which
 								 * counts its own attempts only */
 	RetryZone	zone;
+	RetryTargetHealth *targets; /* when the scene has some */
+	RetryTargetUse target;		/* of the attempt under way */
 	MemoryContext context;		/* of one attempt, until the next */
 
 	/* of the last attempt, in its context */
@@ -208,6 +211,8 @@ judge(Call *call, const RetryHttpResult *result)
 	retry_answer_of_http(result, &answer);
 	limits.expires_at = DT_NOEND;
 	call->verdict = retry_judge_exchange(call->scene, &limits, &answer, &at);
+	retry_target_use_done(&call->target, &answer, call->verdict.outcome, at.ended_at);
+	retry_target_use_release(&call->target);
 	call->pendings = retry_policy_pendings(call->pendings, call->verdict.outcome);
 	call->asked_wait_us = result->http_status == 0 ? 0 :
 		retry_after_delay_us(&result->retry_after, at.ended_at + UNIX_SHIFT_US, RETRY_AFTER_CAP_US);
@@ -262,6 +267,11 @@ make_attempt(Call *call, TupleTableSlot *row)
 		MemoryContextSwitchTo(old);
 		return false;
 	}
+	if (prepared.http.url == NULL)
+	{
+		retry_target_use_here(call->targets, call->scene, row, now, &call->target);
+		prepared.http.url = retry_target_use_url(&call->target);
+	}
 
 	/* what is left of the one before is not needed any more */
 	if (call->context != NULL)
@@ -298,6 +308,8 @@ attempt_here(Call *call)
 {
 	TupleTableSlot *row = make_row(call);
 
+	if (call->scene->ntargets > 0)
+		call->targets = retry_target_health_create();
 	do
 	{
 		if (!make_attempt(call, row))

@@ -132,6 +132,21 @@ retry_target_use_take(RetryTargetHealth *health, RetryScene *scene, TupleTableSl
 	return true;
 }
 
+void
+retry_target_use_here(RetryTargetHealth *health, RetryScene *scene, TupleTableSlot *slot,
+					  TimestampTz now, RetryTargetUse *use)
+{
+	TimestampTz retry_at;
+
+	if (scene->route == RETRY_ROUTE_ROUND_ROBIN || scene->route == RETRY_ROUTE_LRU)
+		scene->route = RETRY_ROUTE_RANDOM;
+	if (retry_target_use_take(health, scene, slot, now, use, &retry_at))
+		return;
+	for (int i = 0; i < scene->ntargets; i++)
+		memset(scene->targets[i].state, 0, sizeof(RetryRouteState));
+	(void) retry_target_use_take(health, scene, slot, now, use, &retry_at);
+}
+
 const char *
 retry_target_use_url(const RetryTargetUse *use)
 {

@@ -36,6 +36,15 @@ extern RetryTargetHealth *retry_target_health_create(void);
 extern bool retry_target_use_take(RetryTargetHealth *health, RetryScene *scene, TupleTableSlot *slot,
 								  TimestampTz now, RetryTargetUse *use, TimestampTz *retry_at);
 
+/*
+ * The same for the attempts of one call in a session, which has a health of its
+ * own and a copy of the scene: targets that have failed in it are left out, as
+ * long as there are others.  Nobody takes turns there, so what would be in turn
+ * is at random.
+ */
+extern void retry_target_use_here(RetryTargetHealth *health, RetryScene *scene,
+								  TupleTableSlot *slot, TimestampTz now, RetryTargetUse *use);
+
 /* The URL of a target that was taken; NULL when none was.  Valid until it is released. */
 extern const char *retry_target_use_url(const RetryTargetUse *use);
 

@@ -182,5 +182,14 @@ sub all_but_dead
 	return;
 }
 
+# A call in the session is routed too, away from what has failed in it.
+scene('called', 'first', [ 'http://127.0.0.1:1/', $target[1], $target[2] ]);
+$receivers[1]->mode('status:503');
+is(sql("SELECT state || ' ' || attempts || ' ' || http_status FROM retry.call('called', '{}', mode => 'local', local_interval => '10 ms')"),
+	'succeeded 3 200', 'call: fails over to the third');
+is(sql("SELECT state || ' ' || attempts || ' ' || http_status FROM retry.call('called', '{}', mode => 'local', local_interval => '10 ms', local_attempts => 2)"),
+	'dead 2 503', 'call: or fails when there are no more attempts');
+$receivers[1]->mode('up');
+
 $node->stop;
 done_testing();
