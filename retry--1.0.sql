@@ -489,7 +489,7 @@ BEGIN
 		EXECUTE format('CREATE UNIQUE INDEX task_%s_id ON retry.task_%1$s (id)', s);
 		EXECUTE format('CREATE INDEX task_%s_xid ON retry.task_%1$s (xid, id)', s);
 		EXECUTE format('CREATE INDEX task_%s_due ON retry.task_%1$s (lane_hash, due_at, id)', s);
-		EXECUTE format('CREATE INDEX task_%s_key ON retry.task_%1$s (scene_id, key) WHERE key IS NOT NULL', s);
+		EXECUTE format('CREATE INDEX task_%s_key ON retry.task_%1$s (scene_id, key text_pattern_ops) WHERE key IS NOT NULL', s);
 		EXECUTE format('CREATE INDEX task_%s_reference ON retry.task_%1$s (scene_id, reference) WHERE reference IS NOT NULL', s);
 		EXECUTE format('CREATE INDEX task_%s_replay ON retry.task_%1$s (replay_of) WHERE replay_of IS NOT NULL', s);
 		EXECUTE format('CREATE INDEX task_%s_parent ON retry.task_%1$s (parent_id) WHERE parent_id IS NOT NULL', s);
@@ -857,32 +857,42 @@ CREATE FUNCTION retry.replay_dead(
 	since			timestamptz DEFAULT NULL,
 	until			timestamptz DEFAULT NULL,
 	reference		text DEFAULT NULL,
-	spread			interval DEFAULT '0'
+	spread			interval DEFAULT '0',
+	group_name		text DEFAULT NULL,
+	key_prefix		text DEFAULT NULL,
+	error			text DEFAULT NULL,
+	reason			retry.dead_reason DEFAULT NULL
 ) RETURNS bigint
 LANGUAGE C VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'retry_replay_dead';
 COMMENT ON FUNCTION retry.replay_dead IS
-'Replays the dead letters that the filters let through, each only once, their due times spread over the given interval; returns how many. target: scene or group/scene; since and until: when they died';
+'Replays the dead letters that the filters let through, each only once, their due times spread over the given interval; returns how many. target: scene or group/scene; since and until: when they died; group_name: all scenes of a group; error: a LIKE pattern for the last error';
 
 CREATE FUNCTION retry.cancel_where(
 	target			text DEFAULT NULL,
 	since			timestamptz DEFAULT NULL,
 	until			timestamptz DEFAULT NULL,
-	reference		text DEFAULT NULL
+	reference		text DEFAULT NULL,
+	group_name		text DEFAULT NULL,
+	key_prefix		text DEFAULT NULL,
+	error			text DEFAULT NULL
 ) RETURNS bigint
 LANGUAGE C VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'retry_cancel_where';
 COMMENT ON FUNCTION retry.cancel_where IS
-'As retry.cancel(), for all unfinished tasks that the filters let through and the current role may administer; returns how many. target: scene or group/scene; since and until: when they were enqueued';
+'As retry.cancel(), for all unfinished tasks that the filters let through and the current role may administer; returns how many. target: scene or group/scene; since and until: when they were enqueued; group_name: all scenes of a group; error: a LIKE pattern for the last attempt''s error';
 
 CREATE FUNCTION retry.run_now_where(
 	target			text DEFAULT NULL,
 	since			timestamptz DEFAULT NULL,
 	until			timestamptz DEFAULT NULL,
 	reference		text DEFAULT NULL,
-	spread			interval DEFAULT '0'
+	spread			interval DEFAULT '0',
+	group_name		text DEFAULT NULL,
+	key_prefix		text DEFAULT NULL,
+	error			text DEFAULT NULL
 ) RETURNS bigint
 LANGUAGE C VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'retry_run_now_where';
 COMMENT ON FUNCTION retry.run_now_where IS
-'As retry.run_now(), for all unfinished tasks that the filters let through and the current role may administer, spread evenly over the given interval; returns how many. target: scene or group/scene; since and until: when they were enqueued';
+'As retry.run_now(), for all unfinished tasks that the filters let through and the current role may administer, spread evenly over the given interval; returns how many. target: scene or group/scene; since and until: when they were enqueued; group_name: all scenes of a group; error: a LIKE pattern for the last attempt''s error';
 
 CREATE FUNCTION retry.wait(id uuid, timeout interval DEFAULT '30 s') RETURNS retry.task_state
 LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'retry_wait';

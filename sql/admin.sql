@@ -3,47 +3,16 @@
 -- The groups are paused; attempts are put into the store by hand, so that
 -- every state can be looked at without a receiver.
 --
-SET client_min_messages = warning;
-CREATE EXTENSION IF NOT EXISTS retry;
-RESET client_min_messages;
-SET timezone = 'UTC';
-SET datestyle = 'ISO';
-SET intervalstyle = 'postgres';
+\set ECHO none
+\set helpers `echo "${PG_ABS_SRCDIR:-.}/sql/include/helpers.sql"`
+\i :helpers
+\set ECHO all
 CREATE ROLE regress_retry_owner;
 CREATE ROLE regress_retry_user;
 CREATE ROLE regress_retry_other;
 GRANT USAGE ON SCHEMA retry TO regress_retry_owner, regress_retry_user, regress_retry_other;
 INSERT INTO retry.scene_group (name, paused, owner) VALUES ('adm', true, 'regress_retry_owner');
 INSERT INTO retry.scene (group_name, name, url) VALUES ('adm', 's', 'http://adm.example/'), ('adm', 't', 'http://adm.example/');
-
--- an attempt, as a worker would record it
-CREATE FUNCTION pg_temp.attempt(of_task uuid, no int, outcome text, next timestamptz DEFAULT NULL) RETURNS void
-LANGUAGE sql AS $$
-	INSERT INTO retry.attempt (leaf, http_status, attempt_no, task_id, lane_hash, finished_at, duration_us, scene_id, outcome, next_due)
-	SELECT leaf, CASE outcome WHEN 'succeeded' THEN 200 ELSE 503 END, no, id, lane_hash, clock_timestamp(), 1000, scene_id,
-		outcome::retry.outcome, next
-	FROM retry.task WHERE id = of_task
-$$;
--- and a death
-CREATE FUNCTION pg_temp.die(of_task uuid, at timestamptz DEFAULT clock_timestamp()) RETURNS int
-LANGUAGE sql AS $$
-	SELECT pg_temp.attempt(of_task, 1, 'failed');
-	INSERT INTO retry.dead_letter
-	SELECT t.*, 'exhausted', at, 1, 503, 'HTTP 503', NULL FROM retry.task t WHERE id = of_task;
-	SELECT 1
-$$;
--- an error, without ids
-CREATE FUNCTION pg_temp.refused(statement text, OUT code text, OUT message text, OUT hint text)
-LANGUAGE plpgsql AS $$
-BEGIN
-	EXECUTE statement;
-	code := '00000';
-	message := 'not refused';
-EXCEPTION WHEN OTHERS THEN
-	GET STACKED DIAGNOSTICS code = RETURNED_SQLSTATE, message = MESSAGE_TEXT, hint = PG_EXCEPTION_HINT;
-	message := regexp_replace(message, '[0-9a-f]{8}-[0-9a-f-]{27}', '(id)');
-END
-$$;
 
 -- states
 SELECT retry.enqueue('adm/s', '1') AS p \gset

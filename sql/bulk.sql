@@ -3,37 +3,16 @@
 -- The group is paused, so that no worker has a part in it; attempts are put
 -- into the store by hand.
 --
-SET client_min_messages = warning;
-CREATE EXTENSION IF NOT EXISTS retry;
-RESET client_min_messages;
-SET timezone = 'UTC';
-SET datestyle = 'ISO';
-SET intervalstyle = 'postgres';
+\set ECHO none
+\set helpers `echo "${PG_ABS_SRCDIR:-.}/sql/include/helpers.sql"`
+\i :helpers
+\set ECHO all
 CREATE ROLE regress_bulk_owner;
 CREATE ROLE regress_bulk_user;
 CREATE ROLE regress_bulk_other;
 INSERT INTO retry.scene_group (name, paused, owner) VALUES ('bulk', true, 'regress_bulk_owner');
 INSERT INTO retry.scene (group_name, name, url) VALUES ('bulk', 's', 'http://bulk.example/'), ('bulk', 't', 'http://bulk.example/');
 
--- an attempt, as a worker would record it
-CREATE FUNCTION pg_temp.attempt(of_task uuid, no int, outcome text, next timestamptz DEFAULT NULL) RETURNS int
-LANGUAGE sql AS $$
-	INSERT INTO retry.attempt (leaf, http_status, attempt_no, task_id, lane_hash, finished_at, duration_us, scene_id, outcome, next_due)
-	SELECT leaf, CASE outcome WHEN 'succeeded' THEN 200 ELSE 503 END, no, id, lane_hash, clock_timestamp(), 1000, scene_id,
-		outcome::retry.outcome, next
-	FROM retry.task WHERE id = of_task
-	RETURNING attempt_no
-$$;
-CREATE FUNCTION pg_temp.refused(statement text, OUT code text, OUT message text, OUT hint text)
-LANGUAGE plpgsql AS $$
-BEGIN
-	EXECUTE statement;
-	code := '00000';
-	message := 'not refused';
-EXCEPTION WHEN OTHERS THEN
-	GET STACKED DIAGNOSTICS code = RETURNED_SQLSTATE, message = MESSAGE_TEXT, hint = PG_EXCEPTION_HINT;
-END
-$$;
 -- what was asked of tasks, by reference
 CREATE VIEW pg_temp.asked AS
 SELECT t.reference, convert_from(t.body, 'UTF8') AS body, g.action, g.after_attempt, g.asked_by,
@@ -103,11 +82,91 @@ SELECT retry.run_now_where('bulk/t', spread => NULL) AS run;
 SELECT due_at <= clock_timestamp() AS now FROM pg_temp.asked WHERE reference = 'ten';
 ROLLBACK;
 
+-- by group, by the beginning of the key, by the last error
+BEGIN;
+INSERT INTO retry.scene_group (name, paused) VALUES ('bulk-2', true);
+INSERT INTO retry.scene (group_name, name, url) VALUES ('bulk-2', 's', 'http://bulk.example/'), ('bulk-2', 't', 'http://bulk.example/');
+CREATE TEMP TABLE made ON COMMIT DROP AS
+SELECT retry.enqueue(target, to_jsonb(k), key => k, reference => 'made') AS id, target, k AS key
+FROM unnest(ARRAY['bulk/s', 'bulk-2/s', 'bulk-2/t']) target, unnest(ARRAY['a', 'a-1', 'a-2', 'A-3', 'b-%', 'b-_x', 'ä', E'\u00ff-1']) k;
+SELECT pg_temp.attempt(id, 1, 'failed', 'tomorrow', 'HTTP 503') AS no FROM made WHERE key = 'a-1' AND target = 'bulk-2/s';
+SELECT pg_temp.attempt(id, 1, 'failed', 'tomorrow', 'HTTP 500'), pg_temp.attempt(id, 2, 'failed', 'tomorrow', 'could not connect, 100 % sure') FROM made WHERE key = 'a-2' AND target = 'bulk-2/s';
+SELECT pg_temp.attempt(id, 1, 'failed', 'tomorrow', NULL) AS no FROM made WHERE key = 'ä' AND target = 'bulk-2/s';
+SELECT pg_temp.attempt(id, 1, 'failed', NULL, 'HTTP 503') AS no FROM made WHERE key = 'b-%' AND target = 'bulk-2/s';
+CREATE FUNCTION pg_temp.of(call text) RETURNS text LANGUAGE plpgsql AS $$
+DECLARE
+	n	bigint;
+	of	text;
+BEGIN
+	EXECUTE 'SELECT retry.cancel_where(' || call || ')' INTO n;
+	SELECT string_agg(replace(m.target, 'bulk-2', '2') || ' ' || m.key, ', ' ORDER BY m.target COLLATE "C", m.key COLLATE "C") INTO of
+	FROM retry.signal g JOIN made m ON m.id = g.task_id WHERE g.action = 'c';
+	RAISE EXCEPTION USING MESSAGE = n || coalesce(': ' || of, '');
+EXCEPTION WHEN raise_exception THEN
+	RETURN SQLERRM;
+END
+$$;
+SELECT s AS arguments, pg_temp.of(s)
+FROM unnest(ARRAY[
+	$$group_name => 'bulk-2', key_prefix => 'a'$$,
+	$$key_prefix => 'a-', reference => 'made'$$,
+	$$key_prefix => 'a-'$$,
+	$$'bulk-2/s', key_prefix => 'b-'$$,
+	$$'bulk-2/t', key_prefix => 'b-%'$$,
+	$$'bulk-2/t', key_prefix => 'b-_'$$,
+	$$group_name => 'bulk-2', key_prefix => 'ä'$$,
+	$$group_name => 'bulk-2', key_prefix => 'ÿ'$$,
+	$$group_name => 'bulk-2', key_prefix => 'A'$$,
+	$$'bulk-2/s', group_name => 'bulk-2', key_prefix => 'a-2'$$,
+	$$error => 'HTTP 503'$$,
+	$$error => 'HTTP 50_', group_name => 'bulk-2'$$,
+	$$error => 'HTTP 500'$$,
+	$$'bulk-2/s', error => '%100 \% sure'$$,
+	$$'bulk-2/s', error => '%', key_prefix => 'a'$$,
+	$$group_name => 'bulk', error => '%'$$]) WITH ORDINALITY t (s, n)
+ORDER BY n;
+SELECT retry.cancel_where(group_name => 'bulk-2') AS group, retry.cancel_where(group_name => 'default', reference => 'made') AS other_group;
+-- with spread they are counted first, by the same filters
+ROLLBACK;
+BEGIN;
+SELECT count(retry.enqueue('bulk/t', key => 'p-' || g, delay => '1 day')) FROM generate_series(1, 10) g;
+SELECT retry.run_now_where(group_name => 'bulk', key_prefix => 'p-', spread => '10 s') AS run;
+SELECT count(*), max(g.due_at) - min(g.due_at) AS spread FROM retry.signal g JOIN retry.task t ON t.id = g.task_id WHERE t.key LIKE 'p-%';
+ROLLBACK;
+-- the beginning of a key by index, whatever the collation
+BEGIN;
+SELECT count(*) FROM retry.enqueue_many('bulk/t', (SELECT array_agg(to_jsonb(g)) FROM generate_series(1, 5000) g),
+	(SELECT array_agg('tenant-' || g % 50 || '/' || g) FROM generate_series(1, 5000) g), delay => '1 day');
+SELECT retry.cancel_where('bulk/t', key_prefix => 'tenant-7/') AS seven, retry.cancel_where('bulk/t', key_prefix => 'tenant-7') AS none_left,
+	retry.cancel_where('bulk/t', key_prefix => 'tenant-4') AS four_and_forties;
+ROLLBACK;
+
+-- dead letters: the same, and by reason
+BEGIN;
+INSERT INTO retry.scene_group (name, paused) VALUES ('bulk-2', true);
+INSERT INTO retry.scene (group_name, name, url) VALUES ('bulk-2', 's', 'http://bulk.example/');
+SELECT count(pg_temp.die(retry.enqueue(target, key => k), '2020-01-01', e, r))
+FROM unnest(ARRAY['bulk/s', 'bulk-2/s']) target,
+	(VALUES ('a-1', 'HTTP 503', 'exhausted'::retry.dead_reason), ('a-2', 'HTTP 400', 'stopped'), ('b', NULL, 'expired'), (NULL, 'x', 'gone')) v (k, e, r);
+SELECT retry.replay_dead(group_name => 'bulk-2', error => 'HTTP%', reason => 'stopped') AS one;
+SELECT d.key, d.reason, d.scene FROM retry.dead_letters d WHERE d.replayed_as IS NOT NULL;
+SELECT retry.replay_dead(group_name => 'bulk-2', key_prefix => 'a') AS one_left, retry.replay_dead('bulk-2/s', error => 'x') AS x;
+SELECT retry.replay_dead('bulk-2/s', reason => 'gone') AS already, retry.replay_dead(until => '2020-01-02', key_prefix => 'b') AS of_both,
+	retry.replay_dead(group_name => 'bulk', since => '2020-01-02') AS later, retry.replay_dead(group_name => 'bulk', spread => '1 min') AS rest;
+ROLLBACK;
+
 -- what cannot be meant
 SELECT s AS arguments, r.code, r.message, r.hint
 FROM (VALUES (1, $$cancel_where('bulk/none')$$), (2, $$cancel_where('none')$$), (3, $$run_now_where('Bulk/s')$$), (4, $$cancel_where('')$$),
 	(5, $$run_now_where('http://bulk.example/')$$), (6, $$run_now_where(spread => '-1 s')$$),
-	(7, $$run_now_where(spread => '178000000 years')$$), (8, $$enqueue('bulk/none')$$)) t (n, s),
+	(7, $$run_now_where(spread => '178000000 years')$$), (8, $$enqueue('bulk/none')$$),
+	(9, $$cancel_where('bulk/s', group_name => 'default')$$), (10, $$run_now_where('s', group_name => 'bulk')$$),
+	(11, $$cancel_where(group_name => 'no-group')$$), (12, $$cancel_where(group_name => '')$$), (13, $$cancel_where(reference => '')$$),
+	(14, $$run_now_where(key_prefix => '')$$), (15, $$run_now_where(error => '')$$), (16, $$cancel_where(error => 'x\')$$),
+	(17, $$cancel_where(error => 'x\\')$$), (18, $$cancel_where(key_prefix => E'a\nb')$$), (19, $$cancel_where(key_prefix => repeat('a', 256))$$),
+	(20, $$cancel_where(since => '2020-01-02', until => '2020-01-01')$$), (21, $$replay_dead(since => '2020-01-01', until => '2020-01-01')$$),
+	(22, $$replay_dead(since => 'infinity', until => '-infinity')$$), (23, $$replay_dead(reason => 'bored')$$),
+	(24, $$replay_dead('bulk/s', group_name => 'default')$$), (25, $$replay_dead(group_name => 'no-group')$$), (26, $$replay_dead(error => '')$$)) t (n, s),
 	pg_temp.refused('SELECT retry.' || s) r
 ORDER BY n;
 BEGIN READ ONLY;
@@ -138,7 +197,9 @@ SELECT retry.enqueue('bulk-shared', '"other"', reference => 'shared') IS NOT NUL
 -- not of a group that was not granted, and no word about it
 SELECT code, message, hint FROM pg_temp.refused($$SELECT retry.cancel_where('bulk/s')$$);
 SELECT code, message FROM pg_temp.refused($$SELECT retry.run_now_where('bulk/none')$$);
-SELECT retry.cancel_where(reference => 'ten') AS of_others, retry.run_now_where(reference => 'states') AS of_others;
+SELECT code, message FROM pg_temp.refused($$SELECT retry.cancel_where(group_name => 'bulk')$$);
+SELECT code, message FROM pg_temp.refused($$SELECT retry.replay_dead(group_name => 'bulk')$$);
+SELECT retry.cancel_where(group_name => 'default', reference => 'ten') AS none, retry.cancel_where(reference => 'ten') AS of_others, retry.run_now_where(reference => 'states') AS of_others;
 -- in the group default only its own
 BEGIN;
 SELECT retry.run_now_where(reference => 'shared') AS run, retry.cancel_where('bulk-shared') AS cancelled, retry.cancel_where() AS none_left;

@@ -2,12 +2,10 @@
 -- Enqueue: what is stored of a task, keys, batches, rights.  The groups are
 -- paused, so that nothing is sent while it is looked at.
 --
-SET client_min_messages = warning;
-CREATE EXTENSION IF NOT EXISTS retry;
-RESET client_min_messages;
-SET timezone = 'UTC';
-SET datestyle = 'ISO';
-SET intervalstyle = 'postgres';
+\set ECHO none
+\set helpers `echo "${PG_ABS_SRCDIR:-.}/sql/include/helpers.sql"`
+\i :helpers
+\set ECHO all
 CREATE ROLE regress_retry_ann;
 CREATE ROLE regress_retry_ben;
 GRANT USAGE ON SCHEMA retry TO regress_retry_ann, regress_retry_ben;

@@ -92,7 +92,7 @@ retry_may_use_task(Snapshot snapshot, Oid role, const RetryGroupRow *group, Oid 
 }
 
 int32 *
-retry_visible_scenes(Snapshot snapshot, Oid role, bool own_only, int *count)
+retry_visible_scenes(Snapshot snapshot, Oid role, const char *group_name, bool own_only, int *count)
 {
 	Relation	rel = table_open(retry_relation_oid("scene"), AccessShareLock);
 	int			room = 64;
@@ -113,6 +113,8 @@ retry_visible_scenes(Snapshot snapshot, Oid role, bool own_only, int *count)
 		text_to_cstring_buffer(DatumGetTextPP(heap_getattr(tuple, Scene_group_name + 1,
 														   RelationGetDescr(rel), &isnull)),
 							   name, sizeof(name));
+		if (group_name != NULL && strcmp(name, group_name) != 0)
+			continue;
 		if (strcmp(name, group.name) != 0)
 		{
 			if (!retry_group_by_name(snapshot, name, &group))
@@ -146,7 +148,7 @@ retry_my_scenes(PG_FUNCTION_ARGS)
 	int			count;
 
 	InitMaterializedSRF(fcinfo, MAT_SRF_USE_EXPECTED_DESC);
-	ids = retry_visible_scenes(GetActiveSnapshot(), GetUserId(), PG_GETARG_BOOL(0), &count);
+	ids = retry_visible_scenes(GetActiveSnapshot(), GetUserId(), NULL, PG_GETARG_BOOL(0), &count);
 	for (int i = 0; i < count; i++)
 	{
 		Datum		value = Int32GetDatum(ids[i]);

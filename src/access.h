@@ -30,9 +30,11 @@ extern bool retry_may_use_task(Snapshot snapshot, Oid role, const RetryGroupRow 
 
 /*
  * Ids of the scenes whose tasks the role may see, palloc'd: all their tasks,
- * or (own_only) only those enqueued by roles that it is a member of.
+ * or (own_only) only those enqueued by roles that it is a member of.  With a
+ * group's name, only the scenes of that group.
  */
-extern int32 *retry_visible_scenes(Snapshot snapshot, Oid role, bool own_only, int *count);
+extern int32 *retry_visible_scenes(Snapshot snapshot, Oid role, const char *group_name,
+								   bool own_only, int *count);
 
 /*
  * Acts as the owner of retry's tables until the second is called.  An ERROR in

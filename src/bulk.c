@@ -78,6 +78,27 @@ in_time(const RetrySelection *s, const pg_uuid_t *id)
 	return retry_uuid7_time(id, &time) && time >= s->since && time < s->until;
 }
 
+static text *
+text_or_null(TupleTableSlot *slot, int attribute)
+{
+	bool		isnull;
+	Datum		value = slot_getattr(slot, attribute + 1, &isnull);
+
+	return isnull ? NULL : DatumGetTextPP(value);
+}
+
+/* Is the error of the task's last attempt one that is meant? */
+static bool
+has_error(Bulk *bulk, const pg_uuid_t *id, int leaf)
+{
+	TupleTableSlot *slot;
+
+	if (bulk->selection.error == NULL)
+		return true;
+	slot = retry_last_attempt(bulk->reader, leaf, id);
+	return slot != NULL && retry_selection_has_error(&bulk->selection, text_or_null(slot, Attempt_error));
+}
+
 /* Judges one task, and asks of it what is to be asked. */
 static void
 take_task(Bulk *bulk, TupleTableSlot *slot, int leaf)
@@ -87,10 +108,11 @@ take_task(Bulk *bulk, TupleTableSlot *slot, int leaf)
 
 	if (!retry_selection_has(&bulk->selection, DatumGetInt32(column(slot, Task_scene_id)),
 							 DatumGetObjectId(column(slot, Task_enqueued_by))) ||
-		!in_time(&bulk->selection, id))
+		!in_time(&bulk->selection, id) ||
+		!retry_selection_has_key(&bulk->selection, text_or_null(slot, Task_key)))
 		return;
 	retry_probe_task(bulk->reader, leaf, id, &probe);
-	if (probe.terminal || probe.cancelled)
+	if (probe.terminal || probe.cancelled || !has_error(bulk, id, leaf))
 		return;
 	if (bulk->writer != NULL)
 		retry_write_signal_at(bulk->writer, bulk->action, id, leaf,
@@ -151,6 +173,41 @@ scan_reference(Bulk *bulk, int leaf, int32 scene_id)
 	take_scanned(bulk, RETRY_TASK_REFERENCE, leaf);
 }
 
+/*
+ * The text that all with the prefix are less than; NULL when there is none.
+ * Bytes are compared, as the index does.
+ */
+static text *
+end_of_prefix(const text *prefix)
+{
+	text	   *end = (text *) PG_DETOAST_DATUM_COPY(PointerGetDatum(prefix));
+	unsigned char *bytes = (unsigned char *) VARDATA(end);
+	int			len = VARSIZE(end) - VARHDRSZ;
+
+	while (len > 0 && bytes[len - 1] == 0xFF)
+		len--;
+	if (len == 0)
+		return NULL;
+	bytes[len - 1]++;
+	SET_VARSIZE(end, VARHDRSZ + len);
+	return end;
+}
+
+/* Takes the tasks of one scene whose keys begin with what is meant. */
+static void
+scan_key(Bulk *bulk, int leaf, int32 scene_id, text *end)
+{
+	ScanKeyData keys[3];
+
+	ScanKeyInit(&keys[0], 1, BTEqualStrategyNumber, F_INT4EQ, Int32GetDatum(scene_id));
+	ScanKeyEntryInitialize(&keys[1], 0, 2, BTGreaterEqualStrategyNumber, InvalidOid, DEFAULT_COLLATION_OID,
+						   F_TEXT_PATTERN_GE, PointerGetDatum(bulk->selection.key_prefix));
+	ScanKeyEntryInitialize(&keys[2], 0, 2, BTLessStrategyNumber, InvalidOid, DEFAULT_COLLATION_OID,
+						   F_TEXT_PATTERN_LT, PointerGetDatum(end));
+	retry_scan_start(bulk->reader, RETRY_TASK_KEY, leaf, end == NULL ? 2 : 3, keys);
+	take_scanned(bulk, RETRY_TASK_KEY, leaf);
+}
+
 static void
 take_leaf(Bulk *bulk, int leaf)
 {
@@ -160,13 +217,20 @@ take_leaf(Bulk *bulk, int leaf)
 		!retry_reader_leaf(bulk->reader, leaf) ||
 		retry_reader_empty(bulk->reader, RETRY_TASK, leaf))
 		return;
-	if (bulk->selection.reference == NULL)
-		scan_time(bulk, leaf);
-	else
+	if (bulk->selection.reference != NULL)
 	{
 		for (int i = 0; i < bulk->selection.nscenes; i++)
 			scan_reference(bulk, leaf, bulk->selection.scenes[i]);
 	}
+	else if (bulk->selection.key_prefix != NULL)
+	{
+		text	   *end = end_of_prefix(bulk->selection.key_prefix);
+
+		for (int i = 0; i < bulk->selection.nscenes; i++)
+			scan_key(bulk, leaf, bulk->selection.scenes[i], end);
+	}
+	else
+		scan_time(bulk, leaf);
 }
 
 /* All leaves, those of the ring in the order of their days, the oldest first. */
@@ -198,12 +262,12 @@ lock_leaves(void)
 }
 
 static int64
-ask_all(FunctionCallInfo fcinfo, const char *function, char action)
+ask_all(FunctionCallInfo fcinfo, const RetrySelectionArgs *args, const char *function, char action)
 {
 	Bulk		bulk = {.action = action};
 	RetryWriter *writer = retry_writer_begin(function);
 
-	retry_selection_read(fcinfo, GetActiveSnapshot(), &bulk.selection);
+	retry_selection_read(fcinfo, args, GetActiveSnapshot(), &bulk.selection);
 	lock_leaves();
 	PushActiveSnapshot(GetLatestSnapshot());
 	bulk.reader = retry_reader_begin(GetActiveSnapshot(), false);
@@ -220,16 +284,20 @@ ask_all(FunctionCallInfo fcinfo, const char *function, char action)
 	return bulk.found;
 }
 
-/* retry.cancel_where(target, since, until, reference) */
+/* retry.cancel_where(target, since, until, reference, group_name, key_prefix, error) */
 Datum
 retry_cancel_where(PG_FUNCTION_ARGS)
 {
-	PG_RETURN_INT64(ask_all(fcinfo, "retry.cancel_where()", RETRY_SIGNAL_CANCEL));
+	static const RetrySelectionArgs args = {0, 1, 2, 3, -1, 4, 5, 6};
+
+	PG_RETURN_INT64(ask_all(fcinfo, &args, "retry.cancel_where()", RETRY_SIGNAL_CANCEL));
 }
 
-/* retry.run_now_where(target, since, until, reference, spread) */
+/* retry.run_now_where(target, since, until, reference, spread, group_name, key_prefix, error) */
 Datum
 retry_run_now_where(PG_FUNCTION_ARGS)
 {
-	PG_RETURN_INT64(ask_all(fcinfo, "retry.run_now_where()", RETRY_SIGNAL_RUN_NOW));
+	static const RetrySelectionArgs args = {0, 1, 2, 3, 4, 5, 6, 7};
+
+	PG_RETURN_INT64(ask_all(fcinfo, &args, "retry.run_now_where()", RETRY_SIGNAL_RUN_NOW));
 }

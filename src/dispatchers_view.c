@@ -73,8 +73,8 @@ retry_running_rows(PG_FUNCTION_ARGS)
 	max = retry_max_in_flight * RETRY_MAX_DISPATCHERS;
 	transfers = palloc(sizeof(RetryInFlight) * max);
 	n = retry_shmem_running(MyDatabaseId, transfers, max);
-	visible.all = retry_visible_scenes(GetActiveSnapshot(), GetUserId(), false, &visible.nall);
-	visible.own = retry_visible_scenes(GetActiveSnapshot(), GetUserId(), true, &visible.nown);
+	visible.all = retry_visible_scenes(GetActiveSnapshot(), GetUserId(), NULL, false, &visible.nall);
+	visible.own = retry_visible_scenes(GetActiveSnapshot(), GetUserId(), NULL, true, &visible.nown);
 	for (i = 0; i < n; i++)
 	{
 		Datum		values[RUNNING_COLUMNS];

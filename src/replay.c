@@ -20,6 +20,7 @@
 #include "utils/acl.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
+#include "utils/fmgroids.h"
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
 #include "utils/syscache.h"
@@ -37,12 +38,16 @@ PG_FUNCTION_INFO_V1(retry_replay_dead);
 /* Dead letters fetched at once. */
 #define REPLAY_BATCH	500
 
+/* Parameters of the query for dead letters. */
+#define FILTERS			7
+
 /* One call of replay_dead. */
 typedef struct ReplayDead
 {
 	RetrySelection selection;
-	Datum		values[4];		/* parameters of the query: scenes, since, */
-	char		nulls[5];		/* until, reference */
+	Datum		values[FILTERS];	/* parameters of the query: scenes, since, */
+	char		nulls[FILTERS + 1]; /* until, reference, key_prefix, error,
+									 * reason */
 	int64		total;			/* among which they are spread */
 	int64		seen;
 	int64		replayed;
@@ -56,6 +61,9 @@ typedef struct ReplayDead
 	" AND ($2 IS NULL OR d.died_at OPERATOR(pg_catalog.>=) $2)" \
 	" AND ($3 IS NULL OR d.died_at OPERATOR(pg_catalog.<) $3)" \
 	" AND ($4 IS NULL OR d.reference OPERATOR(pg_catalog.=) $4)" \
+	" AND ($5 IS NULL OR pg_catalog.starts_with(d.key, $5))" \
+	" AND ($6 IS NULL OR d.error OPERATOR(pg_catalog.~~) $6)" \
+	" AND ($7 IS NULL OR d.reason::pg_catalog.text OPERATOR(pg_catalog.=) $7)" \
 	" AND NOT EXISTS (SELECT FROM retry.replayed r WHERE r.task_id OPERATOR(pg_catalog.=) d.id)"
 
 static const char *const dead_count = "SELECT pg_catalog.count(*)" DEAD_FILTER;
@@ -63,7 +71,9 @@ static const char *const dead_rows = "SELECT d.*" DEAD_FILTER " ORDER BY d.died_
 static const char *const dead_mark =
 "INSERT INTO retry.replayed (task_id, replayed_as) VALUES ($1, $2) ON CONFLICT DO NOTHING";
 
-static Oid	filter_types[4] = {INT4ARRAYOID, TIMESTAMPTZOID, TIMESTAMPTZOID, TEXTOID};
+static Oid	filter_types[FILTERS] = {
+	INT4ARRAYOID, TIMESTAMPTZOID, TIMESTAMPTZOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID
+};
 static Oid	mark_types[2] = {UUIDOID, UUIDOID};
 
 static void
@@ -203,7 +213,7 @@ static int64
 count_dead(ReplayDead *call)
 {
 	bool		isnull;
-	int			rc = SPI_execute_with_args(dead_count, 4, filter_types, call->values, call->nulls, true, 0);
+	int			rc = SPI_execute_with_args(dead_count, FILTERS, filter_types, call->values, call->nulls, true, 0);
 	int64		count;
 
 	if (rc != SPI_OK_SELECT)
@@ -223,7 +233,7 @@ replay_all(ReplayDead *call)
 
 	if (call->selection.spread_us > 0)
 		call->total = count_dead(call);
-	portal = SPI_cursor_open_with_args(NULL, dead_rows, 4, filter_types, call->values, call->nulls, true, 0);
+	portal = SPI_cursor_open_with_args(NULL, dead_rows, FILTERS, filter_types, call->values, call->nulls, true, 0);
 	for (;;)
 	{
 		SPITupleTable *batch;
@@ -249,21 +259,44 @@ replay_all(ReplayDead *call)
 	MemoryContextDelete(scratch);
 }
 
-/* retry.replay_dead(target, since, until, reference, spread) */
+static void
+set_filter(ReplayDead *call, int number, bool given, Datum value)
+{
+	call->values[number] = given ? value : (Datum) 0;
+	call->nulls[number] = given ? ' ' : 'n';
+}
+
+/* The filters as parameters of the query; "reason" is an argument's number. */
+static void
+set_filters(FunctionCallInfo fcinfo, ReplayDead *call, int reason)
+{
+	const RetrySelection *s = &call->selection;
+	char	   *label = NULL;
+
+	if (!PG_ARGISNULL(reason))
+		label = DatumGetCString(OidFunctionCall1(F_ENUM_OUT, PG_GETARG_DATUM(reason)));
+	set_filter(call, 0, true, int4_array(s->scenes, s->nscenes));
+	set_filter(call, 1, s->since != DT_NOBEGIN, TimestampTzGetDatum(s->since));
+	set_filter(call, 2, s->until != DT_NOEND, TimestampTzGetDatum(s->until));
+	set_filter(call, 3, s->reference != NULL, PointerGetDatum(s->reference));
+	set_filter(call, 4, s->key_prefix != NULL, PointerGetDatum(s->key_prefix));
+	set_filter(call, 5, s->error != NULL, PointerGetDatum(s->error));
+	set_filter(call, 6, label != NULL, label != NULL ? CStringGetTextDatum(label) : (Datum) 0);
+}
+
+/*
+ * retry.replay_dead(target, since, until, reference, spread, group_name,
+ * key_prefix, error, reason)
+ */
 Datum
 retry_replay_dead(PG_FUNCTION_ARGS)
 {
+	static const RetrySelectionArgs args = {0, 1, 2, 3, 4, 5, 6, 7};
 	ReplayDead	call = {0};
 	RetryRoleSwitch caller;
 
-	retry_selection_read(fcinfo, GetActiveSnapshot(), &call.selection);
-	strcpy(call.nulls, "    ");
-	call.values[0] = int4_array(call.selection.scenes, call.selection.nscenes);
-	for (int i = 1; i < 4; i++)
-	{
-		call.values[i] = PG_ARGISNULL(i) ? (Datum) 0 : PG_GETARG_DATUM(i);
-		call.nulls[i] = PG_ARGISNULL(i) ? 'n' : ' ';
-	}
+	retry_selection_read(fcinfo, &args, GetActiveSnapshot(), &call.selection);
+	set_filters(fcinfo, &call, 8);
 
 	call.writer = retry_writer_begin("retry.replay_dead()");
 	call.mark = connect_to_mark(&caller);

@@ -9,13 +9,15 @@
  */
 #include "postgres.h"
 
-#include "catalog/pg_type.h"
+#include "catalog/pg_collation.h"
 #include "miscadmin.h"
 #include "utils/acl.h"
 #include "utils/builtins.h"
+#include "utils/fmgrprotos.h"
 #include "utils/timestamp.h"
 
 #include "access.h"
+#include "enqueue_options.h"
 #include "scene.h"
 #include "selection.h"
 
@@ -34,9 +36,23 @@ is_member(const int32 *ids, int count, int32 id)
 	return count > 0 && bsearch(&id, ids, count, sizeof(int32), compare_ids) != NULL;
 }
 
-/* The one scene of the target. */
+/* The group by its name, which the role may use. */
 static void
-choose_scene(RetrySelection *s, Snapshot snapshot, const text *target)
+find_group(Snapshot snapshot, Oid role, const char *name)
+{
+	RetryGroupRow group;
+
+	if (!retry_group_by_name(snapshot, name, &group))
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_OBJECT),
+				 errmsg("group \"%s\" does not exist", name),
+				 errhint("Groups are rows of retry.scene_group.")));
+	retry_check_group(snapshot, role, &group);
+}
+
+/* The one scene of the target; "group_name" is NULL when none is given. */
+static void
+choose_scene(RetrySelection *s, Snapshot snapshot, const text *target, const char *group_name)
 {
 	char	   *given = text_to_cstring(target);
 	char		group[RETRY_NAME_MAX + 1];
@@ -48,6 +64,11 @@ choose_scene(RetrySelection *s, Snapshot snapshot, const text *target)
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("invalid target: \"%.100s\"", given),
 				 errhint("The target is scene or group/scene here; plain URLs are of the scene default.")));
+	if (group_name != NULL && strcmp(group, group_name) != 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("target \"%s\" is not of group \"%s\"", given, group_name),
+				 errhint("A target without a group means the group default. Give target or group_name.")));
 	if (!retry_scene_by_name(snapshot, group, name, &scene))
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_OBJECT),
@@ -59,14 +80,21 @@ choose_scene(RetrySelection *s, Snapshot snapshot, const text *target)
 	s->nscenes = 1;
 }
 
-/* All scenes that the role may use. */
+/* All scenes that the role may use, or those of one group. */
 static void
-choose_all(RetrySelection *s, Snapshot snapshot)
+choose_all(RetrySelection *s, Snapshot snapshot, const char *group_name)
 {
-	s->scenes = retry_visible_scenes(snapshot, s->role, false, &s->nscenes);
-	s->scenes = repalloc(s->scenes, sizeof(int32) * (Size) Max(s->nscenes + s->n_own_scenes, 1));
-	memcpy(s->scenes + s->nscenes, s->own_scenes, sizeof(int32) * s->n_own_scenes);
-	s->nscenes += s->n_own_scenes;
+	int			n_own;
+	int32	   *own = s->own_scenes;
+
+	if (group_name != NULL)
+		own = retry_visible_scenes(snapshot, s->role, group_name, true, &n_own);
+	else
+		n_own = s->n_own_scenes;
+	s->scenes = retry_visible_scenes(snapshot, s->role, group_name, false, &s->nscenes);
+	s->scenes = repalloc(s->scenes, sizeof(int32) * (Size) Max(s->nscenes + n_own, 1));
+	memcpy(s->scenes + s->nscenes, own, sizeof(int32) * n_own);
+	s->nscenes += n_own;
 	qsort(s->scenes, s->nscenes, sizeof(int32), compare_ids);
 }
 
@@ -84,23 +112,98 @@ read_spread(TimestampTz now, Datum spread)
 	return end - now;
 }
 
-void
-retry_selection_read(FunctionCallInfo fcinfo, Snapshot snapshot, RetrySelection *s)
+static inline bool
+given(FunctionCallInfo fcinfo, int argument)
 {
+	return argument >= 0 && !PG_ARGISNULL(argument);
+}
+
+/* A text that is not empty, or NULL. */
+static text *
+read_text(FunctionCallInfo fcinfo, int argument, const char *what)
+{
+	text	   *value;
+
+	if (!given(fcinfo, argument))
+		return NULL;
+	value = PG_GETARG_TEXT_PP(argument);
+	retry_check_short_text(what, value);
+	return value;
+}
+
+/* A pattern is judged here, since it is not looked at when there is no error to compare. */
+static text *
+read_pattern(FunctionCallInfo fcinfo, int argument)
+{
+	text	   *pattern;
+	const char *bytes;
+	int			len;
+	int			escapes = 0;
+
+	if (!given(fcinfo, argument))
+		return NULL;
+	pattern = PG_GETARG_TEXT_PP(argument);
+	bytes = VARDATA_ANY(pattern);
+	len = VARSIZE_ANY_EXHDR(pattern);
+	if (len == 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("error is empty"),
+				 errhint("Use NULL for none, and '%%' for any error.")));
+
+	/* backslash is a byte of no other character in a server's encoding */
+	while (escapes < len && bytes[len - 1 - escapes] == '\\')
+		escapes++;
+	if (escapes % 2 != 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_ESCAPE_SEQUENCE),
+				 errmsg("error ends with an escape character: \"%s\"", text_to_cstring(pattern)),
+				 errhint("It is a pattern of LIKE; write \\\\ for a backslash.")));
+	return pattern;
+}
+
+static void
+read_times(FunctionCallInfo fcinfo, const RetrySelectionArgs *args, RetrySelection *s)
+{
+	s->since = given(fcinfo, args->since) ? PG_GETARG_TIMESTAMPTZ(args->since) : DT_NOBEGIN;
+	s->until = given(fcinfo, args->until) ? PG_GETARG_TIMESTAMPTZ(args->until) : DT_NOEND;
+	if (given(fcinfo, args->since) && given(fcinfo, args->until) && s->since >= s->until)
+	{
+		char	   *since = pstrdup(timestamptz_to_str(s->since));
+
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("since is not before until: %s, %s", since, timestamptz_to_str(s->until))));
+	}
+}
+
+void
+retry_selection_read(FunctionCallInfo fcinfo, const RetrySelectionArgs *args,
+					 Snapshot snapshot, RetrySelection *s)
+{
+	char	   *group_name = NULL;
+
 	memset(s, 0, sizeof(*s));
 	s->role = GetUserId();
 	s->now = GetCurrentTimestamp();
-	s->own_scenes = retry_visible_scenes(snapshot, s->role, true, &s->n_own_scenes);
+	read_times(fcinfo, args, s);
+	s->reference = read_text(fcinfo, args->reference, "reference");
+	s->key_prefix = read_text(fcinfo, args->key_prefix, "key_prefix");
+	s->error = read_pattern(fcinfo, args->error);
+	if (given(fcinfo, args->spread))
+		s->spread_us = read_spread(s->now, PG_GETARG_DATUM(args->spread));
+
+	if (given(fcinfo, args->group_name))
+	{
+		group_name = text_to_cstring(read_text(fcinfo, args->group_name, "group_name"));
+		find_group(snapshot, s->role, group_name);
+	}
+	s->own_scenes = retry_visible_scenes(snapshot, s->role, NULL, true, &s->n_own_scenes);
 	qsort(s->own_scenes, s->n_own_scenes, sizeof(int32), compare_ids);
-	if (PG_ARGISNULL(0))
-		choose_all(s, snapshot);
+	if (given(fcinfo, args->target))
+		choose_scene(s, snapshot, PG_GETARG_TEXT_PP(args->target), group_name);
 	else
-		choose_scene(s, snapshot, PG_GETARG_TEXT_PP(0));
-	s->since = PG_ARGISNULL(1) ? DT_NOBEGIN : PG_GETARG_TIMESTAMPTZ(1);
-	s->until = PG_ARGISNULL(2) ? DT_NOEND : PG_GETARG_TIMESTAMPTZ(2);
-	s->reference = PG_ARGISNULL(3) ? NULL : PG_GETARG_TEXT_PP(3);
-	if (PG_NARGS() > 4 && !PG_ARGISNULL(4))
-		s->spread_us = read_spread(s->now, PG_GETARG_DATUM(4));
+		choose_all(s, snapshot, group_name);
 }
 
 bool
@@ -109,6 +212,28 @@ retry_selection_has(const RetrySelection *s, int32 scene_id, Oid enqueued_by)
 	return is_member(s->scenes, s->nscenes, scene_id) &&
 		(!is_member(s->own_scenes, s->n_own_scenes, scene_id) ||
 		 has_privs_of_role(s->role, enqueued_by));
+}
+
+bool
+retry_selection_has_key(const RetrySelection *s, const text *key)
+{
+	int			len;
+
+	if (s->key_prefix == NULL)
+		return true;
+	len = VARSIZE_ANY_EXHDR(s->key_prefix);
+	return key != NULL && VARSIZE_ANY_EXHDR(key) >= len &&
+		memcmp(VARDATA_ANY(key), VARDATA_ANY(s->key_prefix), len) == 0;
+}
+
+bool
+retry_selection_has_error(const RetrySelection *s, const text *error)
+{
+	if (s->error == NULL)
+		return true;
+	return error != NULL &&
+		DatumGetBool(DirectFunctionCall2Coll(textlike, DEFAULT_COLLATION_OID,
+											 PointerGetDatum(error), PointerGetDatum(s->error)));
 }
 
 TimestampTz

@@ -38,6 +38,7 @@ static const IndexName index_names[RETRY_INDEXES] = {
 	[RETRY_TASK_ID] = {RETRY_TASK, "id"},
 	[RETRY_TASK_XID] = {RETRY_TASK, "xid"},
 	[RETRY_TASK_DUE] = {RETRY_TASK, "due"},
+	[RETRY_TASK_KEY] = {RETRY_TASK, "key"},
 	[RETRY_TASK_REFERENCE] = {RETRY_TASK, "reference"},
 	[RETRY_ATTEMPT_NO] = {RETRY_ATTEMPT, "no"},
 	[RETRY_ATTEMPT_DUE] = {RETRY_ATTEMPT, "due"},
@@ -459,6 +460,12 @@ retry_task_cancelled(RetryReader *reader, int n, const pg_uuid_t *id)
 	return false;
 }
 
+TupleTableSlot *
+retry_last_attempt(RetryReader *reader, int n, const pg_uuid_t *id)
+{
+	return scan_by_id(reader, RETRY_ATTEMPT_NO, n, id, BackwardScanDirection);
+}
+
 void
 retry_probe_task(RetryReader *reader, int n, const pg_uuid_t *id, RetryProbe *probe)
 {
@@ -468,7 +475,7 @@ retry_probe_task(RetryReader *reader, int n, const pg_uuid_t *id, RetryProbe *pr
 	memset(probe, 0, sizeof(*probe));
 	probe->outcome = -1;
 
-	slot = scan_by_id(reader, RETRY_ATTEMPT_NO, n, id, BackwardScanDirection);
+	slot = retry_last_attempt(reader, n, id);
 	if (slot != NULL)
 	{
 		Datum		due;

@@ -61,7 +61,8 @@ typedef enum RetryTable
 
 typedef enum RetryIndex
 {
-	RETRY_TASK_ID, RETRY_TASK_XID, RETRY_TASK_DUE, RETRY_TASK_REFERENCE,
+	RETRY_TASK_ID, RETRY_TASK_XID, RETRY_TASK_DUE, RETRY_TASK_KEY,
+	RETRY_TASK_REFERENCE,
 	RETRY_ATTEMPT_NO, RETRY_ATTEMPT_DUE,
 	RETRY_SIGNAL_TASK, RETRY_SIGNAL_XID, RETRY_SIGNAL_DUE,
 	RETRY_INDEXES
@@ -153,6 +154,9 @@ typedef struct RetryProbe
 
 /* One or two index descents; the leaf must be open. */
 extern void retry_probe_task(RetryReader *reader, int leaf, const pg_uuid_t *id, RetryProbe *probe);
+
+/* The slot of the last attempt, until the next call; NULL: there is none.  The leaf must be open. */
+extern TupleTableSlot *retry_last_attempt(RetryReader *reader, int leaf, const pg_uuid_t *id);
 
 /* Of that, only whether it was cancelled: nothing to look up where nobody asked for anything. */
 extern bool retry_task_cancelled(RetryReader *reader, int leaf, const pg_uuid_t *id);
