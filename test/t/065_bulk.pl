@@ -102,5 +102,29 @@ is(sql("SELECT retry.wait('$now', '0')"), 'cancelled', 'what was replaced is can
 is(scalar(my @sent = $receiver->ledger('replaced-4')), 1, 'and never sent');
 sql("SELECT retry.cancel_where()");
 
+##########################################################################
+# The beginning of a key, where texts are not ordered by their bytes
+##########################################################################
+
+sql("CREATE DATABASE ordered TEMPLATE template0 LOCALE_PROVIDER icu ICU_LOCALE 'en' ENCODING 'UTF8'");
+my $many = 3000;
+is($node->safe_psql('ordered', <<"SQL"), "$many\n200\n200\n0", 'the beginning of a key finds its tasks in any collation');
+SET client_min_messages = warning;
+CREATE EXTENSION retry;
+INSERT INTO retry.scene_group (name, paused) VALUES ('p', true);
+INSERT INTO retry.scene (group_name, name, url) VALUES ('p', 's', '$ok');
+SELECT count(*) FROM retry.enqueue_many('p/s', array_fill('{}'::jsonb, ARRAY[$many]),
+	(SELECT array_agg((ARRAY['a', 'A', 'a-', 'ab', 'AB', 'a b', 'Ab', 'b', 'B', 'ä', 'z', '-a', 'a1', 'Z', '_'])[1 + g % 15] || '/' || g)
+	 FROM generate_series(1, $many) g));
+SELECT retry.cancel_where('p/s', key_prefix => 'ab/');
+SELECT retry.cancel_where('p/s', key_prefix => 'A') - 400;
+SELECT retry.cancel_where('p/s', key_prefix => 'A');
+SQL
+like(
+	$node->safe_psql('ordered', "SET enable_seqscan = off; SET enable_bitmapscan = off;"
+		  . " EXPLAIN SELECT id FROM retry.task WHERE scene_id = 7 AND key LIKE 'ab/%'"),
+	qr/task_01_key.*key ~>=~ 'ab\/'/s, 'and so do queries, by the same index');
+sql('DROP DATABASE ordered');
+
 $node->stop;
 done_testing();
