@@ -38,6 +38,7 @@
 #include "extension.h"
 #include "guc.h"
 #include "http_settings.h"
+#include "schedule.h"
 #include "turn.h"
 #include "upkeep.h"
 
@@ -295,7 +296,10 @@ read_turn(RetryTurn *turn)
 	}
 	read_config(turn, generation);
 	if (d->worker->number == 0)
+	{
 		retry_upkeep_consider(turn->snapshot, pg_atomic_read_u64(&d->db->config_generation), turn->now);
+		retry_schedules_consider(turn->snapshot, d->db, generation, turn->now);
+	}
 	if (!retry_owner_settled(d))
 		retry_own_slots(turn);
 	if (d->gained != 0)
@@ -392,6 +396,7 @@ wait_time(void)
 	long		ms;
 
 	next = Min(next, turn_again);
+	next = Min(next, retry_schedules_next());
 	if (retry_enabled && d->owned != 0 && !blocked)
 	{
 		next = Min(next, retry_lanes_next_due(d->lanes));
@@ -531,6 +536,7 @@ retry_dispatcher_main(Datum main_arg)
 	main_loop(events);
 	draining = true;
 	retry_upkeep_stop();
+	retry_schedules_stop();
 	drain(events);
 	proc_exit(0);
 }

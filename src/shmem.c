@@ -167,6 +167,7 @@ init_database(RetryDatabase *db, Oid database, uint64 xid)
 
 	pg_atomic_init_u32(&db->look, 0);
 	pg_atomic_init_u32(&db->prepared, 0);
+	pg_atomic_init_u32(&db->schedule_looks, 0);
 	pg_atomic_init_u64(&db->config_generation, 0);
 	for (leaf = 0; leaf < RETRY_LEAVES; leaf++)
 	{

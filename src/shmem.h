@@ -114,6 +114,8 @@ typedef struct RetryDatabase
 	pg_atomic_uint32 look;		/* bumped to make the launcher look here */
 	pg_atomic_uint32 prepared;	/* a prepared transaction may make the
 								 * extension appear */
+	pg_atomic_uint32 schedule_looks;	/* bumped when a worker has run all
+										 * schedules that were due */
 	/* bumped at commit of a configuration change */
 	pg_atomic_uint64 config_generation;
 	/* newest full xid that inserted tasks or signals into each leaf */

@@ -66,6 +66,9 @@ extern void retry_upkeep_dead_letters(RetryUpkeep *upkeep, int unused);
 /* Notes of retry.once() on messages older than the retention. */
 extern void retry_upkeep_consumed(RetryUpkeep *upkeep, int unused);
 
+/* Notes on old runs of schedules, but for what says how far each has come. */
+extern void retry_upkeep_runs(RetryUpkeep *upkeep, int unused);
+
 /* Keys whose tasks have finished, and their scenes' key_window after that. */
 extern void retry_upkeep_keys(RetryUpkeep *upkeep, int unused);
 

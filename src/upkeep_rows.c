@@ -75,6 +75,7 @@ retry_upkeep_triggers(RetryUpkeep *upkeep, int unused)
 	}
 	mend_table(upkeep, retry_relation_oid("scene_group"));
 	mend_table(upkeep, retry_relation_oid("scene"));
+	mend_table(upkeep, retry_relation_oid("schedule_definition"));
 	retry_upkeep_commit();
 }
 
@@ -148,6 +149,22 @@ retry_upkeep_consumed(RetryUpkeep *upkeep, int unused)
 {
 	delete_older("deleting notes on old messages", delete_consumed,
 				 upkeep->now - retry_retention_s * USECS_PER_SEC);
+}
+
+/* ---------------------------------------------------------------- schedules */
+
+/* One that old stays for each schedule: it says how far that has come. */
+static const char *const delete_runs =
+"DELETE FROM retry.schedule_run r WHERE (r.schedule_id, r.nominal) IN"
+" (SELECT x.schedule_id, x.nominal FROM retry.schedule_run x WHERE x.nominal < $1"
+"  AND EXISTS (SELECT FROM retry.schedule_run y WHERE y.schedule_id = x.schedule_id"
+"   AND y.nominal > x.nominal AND y.nominal < $1)"
+"  ORDER BY x.nominal LIMIT $2 FOR UPDATE SKIP LOCKED)";
+
+void
+retry_upkeep_runs(RetryUpkeep *upkeep, int unused)
+{
+	delete_older("deleting notes on old runs of schedules", delete_runs, upkeep->cutoff);
 }
 
 /* ---------------------------------------------------------------- keys */
