@@ -203,6 +203,22 @@ need_packages()
 	[ -z "${list// /}" ] || die "still missing after apt-get install: $list"
 }
 
+# Installs pg_cron when that is easy.  The tests of schedules leave out what
+# needs it where it is not there, and say so; nothing else does.
+want_pg_cron()
+{
+	local pgc sudo=
+
+	pgc=$(find_pg_config) || return 0
+	[ ! -e "$("$pgc" --pkglibdir)/pg_cron.so" ] && [ -z "${PG_CONFIG:-}" ] || return 0
+	[ "$(id -u)" = 0 ] || sudo="sudo -n"
+	$sudo true 2>/dev/null && command -v apt-get >/dev/null || return 0
+	[ -n "$(apt-cache show "postgresql-$(pg_major "$pgc")-cron" 2>/dev/null)" ] || return 0
+	say "installing: postgresql-$(pg_major "$pgc")-cron"
+	apt_install "$sudo" "postgresql-$(pg_major "$pgc")-cron" >/dev/null 2>&1 ||
+		say "that failed; tests that need it are left out"
+}
+
 # apt_install SUDO PACKAGE...: Debian's PostgreSQL packages create and start a
 # cluster when a server is first installed.  Nobody asked for one here, so this
 # is switched off for the moment of the installation.
