@@ -313,6 +313,7 @@ may_use_pg_cron(void)
 static bool
 make_job(const char *name, const Timing *timing, int64 *job)
 {
+	static const char *const sql = "SELECT cron.schedule($1, $2, $3)";
 	const char *zone = GetConfigOption("cron.timezone", true, false);
 	Oid			types[3] = {TEXTOID, TEXTOID, TEXTOID};
 	Datum		values[3];
@@ -320,10 +321,15 @@ make_job(const char *name, const Timing *timing, int64 *job)
 	if (!may_use_pg_cron())
 		return false;
 	values[0] = CStringGetTextDatum(psprintf("retry: %s", name));
-	values[1] = CStringGetTextDatum(same_zone(timing->tz, zone != NULL ? zone : "GMT") ?
-									timing->text : "* * * * *");
+	values[1] = CStringGetTextDatum(timing->text);
 	values[2] = CStringGetTextDatum("SELECT retry.run_schedules()");
-	return ask_pg_cron("SELECT cron.schedule($1, $2, $3)", 3, types, values, true, job);
+	if (same_zone(timing->tz, zone != NULL ? zone : "GMT") &&
+		ask_pg_cron(sql, 3, types, values, false, job))
+		return true;
+
+	/* not its zone, or an expression that it cannot read, such as sat-sun */
+	values[1] = CStringGetTextDatum("* * * * *");
+	return ask_pg_cron(sql, 3, types, values, true, job);
 }
 
 /* A job that is gone already is no reason to complain. */
@@ -408,7 +414,10 @@ write_definition(const RetryScheduled *what, const Timing *timing, const char *m
 	nulls[P_job] = has_job ? ' ' : 'n';
 	values[P_now] = TimestampTzGetDatum(GetCurrentTimestamp());
 
-	/* the trigger marks what is inserted as foreign; the update says it is not */
+	/*
+	 * the trigger marks what is inserted as foreign; the update says it is
+	 * not
+	 */
 	(void) retry_schedule_sql(insert_definition, P_natts, types, values, nulls, SPI_OK_INSERT);
 	if (retry_schedule_sql(update_definition, P_natts, types, values, nulls, SPI_OK_UPDATE) != 1)
 		ereport(ERROR,

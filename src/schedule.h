@@ -46,8 +46,8 @@ typedef struct RetryScheduleRuns
 {
 	int64		enqueued;
 	bool		more;			/* there are runs left for another look */
-	bool		busy;			/* somebody else has one under way, or it has to
-								 * be tried again */
+	bool		busy;			/* somebody else has one under way, or it has
+								 * to be tried again */
 } RetryScheduleRuns;
 
 /* schedule.c */

@@ -229,7 +229,11 @@ retry_schedules_consider(Snapshot snapshot, RetryDatabase *db, uint64 generation
 			seen_generation = generation;
 		}
 	}
-	/* the clock was set back: what is next now comes before what was next then */
+
+	/*
+	 * the clock was set back: what is next now comes before what was next
+	 * then
+	 */
 	if (now < computed_at && next_look != DT_NOEND)
 		next_look = Min(next_look, next_due(now));
 	if (now < next_look)
