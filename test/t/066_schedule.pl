@@ -139,8 +139,8 @@ nothing_doubled($node, 'after two restarts');
 
 # ---- the clock is set back an hour, and on again
 
-set_clock($offset - 3600);
 wait_sql($node, "SELECT count(*) FROM retry.tasks WHERE state <> 'succeeded'", 'all tasks are done', expected => '0');
+set_clock($offset - 3600);
 $node->safe_psql('postgres', "SELECT retry.run_schedules()");
 nothing_doubled($node, 'an hour back');
 set_clock($offset + 3600);
