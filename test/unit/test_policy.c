@@ -154,6 +154,242 @@ test_exchanges(void)
 	is_retried(RETRY_ERROR, NOW + 10 * SEC, "an exchange of no known kind");
 }
 
+/*
+ * The order of precedence: each of these is made true together with each that
+ * comes after it, and must win.
+ */
+typedef enum Sign
+{
+	SIGN_GONE, SIGN_CONTROL_STOP, SIGN_CONTROL_PROCESSING, SIGN_STOP_WHEN, SIGN_PENDING_WHEN,
+	SIGN_SUCCESS_WHEN, SIGN_STOP_STATUS, SIGN_SUCCESS_STATUS, SIGNS
+} Sign;
+
+static void
+give(Sign sign)
+{
+	int			status = end.http_status;
+
+	switch (sign)
+	{
+		case SIGN_GONE:
+			end.http_status = 410;
+			break;
+		case SIGN_CONTROL_STOP:
+			end.retry_control = "stop";
+			break;
+		case SIGN_CONTROL_PROCESSING:
+			end.retry_control = "processing";
+			break;
+		case SIGN_STOP_WHEN:
+			end.stop_when = true;
+			break;
+		case SIGN_PENDING_WHEN:
+			end.pending_when = true;
+			break;
+		case SIGN_SUCCESS_WHEN:
+			rules.success_when = end.success_when = true;
+			break;
+		case SIGN_STOP_STATUS:
+			rules.stop_status.bits[(status - 100) / 32] |= UINT32_C(1) << (status - 100) % 32;
+			break;
+		case SIGN_SUCCESS_STATUS:
+			rules.success_status.bits[(status - 100) / 32] |= UINT32_C(1) << (status - 100) % 32;
+			break;
+		default:
+			break;
+	}
+}
+
+static void
+test_precedence(void)
+{
+	static const struct
+	{
+		const char *name;
+		RetryOutcome outcome;
+		bool		terminal;
+		RetryDeadReason reason;
+	}			want[SIGNS] =
+	{
+		{"410", RETRY_STOPPED, true, RETRY_DEAD_GONE},
+		{"Retry-Control: stop", RETRY_STOPPED, true, RETRY_DEAD_STOPPED},
+		{"Retry-Control: processing", RETRY_PROCESSING, false, RETRY_DEAD_EXHAUSTED},
+		{"stop_when", RETRY_STOPPED, true, RETRY_DEAD_STOPPED},
+		{"pending_when", RETRY_PROCESSING, false, RETRY_DEAD_EXHAUSTED},
+		{"success_when", RETRY_SUCCEEDED, true, RETRY_DEAD_STOPPED},
+		{"stop_status", RETRY_STOPPED, true, RETRY_DEAD_STOPPED},
+		{"success_status", RETRY_SUCCEEDED, true, RETRY_DEAD_STOPPED},
+	};
+
+	for (int first = 0; first < SIGNS; first++)
+	{
+		for (int second = first; second < SIGNS; second++)
+		{
+			if (first == SIGN_CONTROL_STOP && second == SIGN_CONTROL_PROCESSING)
+				continue;		/* one header has one value */
+			reset();
+			give((Sign) first);
+			give((Sign) second);
+			judge();
+			CHECK(verdict.outcome == want[first].outcome && verdict.terminal == want[first].terminal &&
+				  verdict.reason == want[first].reason, "%s with %s: the former counts",
+				  want[first].name, want[second].name);
+		}
+	}
+
+	reset();
+	end.http_status = 200;
+	rules.success_when = true;
+	is_retried(RETRY_FAILED, NOW + 10 * SEC, "a 200 without the match that success_when wants");
+	CHECK(verdict.why != NULL && strstr(verdict.why, "success_when") != NULL, "... and says so");
+	end.http_status = 422;
+	is_dead(RETRY_STOPPED, RETRY_DEAD_STOPPED, "a 422 without that match still stops");
+	end.http_status = 500;
+	judge();
+	CHECK(verdict.why == NULL, "a 500 without that match says itself what it is");
+	end.stop_when = true;
+	judge();
+	CHECK(verdict.why != NULL && strstr(verdict.why, "stop_when") != NULL, "stop_when is named");
+
+	reset();
+	retry_rules_default(&rules);
+	memset(&rules.success_status, 0, sizeof(rules.success_status));
+	end.http_status = 200;
+	is_retried(RETRY_FAILED, NOW + 10 * SEC, "a 200 that is not in success_status");
+	end.retry_after.kind = RETRY_AFTER_SECONDS;
+	end.retry_after.value = 60;
+	is_retried(RETRY_FAILED, NOW + 60 * SEC, "... with Retry-After");
+}
+
+/* What a function of this database returned: there is no status to go by. */
+static void
+test_returns(void)
+{
+	reset();
+	end.exchange = RETRY_EXCHANGE_RETURNED;
+	end.http_status = 0;
+	judge();
+	CHECK(verdict.outcome == RETRY_SUCCEEDED && verdict.terminal, "a function that returned");
+	rules.success_when = true;
+	is_retried(RETRY_FAILED, NOW + 10 * SEC, "without the match that success_when wants");
+	end.success_when = true;
+	judge();
+	CHECK(verdict.outcome == RETRY_SUCCEEDED, "with that match");
+	end.pending_when = true;
+	is_retried(RETRY_PROCESSING, NOW + 60 * SEC, "pending_when counts before it");
+	end.stop_when = true;
+	is_dead(RETRY_STOPPED, RETRY_DEAD_STOPPED, "stop_when counts before both");
+}
+
+static void
+test_stop_errors(void)
+{
+	RetryParseError err;
+
+	reset();
+	CHECK(retry_error_list_parse("tls,40001", &rules.stop_errors, &err), "a list of errors");
+	end.exchange = RETRY_EXCHANGE_FAILED;
+	end.http_status = 0;
+	is_retried(RETRY_FAILED, NOW + 10 * SEC, "an error of no class");
+	end.error_class = RETRY_CLASS_TIMEOUT;
+	is_retried(RETRY_FAILED, NOW + 10 * SEC, "an error that is not in the list");
+	end.sqlstate = MAKE_SQLSTATE('4', '0', '0', '0', '1');
+	is_dead(RETRY_STOPPED, RETRY_DEAD_STOPPED, "an SQLSTATE that is");
+	end.sqlstate = 0;
+	end.error_class = RETRY_CLASS_TLS;
+	is_dead(RETRY_STOPPED, RETRY_DEAD_STOPPED, "a class that is");
+	end.exchange = RETRY_EXCHANGE_INTERNAL;
+	is_retried(RETRY_ERROR, NOW + 10 * SEC, "our own fault is never the receiver's");
+
+	end.exchange = RETRY_EXCHANGE_ANSWERED;
+	end.http_status = 200;
+	end.body_cut = true;
+	is_dead(RETRY_STOPPED, RETRY_DEAD_STOPPED, "a body that broke off with such an error");
+	end.error_class = RETRY_CLASS_CLOSED;
+	is_retried(RETRY_FAILED, NOW + 10 * SEC, "and with another");
+	end.error_class = RETRY_CLASS_TLS;
+	end.body_cut = false;
+	judge();
+	CHECK(verdict.outcome == RETRY_SUCCEEDED, "no error, no matter which class");
+}
+
+static void
+test_processing(void)
+{
+	RetryParseError err;
+
+	reset();
+	end.retry_control = "processing";
+	end.http_status = 202;
+	is_retried(RETRY_PROCESSING, NOW + 60 * SEC, "processing: after pending_interval");
+	rules.pending_interval_us = 5 * SEC;
+	is_retried(RETRY_PROCESSING, NOW + 5 * SEC, "another pending_interval");
+	end.body_cut = true;
+	end.retry_after.kind = RETRY_AFTER_SECONDS;
+	end.retry_after.value = 60;
+	is_retried(RETRY_PROCESSING, NOW + 60 * SEC, "Retry-After that is later, whatever the status");
+	end.retry_after.value = 4;
+	is_retried(RETRY_PROCESSING, NOW + 5 * SEC, "Retry-After that is earlier");
+
+	reset();
+	end.retry_control = "processing";
+	end.attempt_no = limits.max_attempts + 40;
+	end.pendings = 5;
+	is_retried(RETRY_PROCESSING, NOW + 60 * SEC, "takes no place in max_attempts");
+	limits.expires_at = NOW + 60 * SEC;
+	is_retried(RETRY_PROCESSING, NOW + 60 * SEC, "at the very moment of expiry");
+	limits.expires_at--;
+	is_dead(RETRY_PROCESSING, RETRY_DEAD_EXPIRED, "later than the expiry");
+
+	reset();
+	end.retry_control = "processing";
+	rules.pending_limit = 7;
+	end.attempt_no = 9;
+	end.pendings = 5;
+	is_retried(RETRY_PROCESSING, NOW + 60 * SEC, "the last but one that pending_limit allows");
+	end.pendings = 6;
+	is_dead(RETRY_PROCESSING, RETRY_DEAD_EXHAUSTED, "the last");
+	CHECK(verdict.why != NULL && strstr(verdict.why, "pending_limit") != NULL, "... and says so");
+	end.pendings = 8;
+	is_dead(RETRY_PROCESSING, RETRY_DEAD_EXHAUSTED, "more than that, when it was lowered");
+	rules.pending_limit = 0;
+	is_retried(RETRY_PROCESSING, NOW + 60 * SEC, "without a limit");
+
+	reset();
+	limits.max_attempts = 3;
+	end.attempt_no = 7;
+	end.pendings = 5;
+	is_retried(RETRY_FAILED, NOW + 10 * SEC, "the second failure after five times processing");
+	end.pendings = 4;
+	is_dead(RETRY_FAILED, RETRY_DEAD_EXHAUSTED, "the third");
+	retry_backoff_parse("linear 10s max 5m", &backoff, &err);
+	limits.max_attempts = 16;
+	is_retried(RETRY_FAILED, NOW + 30 * SEC, "the backoff's level counts likewise");
+
+	reset();
+	end.retry_control = "processing";
+	end.ended_at = END_TIMESTAMP - 5;
+	is_retried(RETRY_PROCESSING, END_TIMESTAMP - 1, "at the end of time");
+	end.ended_at = DT_NOEND;
+	is_retried(RETRY_PROCESSING, DT_NOEND, "at infinity");
+}
+
+/* Which attempts take no place in max_attempts. */
+static void
+test_pendings(void)
+{
+	for (int outcome = 0; outcome < RETRY_OUTCOMES; outcome++)
+	{
+		bool		none = outcome == RETRY_PROCESSING || outcome == RETRY_EXPIRED ||
+			outcome == RETRY_BLOCKED;
+
+		CHECK_INT(retry_policy_pendings(4, (RetryOutcome) outcome), none ? 5 : 4, "attempts that do not count");
+	}
+	reset();
+	CHECK(!retry_policy_spent(19, 4, &limits, NOW, &verdict), "15 of 19 count: not spent");
+	CHECK(retry_policy_spent(19, 3, &limits, NOW, &verdict), "16 of 19 count: spent");
+}
+
 static void
 test_max_attempts(void)
 {
@@ -345,6 +581,11 @@ main(void)
 	test_statuses();
 	test_answers();
 	test_exchanges();
+	test_precedence();
+	test_returns();
+	test_stop_errors();
+	test_processing();
+	test_pendings();
 	test_max_attempts();
 	test_expiry();
 	test_retry_after();
