@@ -35,6 +35,16 @@ typedef struct Subject
 	const char *condition;		/* under way; NULL: still being read */
 } Subject;
 
+/* Scenes whose conditions took too long; enough for those worst at a time. */
+#define SLOW_SCENES		16
+
+typedef struct SlowScene
+{
+	int32		id;
+	TimestampTz until;
+} SlowScene;
+
+static SlowScene slow_scenes[SLOW_SCENES];
 static volatile sig_atomic_t timed_out;
 
 /* In the signal handler: as if the user had asked for it. */
@@ -47,6 +57,44 @@ time_is_over(void)
 	timed_out = true;
 	QueryCancelPending = true;
 	InterruptPending = true;
+}
+
+static int
+limit_ms(const RetryScene *scene)
+{
+	for (int i = 0; i < SLOW_SCENES; i++)
+	{
+		if (slow_scenes[i].id == scene->id && slow_scenes[i].until != 0)
+		{
+			TimestampTz now = GetCurrentTimestamp();
+
+			/* the second is for a clock that was ahead */
+			if (now < slow_scenes[i].until &&
+				now > slow_scenes[i].until - RETRY_RULES_SHORT_FOR_MS * INT64CONST(1000))
+				return RETRY_RULES_SHORT_MS;
+		}
+	}
+	return RETRY_RULES_LIMIT_MS;
+}
+
+/* Takes the place of the same scene, else of the one that is longest ago. */
+static void
+note_slow(const RetryScene *scene)
+{
+	SlowScene  *place = &slow_scenes[0];
+
+	for (int i = 0; i < SLOW_SCENES; i++)
+	{
+		if (slow_scenes[i].id == scene->id)
+		{
+			place = &slow_scenes[i];
+			break;
+		}
+		if (slow_scenes[i].until < place->until)
+			place = &slow_scenes[i];
+	}
+	place->id = scene->id;
+	place->until = GetCurrentTimestamp() + RETRY_RULES_SHORT_FOR_MS * INT64CONST(1000);
 }
 
 static TimeoutId
@@ -154,7 +202,7 @@ evaluate(const RetryScene *scene, Subject *subject, RetryTruths *truths)
 }
 
 static void
-log_trouble(const RetryScene *scene, const Subject *subject, const ErrorData *error)
+log_trouble(const RetryScene *scene, const Subject *subject, int limit, const ErrorData *error)
 {
 	static TimestampTz last = 0;
 	static int64 unlogged = 0;
@@ -169,7 +217,7 @@ log_trouble(const RetryScene *scene, const Subject *subject, const ErrorData *er
 		ereport(LOG,
 				(errmsg("retry: %s of scene \"%s\" takes longer than %d ms over an answer, which counts as no match",
 						subject->condition != NULL ? subject->condition : "reading the answer for a condition",
-						scene->name, RETRY_RULES_LIMIT_MS),
+						scene->name, limit),
 				 errdetail("Since the last such message " INT64_FORMAT " others were not logged.", unlogged),
 				 errhint("Simplify the condition; .** and like_regex are what takes longest.")));
 	else
@@ -188,6 +236,7 @@ match(const RetryScene *scene, Subject *subject)
 	MemoryContext caller = CurrentMemoryContext;
 	RetryTruths truths = {false, false, false};
 	TimeoutId	timer = limit_timer();
+	int			limit = limit_ms(scene);
 	ErrorData  *volatile error = NULL;
 
 	if (context == NULL)
@@ -195,7 +244,7 @@ match(const RetryScene *scene, Subject *subject)
 	MemoryContextReset(context);
 	MemoryContextSwitchTo(context);
 	timed_out = false;
-	enable_timeout_after(timer, RETRY_RULES_LIMIT_MS);
+	enable_timeout_after(timer, limit);
 	PG_TRY();
 	{
 		evaluate(scene, subject, &truths);
@@ -225,9 +274,12 @@ match(const RetryScene *scene, Subject *subject)
 		if (!timed_out && error->sqlerrcode == ERRCODE_QUERY_CANCELED)
 			ReThrowError(error);
 		if (timed_out)
-			log_trouble(scene, subject, NULL);
+		{
+			note_slow(scene);
+			log_trouble(scene, subject, limit, NULL);
+		}
 		else if (subject->condition != NULL)
-			log_trouble(scene, subject, error);
+			log_trouble(scene, subject, limit, error);
 	}
 	MemoryContextReset(context);
 	return truths;

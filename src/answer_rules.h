@@ -13,8 +13,15 @@
 
 #include "config.h"
 
-/* How long all conditions on one answer may take, milliseconds. */
+/*
+ * How long all conditions on one answer may take, milliseconds; and how long
+ * for a while after they took longer, so that a scene with such a condition,
+ * or with a receiver that knows how to provoke it, does not slow down what the
+ * process does for others.
+ */
 #define RETRY_RULES_LIMIT_MS	100
+#define RETRY_RULES_SHORT_MS	10
+#define RETRY_RULES_SHORT_FOR_MS	(10 * 1000)
 
 typedef struct RetryTruths
 {

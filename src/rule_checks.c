@@ -31,11 +31,6 @@ column_prefix(FunctionCallInfo fcinfo)
 static void
 refuse_list(FunctionCallInfo fcinfo, const char *list, const RetryParseError *error)
 {
-	if (error->part_len == 0)
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("%sthe list %s", column_prefix(fcinfo), error->reason),
-				 errhint("%s", error->hint)));
 	ereport(ERROR,
 			(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 			 errmsg("%s\"%.*s\" at position %d %s", column_prefix(fcinfo),
@@ -125,7 +120,7 @@ retry_check_condition(PG_FUNCTION_ARGS)
 	if (variable != NULL)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("%s\"%s\" uses the variable %.*s", column_prefix(fcinfo), path, len, variable),
+				 errmsg("%sthe condition %s uses the variable %.*s", column_prefix(fcinfo), path, len, variable),
 				 errhint("There are no variables in a condition on an answer. Write the value itself.")));
 	PG_RETURN_BOOL(true);
 }

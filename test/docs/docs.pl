@@ -27,6 +27,7 @@ my %behaviour = (
 	down => '/status/503?path=',
 	picky => '/status/422?path=',
 	gone => '/status/410?path=',
+	bank => '/processing/2?status=202&path=',
 	slow => '/delay/300?path=',
 	echo => '/echo?path=');
 my %address = map { $_ => start_endpoint()->keep->url } keys %behaviour;
