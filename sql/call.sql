@@ -94,6 +94,14 @@ ROLLBACK TO s;
 SELECT state, attempts, task_id IS NOT NULL AS has_task FROM retry.call('http://127.0.0.1:1/');
 ROLLBACK;
 
+-- All targets at once are for tasks.
+INSERT INTO retry.scene (name, targets, route) VALUES ('call-all', '{http://127.0.0.1:1/, http://127.0.0.1:2/}', 'all');
+SELECT retry.call('call-all', mode => 'local');
+BEGIN;
+SELECT state, attempts, task_id IS NOT NULL AS has_task FROM retry.call('call-all');
+ROLLBACK;
+SELECT state, attempts FROM retry.call('call-all', url => 'http://127.0.0.1:1/', mode => 'local', local_attempts => 1);
+
 -- The scene's rules and headers count, as the transaction sees them now.
 BEGIN;
 INSERT INTO retry.scene (name, url, headers) VALUES ('call-echo', :'receiver' || '/echo', '{"X-Scene": "mine"}');

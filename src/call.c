@@ -148,6 +148,14 @@ refuse_function(FunctionCallInfo fcinfo)
 				 errhint("SELECT the function itself, or enqueue it with mode => 'remote'.")));
 }
 
+/* One message to all targets of the scene: as many tasks, and no one answer. */
+static bool
+goes_to_all(const Call *call)
+{
+	return call->task.options.url == NULL && call->scene->ntargets > 0 &&
+		call->scene->route == RETRY_ROUTE_ALL;
+}
+
 /* What only a task can do is refused where there will be none. */
 static void
 check_local(FunctionCallInfo fcinfo, const Call *call)
@@ -161,6 +169,12 @@ check_local(FunctionCallInfo fcinfo, const Call *call)
 						PG_ARGISNULL(Arg_on_success) ? "on_dead" : "on_success"),
 				 errhint("The caller is told of the outcome by the result.")));
 
+	if (call->mode == MODE_LOCAL && goes_to_all(call))
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("scene \"%s/%s\" sends to all of its targets, which a call in the session does not",
+						o->scene.group.name, o->scene.name),
+				 errhint("Enqueue it, or give the argument url.")));
 	if (call->mode == MODE_LOCAL && call->scene->paused)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
@@ -383,7 +397,7 @@ retry_call(PG_FUNCTION_ARGS)
 	{
 		call->scene = retry_config_one_scene(call->task.options.scene.id, GetActiveSnapshot());
 		check_local(fcinfo, call);
-		if (!call->scene->paused && retry_enabled)
+		if (!call->scene->paused && retry_enabled && !goes_to_all(call))
 			attempt_here(call);
 	}
 	if (call->verdict.terminal || call->mode == MODE_LOCAL)
