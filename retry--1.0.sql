@@ -149,7 +149,7 @@ COMMENT ON FUNCTION retry.preview(retry.backoff, integer, timestamptz) IS 'when 
 CREATE FUNCTION retry.check_url(url text) RETURNS boolean
 LANGUAGE C IMMUTABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'retry_check_url';
 COMMENT ON FUNCTION retry.check_url(text) IS
-'True for an absolute http or https URL that can be called, and for null; an ERROR that says why for any other';
+'True for an absolute http or https URL that can be called, for sql:schema.function, and for null; an ERROR that says why for any other';
 
 CREATE FUNCTION retry.check_headers(headers jsonb) RETURNS boolean
 LANGUAGE C IMMUTABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'retry_check_headers';
@@ -179,7 +179,7 @@ COMMENT ON FUNCTION retry.check_targets(text[]) IS
 CREATE FUNCTION retry.origin(url text) RETURNS text
 LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'retry_origin';
 COMMENT ON FUNCTION retry.origin(text) IS
-'Scheme, host and port of a URL, normalized: the name of its default lane';
+'Scheme, host and port of a URL, normalized, or the function sql:schema.function: the name of its default lane';
 
 CREATE FUNCTION retry.task_time(id uuid) RETURNS timestamptz
 LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'retry_task_time';
@@ -304,7 +304,7 @@ COMMENT ON TABLE retry.scene IS
 COMMENT ON COLUMN retry.scene.id IS 'Number by which tasks know the scene';
 COMMENT ON COLUMN retry.scene.group_name IS 'The group it belongs to';
 COMMENT ON COLUMN retry.scene.name IS 'Name, unique in its group: lower-case letters, digits, _ and -';
-COMMENT ON COLUMN retry.scene.url IS 'Absolute http or https URL that is called, unless the task brings its own';
+COMMENT ON COLUMN retry.scene.url IS 'Absolute http or https URL, or function (sql:schema.function), that is called, unless the task brings its own';
 COMMENT ON COLUMN retry.scene.targets IS 'Base URLs that share the work, each ''URL'' or ''URL weight=N'', instead of url; route says which of them is called';
 COMMENT ON COLUMN retry.scene.route IS 'How a target is chosen for each attempt: hash (by key, else reference, else task; moves least when targets change), random, round_robin, least_in_flight, lru (least recently used), first or last (the first or last healthy one), all (one task for each target)';
 COMMENT ON COLUMN retry.scene.method IS 'HTTP method, in capitals';
@@ -753,6 +753,11 @@ $$;
 COMMENT ON FUNCTION retry.archive_scene() IS
 'Trigger: a scene that tasks refer to is archived instead of deleted: it takes no new tasks and serves the old';
 
+CREATE FUNCTION retry.check_function() RETURNS trigger
+LANGUAGE C VOLATILE AS 'MODULE_PATHNAME', 'retry_check_function';
+COMMENT ON FUNCTION retry.check_function() IS
+'Trigger: a scene''s url that names a function (sql:schema.function) must name one that exists and can be a target';
+
 INSERT INTO retry.scene_group (name, description)
 VALUES ('default', 'What belongs to no other group');
 INSERT INTO retry.scene (group_name, name, description)
@@ -764,6 +769,8 @@ CREATE TRIGGER merge_builtin BEFORE INSERT ON retry.scene
 	FOR EACH ROW WHEN (NEW.group_name = 'default' AND NEW.name = 'default') EXECUTE FUNCTION retry.merge_builtin();
 CREATE TRIGGER archive_scene BEFORE DELETE ON retry.scene
 	FOR EACH ROW EXECUTE FUNCTION retry.archive_scene();
+CREATE TRIGGER check_function BEFORE INSERT OR UPDATE OF url ON retry.scene
+	FOR EACH ROW WHEN (starts_with(NEW.url, 'sql:')) EXECUTE FUNCTION retry.check_function();
 CREATE TRIGGER config_changed AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON retry.scene_group
 	FOR EACH STATEMENT EXECUTE FUNCTION retry.config_changed();
 CREATE TRIGGER config_changed AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON retry.scene
@@ -823,7 +830,7 @@ CREATE FUNCTION retry.enqueue(
 ) RETURNS uuid
 LANGUAGE C VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'retry_enqueue';
 COMMENT ON FUNCTION retry.enqueue IS
-'Stores one task in the caller''s transaction; after the commit it is called until it has an outcome. target: an absolute http(s) URL, scene, or group/scene. Returns the task''s id';
+'Stores one task in the caller''s transaction; after the commit it is called until it has an outcome. target: an absolute http(s) URL, scene, group/scene, or sql:schema.function. Returns the task''s id';
 
 CREATE FUNCTION retry.enqueue_many(
 	target			text,

@@ -30,6 +30,7 @@
 #include "record.h"
 #include "request.h"
 #include "session_http.h"
+#include "sqltarget.h"
 #include "target_health.h"
 
 PG_FUNCTION_INFO_V1(retry_call);
@@ -137,11 +138,9 @@ read_local_limits(FunctionCallInfo fcinfo, Call *call)
 
 /* A function of the database is not called by HTTP. */
 static void
-refuse_function(FunctionCallInfo fcinfo)
+refuse_function(const char *target)
 {
-	char	   *target = PG_ARGISNULL(0) ? NULL : text_to_cstring(PG_GETARG_TEXT_PP(0));
-
-	if (target != NULL && strncmp(target, "sql:", 4) == 0)
+	if (target != NULL && retry_is_sql_target(target))
 		ereport(ERROR,
 				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
 				 errmsg("target \"%.100s\" is a function of the database, which is not called in the session", target),
@@ -387,8 +386,11 @@ retry_call(PG_FUNCTION_ARGS)
 	call->mode = read_mode(fcinfo);
 	read_local_limits(fcinfo, call);
 	if (call->mode != MODE_REMOTE)
-		refuse_function(fcinfo);
+		refuse_function(PG_ARGISNULL(0) ? NULL : text_to_cstring(PG_GETARG_TEXT_PP(0)));
 	retry_new_task(fcinfo, RETRY_SIGNATURE_CALL, &call->task);
+	if (call->mode != MODE_REMOTE && call->task.options.sql)
+		refuse_function(call->task.options.url != NULL ? text_to_cstring(call->task.options.url) :
+						call->task.options.scene.url);
 
 	/* what cannot be stored is not tried first */
 	if (call->mode != MODE_LOCAL)

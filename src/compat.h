@@ -57,6 +57,18 @@ extern int	no_such_variable
 	object_ownercheck(ExtensionRelationId, extension, role)
 #endif
 
+#if PG_VERSION_NUM < 160000
+#define retry_may_use_schema(schema, role) \
+	(pg_namespace_aclcheck(schema, role, ACL_USAGE) == ACLCHECK_OK)
+#define retry_may_execute(function, role) \
+	(pg_proc_aclcheck(function, role, ACL_EXECUTE) == ACLCHECK_OK)
+#else
+#define retry_may_use_schema(schema, role) \
+	(object_aclcheck(NamespaceRelationId, schema, role, ACL_USAGE) == ACLCHECK_OK)
+#define retry_may_execute(function, role) \
+	(object_aclcheck(ProcedureRelationId, function, role, ACL_EXECUTE) == ACLCHECK_OK)
+#endif
+
 /* 18 counts index searches for EXPLAIN; nobody explains ours. */
 #if PG_VERSION_NUM < 180000
 #define retry_index_beginscan(heap, index, snapshot, nkeys) \

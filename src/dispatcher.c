@@ -39,6 +39,7 @@
 #include "guc.h"
 #include "http_settings.h"
 #include "schedule.h"
+#include "sqlsend.h"
 #include "turn.h"
 #include "upkeep.h"
 
@@ -214,6 +215,7 @@ create_dispatcher(RetryWorker *worker)
 	d->held = retry_held_create();
 	d->targets = retry_target_health_create();
 	retry_send_create(d);
+	d->sql = retry_sql_create();
 	MemoryContextSwitchTo(old);
 	configure_http();
 }
@@ -406,6 +408,8 @@ wait_time(void)
 	ms = next <= now ? 0 : (long) ((next - now + 999) / 1000);
 	if (http >= 0)
 		ms = Min(ms, http);
+	if (retry_sql_timeout_ms(d) >= 0)
+		ms = Min(ms, retry_sql_timeout_ms(d));
 	return ms;
 }
 

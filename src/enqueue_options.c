@@ -20,6 +20,7 @@
 #include "compat.h"
 #include "enqueue_options.h"
 #include "guc.h"
+#include "sqltarget.h"
 #include "target.h"
 #include "url.h"
 #include "uuid7.h"
@@ -128,17 +129,20 @@ retry_check_body_size(Size bytes)
 				 errhint("Store large data elsewhere and send a reference to it, or raise the setting.")));
 }
 
-/* Reads a URL or raises the reason why it cannot be called. */
-static void
+/* Reads a URL or function, or raises the reason why it cannot be called. */
+static bool
 check_url(const char *url, RetryUrl *parsed)
 {
-	char		why[256];
+	RetryTargetMistake mistake;
+	RetryUrl	ignored;
+	bool		sql;
 
-	if (!retry_url_check(url, parsed, why, sizeof(why)))
+	if (!retry_target_parse_url("target", url, parsed != NULL ? parsed : &ignored, &sql, &mistake))
 		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("invalid URL: %s", why),
-				 errhint("A URL looks like https://host[:port]/path.")));
+				(errcode(mistake.sqlstate),
+				 errmsg("%s", mistake.message),
+				 mistake.hint != NULL ? errhint("%s", mistake.hint) : 0));
+	return sql;
 }
 
 /* Headers whose meaning for receivers is retry's. */
@@ -218,7 +222,7 @@ read_target(const Args *args, RetryTarget *target, RetryUrl *url, RetryEnqueueOp
 		ereport(ERROR,
 				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
 				 errmsg("target must not be null"),
-				 errhint("A target is an http or https URL, scene, or group/scene.")));
+				 errhint("A target is an http or https URL, scene, group/scene, or sql:schema.function.")));
 	retry_target_read("target", text_to_cstring(given), target);
 	o->url = arg_text(args, Arg_url);
 	if (target->kind == RETRY_TARGET_URL)
@@ -230,9 +234,33 @@ read_target(const Args *args, RetryTarget *target, RetryUrl *url, RetryEnqueueOp
 					 errhint("Give one of them, or the name of a scene as target.")));
 		o->url = given;
 		*url = target->url;
+		o->sql = target->sql;
 	}
 	else if (o->url != NULL)
-		check_url(text_to_cstring(o->url), url);
+		o->sql = check_url(text_to_cstring(o->url), url);
+}
+
+/*
+ * A function gets the payload and nothing else, and is run as the role that
+ * enqueues: who could not call it now is told now.
+ */
+static void
+check_function(const Args *args, Oid role, const RetryEnqueueOptions *o)
+{
+	static const int senseless[] = {Arg_method, Arg_headers, Arg_body, Arg_content_type};
+	static const char *const names[] = {"method", "headers", "body", "content_type"};
+	RetrySqlTarget target;
+
+	for (int i = 0; i < lengthof(senseless); i++)
+	{
+		if (arg_given(args, senseless[i]))
+			ereport(ERROR,
+					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+					 errmsg("%s is given for a target that is a function", names[i]),
+					 errhint("A function is called with the payload alone.")));
+	}
+	retry_sql_target_check("target", o->url != NULL ? text_to_cstring(o->url) : o->scene.url,
+						   role, &target);
 }
 
 /* Length of an interval, a month as 30 days; as wide as intervals are. */
@@ -421,8 +449,10 @@ retry_enqueue_options(FunctionCallInfo fcinfo, RetrySignature signature, Snapsho
 					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 					 errmsg("scene \"%s/%s\" has no URL, and none is given", target.group, target.scene),
 					 errhint("Give the argument url, or set the URL or the targets of the scene.")));
-		check_url(o->scene.url, &url);
+		o->sql = check_url(o->scene.url, &url);
 	}
+	if (o->sql)
+		check_function(&args, role, o);
 	o->lane = arg_text(&args, Arg_lane);
 	if (o->lane != NULL)
 		retry_check_short_text("lane", o->lane);

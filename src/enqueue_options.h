@@ -44,6 +44,7 @@ typedef struct RetryEnqueueOptions
 	bool		has_expiry;
 	TimestampTz expires_at;
 	text	   *url;			/* the task's own, from target or url */
+	bool		sql;			/* what is called is a function, not a URL */
 	text	   *method;
 	Jsonb	   *headers;
 	text	   *content_type;

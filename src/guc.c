@@ -23,6 +23,7 @@
 
 #include "guc.h"
 #include "netguard.h"
+#include "pool.h"
 #include "shmem.h"
 #include "url.h"
 
@@ -31,6 +32,7 @@
 #define MAX_DEAD_DAYS			3650
 
 int			retry_dispatchers = 1;
+int			retry_sql_workers = 2;
 int			retry_max_in_flight = 256;
 int			retry_lane_max_in_flight = 32;
 int			retry_max_lanes = 16384;
@@ -157,6 +159,11 @@ define_limits(bool preloading)
 							"Number of dispatchers for each database.",
 							"Lanes are divided among them. Each needs a background worker slot (max_worker_processes).",
 							&retry_dispatchers, 1, 1, RETRY_MAX_DISPATCHERS,
+							PGC_SIGHUP, 0, NULL, NULL, NULL);
+	DefineCustomIntVariable("retry.sql_workers",
+							"Number of executors for each database, which run the functions of sql: targets.",
+							"They start when there is something to run, and leave after a minute without. Each needs a background worker slot (max_worker_processes). 0: such tasks wait.",
+							&retry_sql_workers, 2, 0, RETRY_MAX_SQL_WORKERS,
 							PGC_SIGHUP, 0, NULL, NULL, NULL);
 
 	/*

@@ -10,6 +10,7 @@
 #define RETRY_GUC_H
 
 extern int	retry_dispatchers;	/* per database, reload */
+extern int	retry_sql_workers;	/* per database, reload */
 extern int	retry_max_in_flight;	/* per dispatcher, postmaster */
 extern int	retry_lane_max_in_flight;	/* per lane, reload */
 extern int	retry_max_lanes;	/* kept in memory per dispatcher, reload */

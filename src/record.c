@@ -56,6 +56,7 @@ typedef struct Batch
 	bool		finished;		/* a task has ended among those put in */
 	Form		form;
 	const char *why;			/* FORM_BARE: the error that led to it */
+	bool		wait;			/* for locks; else what is locked is left out */
 
 	/* from here on: of the transaction, see begin_batch */
 	MemoryContext context;		/* until its end */
@@ -211,7 +212,7 @@ open_tables(Batch *batch, const RetryEnded *ended)
 
 	if (batch->attempts[leaf] == NULL && !batch->locked[leaf])
 	{
-		batch->attempts[leaf] = retry_append_begin(retry_leaf_oid(RETRY_ATTEMPT, leaf), true);
+		batch->attempts[leaf] = retry_append_begin(retry_leaf_oid(RETRY_ATTEMPT, leaf), !batch->wait);
 		batch->locked[leaf] = batch->attempts[leaf] == NULL;
 	}
 	if (batch->locked[leaf])
@@ -221,9 +222,9 @@ open_tables(Batch *batch, const RetryEnded *ended)
 
 	if (batch->letters == NULL && !batch->letters_locked)
 	{
-		batch->letters = retry_append_begin(retry_relation_oid("dead_letter"), true);
+		batch->letters = retry_append_begin(retry_relation_oid("dead_letter"), !batch->wait);
 		batch->letters_locked = batch->letters == NULL;
-		batch->reader = retry_reader_begin(GetActiveSnapshot(), true);
+		batch->reader = retry_reader_begin(GetActiveSnapshot(), !batch->wait);
 	}
 	return !batch->letters_locked;
 }
@@ -325,6 +326,25 @@ end_batch(Batch *batch)
 		retry_reader_end(batch->reader);
 }
 
+/* One item, in the transaction; false when something of it is locked. */
+static bool
+store_item(Batch *batch, RetryEnded *ended)
+{
+	MemoryContext old;
+	bool		good;
+
+	/* what an appender or the reader allocates stays till the end */
+	if (!open_tables(batch, ended))
+		return false;
+	old = MemoryContextSwitchTo(batch->row_context);
+	good = !is_dead(ended) || batch->form == FORM_NO_LETTER || add_letter(batch, ended);
+	if (good)
+		add_attempt(batch, ended);
+	MemoryContextSwitchTo(old);
+	MemoryContextReset(batch->row_context);
+	return good;
+}
+
 /* The whole of one transaction; an error goes to the caller. */
 static void
 store_batch(Batch *batch)
@@ -336,28 +356,30 @@ store_batch(Batch *batch)
 
 	for (int i = 0; i < batch->count; i++)
 	{
-		RetryEnded *ended = batch->items[i];
-		MemoryContext old;
-		bool		good;
-
-		/* what an appender or the reader allocates stays till the end */
-		if (!open_tables(batch, ended))
-			continue;
-		old = MemoryContextSwitchTo(batch->row_context);
-		good = !is_dead(ended) || batch->form == FORM_NO_LETTER || add_letter(batch, ended);
-		if (good)
-		{
-			add_attempt(batch, ended);
-			batch->stored[i] = true;
-			batch->finished |= ended->verdict.terminal;
-		}
-		MemoryContextSwitchTo(old);
-		MemoryContextReset(batch->row_context);
+		batch->stored[i] = store_item(batch, batch->items[i]);
+		batch->finished |= batch->stored[i] && batch->items[i]->verdict.terminal;
 	}
 
 	end_batch(batch);
 	PopActiveSnapshot();
 	CommitTransactionCommand();
+}
+
+void
+retry_record_here(RetryEnded *ended)
+{
+	Batch		batch = {.form = FORM_FULL,.wait = true};
+	bool		stored;
+
+	PushActiveSnapshot(GetTransactionSnapshot());
+	begin_batch(&batch);
+	stored = store_item(&batch, ended);
+	end_batch(&batch);
+	PopActiveSnapshot();
+	if (!stored)
+		ereport(ERROR,
+				(errcode(ERRCODE_LOCK_NOT_AVAILABLE),
+				 errmsg("the attempt cannot be recorded now")));
 }
 
 /*

@@ -58,4 +58,11 @@ extern int	retry_record(dlist_head *ended);
  */
 extern Datum retry_error_datum(const char *error);
 
+/*
+ * Records one attempt, whole, in the current transaction: it counts if that
+ * commits.  Waits for locks; raises an ERROR when it cannot be stored, a unique
+ * violation when its number is there already.  Sets nothing in "ended".
+ */
+extern void retry_record_here(RetryEnded *ended);
+
 #endif							/* RETRY_RECORD_H */

@@ -32,6 +32,9 @@
 /* What is due for longer than this should have been sent. */
 #define DUE_LATE_MS			(60 * 1000)
 
+/* The lack of an executor is noted every second while it lasts. */
+#define EXECUTORS_SHORT_MS	(5 * 1000)
+
 /* How many of a leaf's oldest tasks are looked at for held ones. */
 #define TASKS_LOOKED_AT		100
 
@@ -124,6 +127,28 @@ check_slots(ReturnSetInfo *result)
 			   psprintf("dispatchers of %d database(s) wait for a free background worker slot; max_worker_processes is %d",
 						starved, max_worker_processes),
 			   "Raise max_worker_processes: one for the launcher, and retry.dispatchers for each database with the extension; then restart");
+}
+
+/* Do functions wait for what will not come by itself? */
+static void
+check_executors(ReturnSetInfo *result)
+{
+	RetryDatabase *db = retry_shmem_database();
+	TimestampTz short_at = db != NULL ? db->executors_short_at : 0;
+
+	if (short_at == 0 ||
+		TimestampDifferenceExceeds(short_at, GetCurrentTimestamp(), EXECUTORS_SHORT_MS))
+		report(result, "sql_workers", OK,
+			   psprintf("retry.sql_workers = %d is enough", retry_sql_workers), NULL);
+	else if (retry_sql_workers == 0)
+		report(result, "sql_workers", WARN,
+			   "tasks of sql: targets wait, since retry.sql_workers is 0",
+			   "Set retry.sql_workers and reload the configuration");
+	else
+		report(result, "sql_workers", CRITICAL,
+			   psprintf("tasks of sql: targets wait for an executor, which finds no free background worker slot; max_worker_processes is %d",
+						max_worker_processes),
+			   "Raise max_worker_processes by retry.sql_workers for each database that uses sql: targets; then restart");
 }
 
 static void
@@ -270,6 +295,7 @@ retry_health(PG_FUNCTION_ARGS)
 		check_launcher(result);
 		check_slots(result);
 		check_dispatchers(result, workers, count);
+		check_executors(result);
 		check_work(result, workers, count);
 	}
 	check_enabled(result);

@@ -19,6 +19,8 @@
 #include "guc.h"
 #include "judge.h"
 #include "request.h"
+#include "sqlsend.h"
+#include "sqltarget.h"
 #include "turn.h"
 #include "uuid7.h"
 
@@ -36,6 +38,7 @@ typedef struct Transfer
 	Oid			enqueued_by;
 	RetryTargetUse target;
 	const RetryHttpResult *result;
+	char	   *error;			/* of a function that failed, or NULL */
 } Transfer;
 
 typedef struct RetrySender
@@ -98,6 +101,8 @@ free_transfer(RetryDispatcher *d, Transfer *t)
 	if (t->prepared.backoff != NULL)
 		pfree(t->prepared.backoff);
 	retry_target_use_release(&t->target);
+	if (t->error != NULL)
+		pfree(t->error);
 	dlist_push_head(&s->unused, &t->node);
 }
 
@@ -285,14 +290,15 @@ prepare(RetryTurn *turn, Transfer *t)
 		drop(d, t);
 		return;
 	}
-	if (t->lane->limit != -1)
-		retry_lane_set_limit(d->lanes, t->lane, scene->max_in_flight);
 	if (!retry_request_prepare(slot, scene, entry->attempts + 1, turn->now, &t->prepared))
 	{
 		rejected.why = "neither the task nor its scene has a URL";
 		end_unsent(d, t, turn->now, rejected);
 		return;
 	}
+	if (t->lane->limit != -1)
+		retry_lane_set_limit(d->lanes, t->lane, !retry_is_sql_target(t->prepared.http.url) ?
+							 scene->max_in_flight : retry_sql_lane_limit(scene->max_in_flight));
 	if (t->prepared.backoff != NULL)
 	{
 		RetryBackoff *kept = MemoryContextAlloc(d->context, VARSIZE(t->prepared.backoff));
@@ -344,6 +350,42 @@ retry_send_prepare(RetryTurn *turn)
 	turn->more = true;
 }
 
+/* From those taken to those under way, and to retry.running. */
+static void
+fly(RetrySender *s, Transfer *t, TimestampTz now)
+{
+	dlist_delete(&t->node);
+	s->shared[t->shared].started_at = now;
+	s->shared[t->shared].enqueued_by = t->enqueued_by;
+	s->shared[t->shared].scene_id = t->ended.scene_id;
+	dlist_push_tail(&s->flying, &t->node);
+	s->nflying++;
+}
+
+/* Hands a task to an executor, or blocks its lane until there is one. */
+static void
+start_function(RetryDispatcher *d, Transfer *t, TimestampTz now)
+{
+	RetryJob	job = {
+		.entry = t->ended.entry,
+		.lane_hash = t->ended.lane_hash,
+		.scene_id = t->ended.scene_id,
+		.role = t->enqueued_by,
+		.timeout_ms = t->prepared.http.timeout_ms,
+		.started_at = now
+	};
+	TimestampTz until = retry_sql_start(d, &job, t, now);
+
+	if (until == DT_NOBEGIN)
+	{
+		fly(d->sender, t, now);
+		return;
+	}
+	dlist_delete(&t->node);
+	retry_lane_block(d->lanes, t->lane, &t->ended.entry, until);
+	free_transfer(d, t);
+}
+
 void
 retry_send_start(RetryDispatcher *d)
 {
@@ -372,18 +414,18 @@ retry_send_start(RetryDispatcher *d)
 			continue;
 		}
 		t->ended.started_at = now;
+		if (retry_is_sql_target(t->prepared.http.url))
+		{
+			start_function(d, t, now);
+			continue;
+		}
 		t->prepared.http.tag = t;
 		if (!retry_http_start(d->http, &t->prepared.http, error, sizeof(error)))
 		{
 			put_back(d, t);
 			continue;
 		}
-		dlist_delete(&t->node);
-		s->shared[t->shared].started_at = now;
-		s->shared[t->shared].enqueued_by = t->enqueued_by;
-		s->shared[t->shared].scene_id = t->ended.scene_id;
-		dlist_push_tail(&s->flying, &t->node);
-		s->nflying++;
+		fly(s, t, now);
 	}
 	d->busy = true;
 }
@@ -405,7 +447,7 @@ retry_send_undo(RetryDispatcher *d)
 
 /* What the end of a transfer means. */
 static void
-judge(RetryDispatcher *d, Transfer *t, const RetryHttpResult *result)
+judge(RetryDispatcher *d, Transfer *t, const RetryAnswer *answer)
 {
 	/* NULL: its row is gone since the start */
 	RetryScene *scene = retry_config_scene(d->config, t->ended.scene_id);
@@ -415,17 +457,58 @@ judge(RetryDispatcher *d, Transfer *t, const RetryHttpResult *result)
 		.ended_at = t->ended.finished_at,
 		.previous_delay_us = t->previous_delay_us
 	};
-	RetryAnswer answer;
 	RetryLimits limits;
 	RetryZone	zone;
 
-	retry_answer_of_http(result, &answer);
 	retry_judge_limits(scene, t->prepared.max_attempts, t->prepared.expires_at,
 					   t->prepared.backoff, &limits, &zone);
-	set_verdict(t, retry_judge_exchange(scene, &limits, &answer, &at));
-	retry_target_use_done(&t->target, &answer, t->ended.verdict.outcome, t->ended.finished_at);
+	set_verdict(t, retry_judge_exchange(scene, &limits, answer, &at));
+	retry_target_use_done(&t->target, answer, t->ended.verdict.outcome, t->ended.finished_at);
 	if (t->target.probe)
 		retry_lane_unblock(d->lanes, t->lane);
+}
+
+/*
+ * Functions that have ended.  What an executor has committed is recorded with
+ * it; what failed was undone, and is recorded here as any failure is.
+ */
+static void
+reap_functions(RetryDispatcher *d)
+{
+	RetryJobResult result;
+	void	   *tag;
+
+	retry_sql_run(d);
+	while (retry_sql_next(d, &tag, &result))
+	{
+		Transfer   *t = tag;
+		RetryAnswer answer = {.exchange = RETRY_EXCHANGE_FAILED,.sqlstate = result.sqlstate};
+
+		d->sender->nflying--;
+		if (result.end == RETRY_JOB_AGAIN)
+		{
+			put_back(d, t);
+			continue;
+		}
+		dlist_delete(&t->node);
+		t->ended.finished_at = result.finished_at;
+		t->ended.duration_us = result.duration_us;
+		t->ended.remote_ip = t->ended.response = "";
+		t->ended.recorded = result.end == RETRY_JOB_RECORDED;
+		if (t->ended.recorded)
+		{
+			t->ended.verdict.terminal = result.terminal;
+			t->ended.verdict.next_due = result.next_due;
+		}
+		else
+		{
+			t->error = MemoryContextStrdup(d->context, result.message);
+			t->ended.error = t->error;
+			judge(d, t, &answer);
+		}
+		retry_lane_transfer_ended(d->lanes, t->lane);
+		dlist_push_tail(&d->ended, &t->ended.node);
+	}
 }
 
 void
@@ -433,7 +516,10 @@ retry_send_reap(RetryDispatcher *d)
 {
 	RetrySender *s = d->sender;
 	const RetryHttpResult *result;
+	RetryAnswer answer;
 	TimestampTz now = 0;
+
+	reap_functions(d);
 
 	retry_http_run(d->http);
 	while ((result = retry_http_next(d->http)) != NULL)
@@ -461,7 +547,8 @@ retry_send_reap(RetryDispatcher *d)
 		t->ended.error = result->error_text;
 		t->ended.response = result->body;
 		t->ended.response_len = result->body_len;
-		judge(d, t, result);
+		retry_answer_of_http(result, &answer);
+		judge(d, t, &answer);
 		retry_lane_transfer_ended(d->lanes, t->lane);
 		dlist_push_tail(&d->ended, &t->ended.node);
 	}

@@ -27,6 +27,7 @@
 
 #include "compat.h"
 #include "guc.h"
+#include "pool.h"
 #include "shmem.h"
 
 #define TRANCHE			"retry"
@@ -175,6 +176,7 @@ init_database(RetryDatabase *db, Oid database, uint64 xid)
 		pg_atomic_init_u64(&db->leaf_done[leaf], 0);
 	}
 	pg_atomic_init_u64(&db->truncations, 0);
+	db->executors_short_at = 0;
 	ConditionVariableInit(&db->finished);
 	db->state = RETRY_DB_UNKNOWN;
 	pg_write_barrier();
@@ -290,6 +292,27 @@ is_held(Oid database)
 	return false;
 }
 
+/* Those who need the database empty look again.  The caller holds the lock. */
+static void
+wake_holders(Oid database)
+{
+	int			i;
+
+	for (i = 0; i < MAX_HOLDS; i++)
+	{
+		if (shared->holds[i].database == database)
+			SetLatch(shared->holds[i].latch);
+	}
+}
+
+void
+retry_shmem_wake_holders(Oid database)
+{
+	LWLockAcquire(shared->lock, LW_SHARED);
+	wake_holders(database);
+	LWLockRelease(shared->lock);
+}
+
 /*
  * Exit callback of a dispatcher.  It was registered before the process
  * connected, so it runs after the process has left its database, and whoever
@@ -299,7 +322,6 @@ static void
 release_worker(int code, Datum arg)
 {
 	RetryWorker *worker = my_worker;
-	int			i;
 
 	if (worker == NULL)
 		return;
@@ -313,11 +335,7 @@ release_worker(int code, Datum arg)
 		worker->latch = NULL;
 		worker->pid = 0;
 		worker->phase = RETRY_WORKER_ENDED;
-		for (i = 0; i < MAX_HOLDS; i++)
-		{
-			if (shared->holds[i].database == worker->database)
-				SetLatch(shared->holds[i].latch);
-		}
+		wake_holders(worker->database);
 	}
 	LWLockRelease(shared->lock);
 	set_launcher_latch();
@@ -640,6 +658,13 @@ retry_shmem_wake(RetryDatabase *db, uint64 slots)
 }
 
 void
+retry_shmem_wake_workers(Oid database)
+{
+	if (shared != NULL)
+		wake_workers(database, PG_UINT64_MAX);
+}
+
+void
 retry_shmem_wake_config(Oid database)
 {
 	RetryDatabase *db;
@@ -774,6 +799,8 @@ retry_shmem_hold(Oid database)
 		}
 	}
 	LWLockRelease(shared->lock);
+	if (my_hold != NULL)
+		retry_pool_stop(database);
 	return my_hold != NULL;
 }
 
@@ -811,7 +838,7 @@ retry_shmem_occupied(Oid database)
 			occupied = true;
 	}
 	LWLockRelease(shared->lock);
-	return occupied;
+	return occupied || retry_pool_occupied(database);
 }
 
 /*

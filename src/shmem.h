@@ -124,6 +124,8 @@ typedef struct RetryDatabase
 	pg_atomic_uint64 leaf_done[RETRY_LEAVES];
 	/* leaves truncated so far: bumped before the locks on them are released */
 	pg_atomic_uint64 truncations;
+	/* when a function last waited because no executor can be started */
+	volatile TimestampTz executors_short_at;
 	/* broadcast by dispatchers when terminal attempts have been recorded */
 	ConditionVariable finished;
 } RetryDatabase;
@@ -212,6 +214,9 @@ extern bool retry_shmem_leaf_done(RetryDatabase *db, int leaf);
  */
 extern void retry_shmem_wake(RetryDatabase *db, uint64 slots);
 
+/* The same for all dispatchers of a database that need not be one's own. */
+extern void retry_shmem_wake_workers(Oid database);
+
 /*
  * The same for all dispatchers of a database that need not be one's own, with
  * its configuration generation bumped.
@@ -270,8 +275,11 @@ extern bool retry_shmem_hold(Oid database);
 /* Ends this session's hold, if there is one; cannot fail. */
 extern void retry_shmem_release_hold(void);
 
-/* True while a dispatcher has not yet left the database. */
+/* True while a dispatcher or an executor has not yet left the database. */
 extern bool retry_shmem_occupied(Oid database);
+
+/* To be called when one has left: those who hold the database look again. */
+extern void retry_shmem_wake_holders(Oid database);
 
 /* ---- for the launcher ---- */
 

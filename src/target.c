@@ -13,10 +13,11 @@
 
 #include "access.h"
 #include "lane_name.h"
+#include "sqltarget.h"
 #include "target.h"
 
 #define TARGET_SYNTAX \
-	"A target is an http or https URL, scene, or group/scene; names have lower-case letters, digits, _ and -, at most 63."
+	"A target is an http or https URL, scene, group/scene, or sql:schema.function; names have lower-case letters, digits, _ and -, at most 63."
 
 /* The argument that a message need not name: there is nothing else to mean. */
 static bool
@@ -42,31 +43,46 @@ refuse(RetryTargetMistake *mistake, int sqlstate, const char *hint, const char *
 }
 
 bool
+retry_target_parse_url(const char *what, const char *text, RetryUrl *url, bool *sql,
+					   RetryTargetMistake *mistake)
+{
+	bool		silent = goes_without_saying(what);
+	RetrySqlTarget function;
+	RetrySqlMistake no_function;
+	char		why[256];
+
+	*sql = retry_is_sql_target(text);
+	if (*sql)
+	{
+		memset(url, 0, sizeof(*url));
+		if (!retry_sql_target_parse(text, &function, &no_function))
+			return refuse(mistake, no_function.sqlstate, no_function.hint,
+						  "invalid %s: %s", what, no_function.message);
+		strlcpy(url->origin, function.text, sizeof(url->origin));
+		return true;
+	}
+
+	/* the URL is not shown: there may be a password in it */
+	if (retry_url_check(text, url, why, sizeof(why)))
+		return true;
+	return refuse(mistake, ERRCODE_INVALID_PARAMETER_VALUE,
+				  "A URL looks like https://host[:port]/path.",
+				  "invalid URL%s%s: %s", silent ? "" : " in ", silent ? "" : what, why);
+}
+
+bool
 retry_target_parse(const char *what, const char *text, RetryTarget *target,
 				   RetryTargetMistake *mistake)
 {
-	char		why[256];
-
 	memset(target, 0, sizeof(*target));
 	target->text = text;
 
-	if (strncmp(text, "sql:", 4) == 0)
-		return refuse(mistake, ERRCODE_FEATURE_NOT_SUPPORTED,
-					  "Targets that are functions of the database are not available in this version.",
-					  "%s \"%.100s\" is not supported", what, text);
-	if (strstr(text, ":/") != NULL)
+	if (retry_is_sql_target(text) || strstr(text, ":/") != NULL)
 	{
 		target->kind = RETRY_TARGET_URL;
 		strcpy(target->group, RETRY_DEFAULT_NAME);
 		strcpy(target->scene, RETRY_DEFAULT_NAME);
-
-		/* the URL is not shown: there may be a password in it */
-		if (retry_url_check(text, &target->url, why, sizeof(why)))
-			return true;
-		return refuse(mistake, ERRCODE_INVALID_PARAMETER_VALUE,
-					  "A URL looks like https://host[:port]/path.",
-					  "invalid URL%s%s: %s", goes_without_saying(what) ? "" : " in ",
-					  goes_without_saying(what) ? "" : what, why);
+		return retry_target_parse_url(what, text, &target->url, &target->sql, mistake);
 	}
 	target->kind = RETRY_TARGET_SCENE;
 	if (retry_scene_parse(text, target->group, target->scene))

@@ -16,7 +16,9 @@
 
 typedef enum RetryTargetKind
 {
-	RETRY_TARGET_URL,			/* called as a task of default/default */
+	RETRY_TARGET_URL,			/* called as a task of default/default; a
+								 * function (sql:schema.function) is a URL of
+								 * this database's own */
 	RETRY_TARGET_SCENE
 } RetryTargetKind;
 
@@ -28,6 +30,8 @@ typedef struct RetryTarget
 	char		scene[RETRY_NAME_MAX + 1];
 	RetryUrl	url;			/* of RETRY_TARGET_URL: read and checked; it
 								 * is the whole text */
+	bool		sql;			/* that is a function; of "url" only origin,
+								 * its canonical text, is filled */
 } RetryTarget;
 
 /* Why a text is no target. */
@@ -45,6 +49,13 @@ typedef struct RetryTargetMistake
  */
 extern bool retry_target_parse(const char *what, const char *text, RetryTarget *target,
 							   RetryTargetMistake *mistake);
+
+/*
+ * The same for what may stand in place of a URL: a URL or a function.  On
+ * success fills "url" as above and "sql".
+ */
+extern bool retry_target_parse_url(const char *what, const char *text, RetryUrl *url, bool *sql,
+								   RetryTargetMistake *mistake);
 
 /* The same, as an ERROR (invalid_parameter_value) when it is none. */
 extern void retry_target_read(const char *what, const char *text, RetryTarget *target);

@@ -31,6 +31,7 @@ typedef struct RetryHorizon
 typedef struct RetryFeed RetryFeed;
 typedef struct RetrySweep RetrySweep;
 typedef struct RetryHeld RetryHeld;
+typedef struct RetrySqlSender RetrySqlSender;
 
 typedef struct RetryDispatcher
 {
@@ -55,6 +56,7 @@ typedef struct RetryDispatcher
 	dlist_head	ended;			/* attempts that have ended and wait to be
 								 * recorded */
 	struct RetrySender *sender; /* see send.c */
+	RetrySqlSender *sql;		/* see sqlsend.h */
 	bool		busy;			/* something changed since the last checkpoint */
 } RetryDispatcher;
 

@@ -1,0 +1,294 @@
+/*
+ * sqlsend.c
+ *		The dispatcher's side of tasks that call functions of the database.
+ *
+ * To the dispatcher an executor is like a receiver: a job is handed over, the
+ * loop goes on, and some turns later there is a result.  What differs is that
+ * executors are few.  A lane that finds none waits in a queue of lanes, with
+ * its entry at its head, and takes no place among the requests under way; so
+ * functions that are slow, however many, are in nobody's way but their own.
+ */
+#include "postgres.h"
+
+#include "miscadmin.h"
+#include "postmaster/bgworker.h"
+#include "postmaster/interrupt.h"
+#include "storage/ipc.h"
+#include "utils/memutils.h"
+#include "utils/timestamp.h"
+
+#include "guc.h"
+#include "sqlsend.h"
+
+/* How long a function that has not heeded its time-out may still go on. */
+#define GRACE_MS		2000
+
+/* A lane whose job could not be tried waits so long. */
+#define PAUSE_US		(200 * 1000)
+#define PAUSES			16
+
+/* No worker slot is free: so long until the next try. */
+#define STARVED_US		USECS_PER_SEC
+#define LOG_INTERVAL_MS	(60 * 1000)
+
+/* One that waits for an executor is told when there is one. */
+#define WAIT_US			USECS_PER_HOUR
+
+typedef struct Running
+{
+	int			executor;
+	void	   *tag;
+	int64		lane_hash;
+	BackgroundWorkerHandle *handle; /* until its process has come; or NULL */
+} Running;
+
+typedef struct Pause
+{
+	int64		lane_hash;
+	TimestampTz until;
+} Pause;
+
+struct RetrySqlSender
+{
+	Running		running[RETRY_MAX_SQL_WORKERS];
+	int			nrunning;
+	Pause		pauses[PAUSES];
+	int			next_pause;
+	int64	   *waiting;		/* ring of lanes that want an executor */
+	int			waiting_size;
+	int			waiting_head;
+	int			nwaiting;
+	long		timeout_ms;		/* until a time-out has to be enforced; -1 */
+};
+
+static void
+abandon_at_exit(int code, Datum arg)
+{
+	retry_pool_abandon();
+}
+
+RetrySqlSender *
+retry_sql_create(void)
+{
+	RetrySqlSender *s = palloc0(sizeof(RetrySqlSender));
+
+	s->waiting_size = 16;
+	s->waiting = palloc(s->waiting_size * sizeof(int64));
+	s->timeout_ms = -1;
+	before_shmem_exit(abandon_at_exit, (Datum) 0);
+	return s;
+}
+
+/*
+ * With two executors or more, a function leaves at least one to the others,
+ * however slow it is and whatever its scene says.
+ */
+int32
+retry_sql_lane_limit(int32 scene_limit)
+{
+	int32		most = Max(1, retry_sql_workers - 1);
+
+	return scene_limit > 0 ? Min(scene_limit, most) : most;
+}
+
+/* Starts the process for a slot; NULL when no worker slot is free. */
+static BackgroundWorkerHandle *
+start_executor(int executor, uint64 ticket)
+{
+	BackgroundWorker worker;
+	BackgroundWorkerHandle *handle;
+	MemoryContext old = MemoryContextSwitchTo(TopMemoryContext);
+
+	memset(&worker, 0, sizeof(worker));
+	worker.bgw_flags = BGWORKER_SHMEM_ACCESS | BGWORKER_BACKEND_DATABASE_CONNECTION;
+	worker.bgw_start_time = BgWorkerStart_RecoveryFinished;
+	worker.bgw_restart_time = BGW_NEVER_RESTART;
+	snprintf(worker.bgw_name, BGW_MAXLEN, "retry executor for database %u", MyDatabaseId);
+	snprintf(worker.bgw_type, BGW_MAXLEN, "retry executor");
+	snprintf(worker.bgw_library_name, BGW_MAXLEN, "retry");
+	snprintf(worker.bgw_function_name, BGW_MAXLEN, "retry_executor_main");
+	worker.bgw_main_arg = Int32GetDatum(executor);
+	worker.bgw_notify_pid = MyProcPid;
+	memcpy(worker.bgw_extra, &ticket, sizeof(ticket));
+	if (!RegisterDynamicBackgroundWorker(&worker, &handle))
+		handle = NULL;
+	MemoryContextSwitchTo(old);
+	return handle;
+}
+
+static void
+note_shortage(RetryDispatcher *d)
+{
+	static TimestampTz said = 0;
+	TimestampTz now = GetCurrentTimestamp();
+
+	d->db->executors_short_at = now;
+	if (!TimestampDifferenceExceeds(said, now, LOG_INTERVAL_MS))
+		return;
+	said = now;
+	ereport(WARNING,
+			(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
+			 errmsg("retry: no background worker slot is free for an executor, functions of sql: targets wait"),
+			 errhint("Increase max_worker_processes, or set fewer retry.sql_workers.")));
+}
+
+/* The lane's turn will come when an executor is free. */
+static void
+enqueue_lane(RetrySqlSender *s, int64 lane_hash)
+{
+	if (s->nwaiting == s->waiting_size)
+	{
+		int64	   *bigger = MemoryContextAlloc(GetMemoryChunkContext(s->waiting),
+												2 * s->waiting_size * sizeof(int64));
+
+		for (int i = 0; i < s->nwaiting; i++)
+			bigger[i] = s->waiting[(s->waiting_head + i) % s->waiting_size];
+		pfree(s->waiting);
+		s->waiting = bigger;
+		s->waiting_size *= 2;
+		s->waiting_head = 0;
+	}
+	s->waiting[(s->waiting_head + s->nwaiting++) % s->waiting_size] = lane_hash;
+}
+
+static TimestampTz
+paused_until(const RetrySqlSender *s, int64 lane_hash)
+{
+	TimestampTz until = DT_NOBEGIN;
+
+	for (int i = 0; i < PAUSES; i++)
+	{
+		if (s->pauses[i].lane_hash == lane_hash)
+			until = Max(until, s->pauses[i].until);
+	}
+	return until;
+}
+
+TimestampTz
+retry_sql_start(RetryDispatcher *d, const RetryJob *job, void *tag, TimestampTz now)
+{
+	RetrySqlSender *s = d->sql;
+	TimestampTz until = paused_until(s, job->lane_hash);
+	Running    *r = &s->running[s->nrunning];
+	uint64		ticket;
+
+	/* a pause of longer than it may be is one of a clock that was ahead */
+	if (until > now && until <= now + PAUSE_US)
+		return until;
+	if (s->nrunning < RETRY_MAX_SQL_WORKERS)
+		r->executor = retry_pool_hand_over(job, &ticket);
+	if (s->nrunning == RETRY_MAX_SQL_WORKERS || r->executor < 0)
+	{
+		if (retry_sql_workers == 0)
+		{
+			d->db->executors_short_at = now;
+			return now + STARVED_US;
+		}
+		enqueue_lane(s, job->lane_hash);
+		return now + WAIT_US;
+	}
+	r->tag = tag;
+	r->lane_hash = job->lane_hash;
+	r->handle = NULL;
+	if (ticket != 0)
+	{
+		r->handle = start_executor(r->executor, ticket);
+		if (r->handle == NULL)
+		{
+			(void) retry_pool_take_back(r->executor);
+			note_shortage(d);
+			return now + STARVED_US;
+		}
+	}
+	d->db->executors_short_at = 0;
+	s->nrunning++;
+	return DT_NOBEGIN;
+}
+
+/* A job that was not tried: the lane has its turn a little later. */
+static void
+pause_lane(RetrySqlSender *s, int64 lane_hash)
+{
+	s->pauses[s->next_pause].lane_hash = lane_hash;
+	s->pauses[s->next_pause].until = GetCurrentTimestamp() + PAUSE_US;
+	s->next_pause = (s->next_pause + 1) % PAUSES;
+}
+
+/* Has the process of a slot given up before it came?  Then its job is ours again. */
+static bool
+never_came(Running *r)
+{
+	pid_t		pid;
+
+	if (r->handle == NULL || GetBackgroundWorkerPid(r->handle, &pid) != BGWH_STOPPED)
+		return false;
+	pfree(r->handle);
+	r->handle = NULL;
+	return retry_pool_take_back(r->executor);
+}
+
+bool
+retry_sql_next(RetryDispatcher *d, void **tag, RetryJobResult *result)
+{
+	RetrySqlSender *s = d->sql;
+
+	for (int i = 0; i < s->nrunning; i++)
+	{
+		Running    *r = &s->running[i];
+
+		if (never_came(r))
+			memset(result, 0, sizeof(*result));
+		else if (!retry_pool_collect(r->executor, result))
+			continue;
+
+		/*
+		 * whoever ends us ends executors too: that is no fault of the
+		 * function
+		 */
+		if (result->end == RETRY_JOB_FAILED && result->sqlstate == ERRCODE_ADMIN_SHUTDOWN &&
+			retry_shmem_worker_unwanted(d->worker))
+			result->end = RETRY_JOB_AGAIN;
+		if (result->end == RETRY_JOB_AGAIN)
+			pause_lane(s, r->lane_hash);
+		if (r->handle != NULL)
+			pfree(r->handle);
+		*tag = r->tag;
+		*r = s->running[--s->nrunning];
+		return true;
+	}
+	return false;
+}
+
+void
+retry_sql_run(RetryDispatcher *d)
+{
+	RetrySqlSender *s = d->sql;
+
+	s->timeout_ms = -1;
+	for (int i = 0; i < s->nrunning; i++)
+	{
+		long		ms = retry_pool_enforce(s->running[i].executor, GRACE_MS);
+
+		if (ms >= 0)
+			s->timeout_ms = s->timeout_ms < 0 ? ms : Min(s->timeout_ms, ms);
+	}
+
+	/* a few more than there is room for: some lanes have nothing any more */
+	if (s->nwaiting == 0 || !retry_pool_has_room())
+		return;
+	for (int i = 0; i <= retry_sql_workers && s->nwaiting > 0; i++)
+	{
+		RetryLane  *lane = retry_lanes_find(d->lanes, s->waiting[s->waiting_head]);
+
+		s->waiting_head = (s->waiting_head + 1) % s->waiting_size;
+		s->nwaiting--;
+		if (lane != NULL)
+			retry_lane_unblock(d->lanes, lane);
+	}
+}
+
+long
+retry_sql_timeout_ms(const RetryDispatcher *d)
+{
+	return d->sql->timeout_ms;
+}
