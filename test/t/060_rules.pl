@@ -305,6 +305,24 @@ $slow = scene(url => $receiver->url(answer(200, '[' . join(',', 1 .. 600) . ']')
 my $looping = enqueue($node, "'$slow'");
 finished($looping, 'a path that loops');
 
+# A session that makes the call itself can be interrupted then, by others only.
+my $call = "SELECT (retry.call('$slow', mode => 'local', local_attempts => 1)).state";
+my $state = sql($call);
+is(sql("$call; SELECT pg_sleep(0.2); $call"), "$state\n\n$state", 'retry.call: nothing else is cancelled by the limit');
+sql_fails($node, "SET statement_timeout = '50 ms'; $call", '57014', 'canceling statement due to statement timeout',
+	'retry.call: a statement_timeout is');
+
+# A database of another encoding: what it can hold is compared as text.
+sql("CREATE DATABASE latin TEMPLATE template0 ENCODING 'LATIN1' LC_COLLATE 'C' LC_CTYPE 'C'");
+$node->safe_psql('latin', "CREATE EXTENSION retry; INSERT INTO retry.scene (name, success_when, max_attempts) VALUES ('latin', '\$.name == \"\\u00e9\"', 1)");
+foreach my $case ([ '{"name": "é"}', 'succeeded' ], [ '{"name": "\u00e9"}', 'succeeded' ], [ '{"name": "e"}', 'dead' ], [ '{"name": "é", "other": "Ł"}', 'dead' ])
+{
+	my ($body, $end) = @$case;
+	my $url = quoted($receiver->url(answer(200, $body)));
+	my $task = enqueue($node, "'latin', url => $url", dbname => 'latin');
+	is($node->safe_psql('latin', "SELECT retry.wait('$task')"), $end, "LATIN1: $body: $end");
+}
+
 # Stopping the server in the middle of such an evaluation.
 my @heavy = map { enqueue($node, "'$slow'") } 1 .. 30;
 $node->stop('fast');
