@@ -293,6 +293,7 @@ CREATE TABLE retry.scene
 					CONSTRAINT scene_resume_over_valid CHECK (resume_over BETWEEN '0' AND '30 days'),
 	resumed_at		timestamptz,
 	archived		boolean NOT NULL DEFAULT false,
+	deleted_at		timestamptz,
 	description		text,
 	created_at		timestamptz NOT NULL DEFAULT now(),
 	PRIMARY KEY (group_name, name),
@@ -331,7 +332,8 @@ COMMENT ON COLUMN retry.scene.max_in_flight IS 'Requests under way at once in a 
 COMMENT ON COLUMN retry.scene.paused IS 'While true nothing of the scene is sent; nothing is lost';
 COMMENT ON COLUMN retry.scene.resume_over IS 'When the scene is resumed, what has become due meanwhile is spread over this time; null: all at once';
 COMMENT ON COLUMN retry.scene.resumed_at IS 'When the scene was last resumed with resume_over set; the server sets it';
-COMMENT ON COLUMN retry.scene.archived IS 'Set in place of a DELETE while tasks refer to the scene: no new tasks, the old are served';
+COMMENT ON COLUMN retry.scene.archived IS 'While true the scene takes no new tasks and serves the old; a DELETE sets it in place of deleting while tasks refer to the scene';
+COMMENT ON COLUMN retry.scene.deleted_at IS 'When a DELETE archived the scene: upkeep removes it when nothing refers to it any more; null: nobody deleted it. The server sets it, and takes it back when archived is set to false';
 COMMENT ON COLUMN retry.scene.description IS 'For people';
 COMMENT ON COLUMN retry.scene.created_at IS 'When the scene was created';
 
@@ -737,14 +739,19 @@ COMMENT ON FUNCTION retry.merge_builtin() IS
 CREATE FUNCTION retry.archive_scene() RETURNS trigger
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
+	IF TG_RELID <> 'retry.scene'::regclass THEN
+		RAISE EXCEPTION 'archive_scene() is of no use on table "%"', TG_TABLE_NAME
+			USING ERRCODE = 'trigger_protocol_violated';
+	END IF;
 	IF OLD.group_name = 'default' AND OLD.name = 'default' THEN
 		RAISE EXCEPTION 'the scene default/default cannot be deleted'
 			USING ERRCODE = 'dependent_objects_still_exist', HINT = 'Targets that are plain URLs use it; set paused instead.';
 	END IF;
 	IF EXISTS (SELECT FROM retry.task t WHERE t.scene_id = OLD.id)
 		OR EXISTS (SELECT FROM retry.dead_letter d WHERE d.scene_id = OLD.id)
+		OR EXISTS (SELECT FROM retry.key k WHERE k.scene_id = OLD.id)
 	THEN
-		UPDATE retry.scene SET archived = true WHERE id = OLD.id;
+		UPDATE retry.scene SET archived = true, deleted_at = coalesce(deleted_at, clock_timestamp()) WHERE id = OLD.id;
 		RETURN NULL;
 	END IF;
 	RETURN OLD;
@@ -757,6 +764,70 @@ CREATE FUNCTION retry.check_function() RETURNS trigger
 LANGUAGE C VOLATILE AS 'MODULE_PATHNAME', 'retry_check_function';
 COMMENT ON FUNCTION retry.check_function() IS
 'Trigger: a scene''s url that names a function (sql:schema.function) must name one that exists and can be a target';
+
+CREATE FUNCTION retry.keep_group() RETURNS trigger
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+	scenes	text;
+BEGIN
+	IF TG_RELID <> 'retry.scene_group'::regclass THEN
+		RAISE EXCEPTION 'keep_group() is of no use on table "%"', TG_TABLE_NAME
+			USING ERRCODE = 'trigger_protocol_violated';
+	END IF;
+	IF OLD.name = 'default' THEN
+		RAISE EXCEPTION 'the group default cannot be deleted'
+			USING ERRCODE = 'dependent_objects_still_exist', HINT = 'Targets without a group use it; set paused instead.';
+	END IF;
+	SELECT string_agg(format('"%s"%s', s.name, CASE WHEN s.archived THEN ' (archived)' END), ', ' ORDER BY s.name) INTO scenes
+	FROM retry.scene s
+	WHERE s.group_name = OLD.name;
+	IF scenes IS NOT NULL THEN
+		RAISE EXCEPTION 'group "%" cannot be deleted while it has scenes', OLD.name
+			USING ERRCODE = 'dependent_objects_still_exist', DETAIL = format('Its scenes: %s.', scenes),
+				HINT = 'Delete its scenes first; those that tasks refer to are archived, and go when nothing refers to them any more.';
+	END IF;
+	RETURN OLD;
+END
+$$;
+COMMENT ON FUNCTION retry.keep_group() IS 'Trigger: a group that has scenes is not deleted, nor is the group default';
+
+CREATE FUNCTION retry.set_row() RETURNS trigger
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+	IF TG_OP = 'INSERT' THEN
+		NEW.resumed_at := NULL;
+	ELSE
+		NEW.resumed_at := CASE WHEN OLD.paused AND NOT NEW.paused AND NEW.resume_over > '0' THEN clock_timestamp() ELSE OLD.resumed_at END;
+		IF TG_TABLE_NAME = 'scene_group' THEN
+			IF OLD.name = 'default' AND NEW.name <> 'default' THEN
+				RAISE EXCEPTION 'the group default cannot be renamed to "%"', NEW.name
+					USING ERRCODE = 'dependent_objects_still_exist', HINT = 'Targets without a group use it.';
+			END IF;
+		ELSIF OLD.group_name = 'default' AND OLD.name = 'default' AND (NEW.group_name <> 'default' OR NEW.name <> 'default') THEN
+			RAISE EXCEPTION 'the scene default/default cannot be renamed to "%/%"', NEW.group_name, NEW.name
+				USING ERRCODE = 'dependent_objects_still_exist', HINT = 'Targets that are plain URLs use it.';
+		END IF;
+	END IF;
+	IF TG_TABLE_NAME = 'scene' THEN
+		IF NOT NEW.archived THEN
+			NEW.deleted_at := NULL;
+		END IF;
+	END IF;
+	RETURN NEW;
+END
+$$;
+COMMENT ON FUNCTION retry.set_row() IS
+'Trigger: sets the columns of groups and scenes that the server sets, and keeps the names of those that are built in';
+
+CREATE FUNCTION retry.check_row() RETURNS trigger
+LANGUAGE C VOLATILE AS 'MODULE_PATHNAME', 'retry_check_row';
+COMMENT ON FUNCTION retry.check_row() IS
+'Trigger: says which column has which value that a constraint does not let in';
+
+CREATE FUNCTION retry.resumed() RETURNS trigger
+LANGUAGE C VOLATILE AS 'MODULE_PATHNAME', 'retry_resumed';
+COMMENT ON FUNCTION retry.resumed() IS
+'Trigger: spreads what has become due while a scene or a group was paused over its resume_over';
 
 INSERT INTO retry.scene_group (name, description)
 VALUES ('default', 'What belongs to no other group');
@@ -771,6 +842,20 @@ CREATE TRIGGER archive_scene BEFORE DELETE ON retry.scene
 	FOR EACH ROW EXECUTE FUNCTION retry.archive_scene();
 CREATE TRIGGER check_function BEFORE INSERT OR UPDATE OF url ON retry.scene
 	FOR EACH ROW WHEN (starts_with(NEW.url, 'sql:')) EXECUTE FUNCTION retry.check_function();
+CREATE TRIGGER keep_group BEFORE DELETE ON retry.scene_group
+	FOR EACH ROW EXECUTE FUNCTION retry.keep_group();
+CREATE TRIGGER check_row BEFORE INSERT OR UPDATE ON retry.scene_group
+	FOR EACH ROW EXECUTE FUNCTION retry.check_row();
+CREATE TRIGGER check_row BEFORE INSERT OR UPDATE ON retry.scene
+	FOR EACH ROW EXECUTE FUNCTION retry.check_row();
+CREATE TRIGGER set_row BEFORE INSERT OR UPDATE ON retry.scene_group
+	FOR EACH ROW EXECUTE FUNCTION retry.set_row();
+CREATE TRIGGER set_row BEFORE INSERT OR UPDATE ON retry.scene
+	FOR EACH ROW EXECUTE FUNCTION retry.set_row();
+CREATE TRIGGER resumed AFTER UPDATE ON retry.scene_group
+	FOR EACH ROW WHEN (OLD.paused AND NOT NEW.paused) EXECUTE FUNCTION retry.resumed();
+CREATE TRIGGER resumed AFTER UPDATE ON retry.scene
+	FOR EACH ROW WHEN (OLD.paused AND NOT NEW.paused) EXECUTE FUNCTION retry.resumed();
 CREATE TRIGGER config_changed AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON retry.scene_group
 	FOR EACH STATEMENT EXECUTE FUNCTION retry.config_changed();
 CREATE TRIGGER config_changed AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON retry.scene
@@ -1032,6 +1117,277 @@ CREATE FUNCTION retry.cron_next(cron text, after timestamptz DEFAULT now(), tz t
 LANGUAGE C STABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'retry_cron_next_sql';
 COMMENT ON FUNCTION retry.cron_next(text, timestamptz, text) IS
 'The first moment after another that a cron expression names';
+
+/*
+ * Groups and scenes as one document, to be kept in version control, moved from
+ * one database to another, and read by people.  The columns are those that the
+ * tables have; a column that a later version adds travels by itself.
+ */
+CREATE FUNCTION retry.config_columns(config_table regclass)
+RETURNS TABLE (name name, type oid, json text)
+LANGUAGE sql STABLE STRICT PARALLEL SAFE SET search_path = pg_catalog, pg_temp
+AS $$
+	SELECT a.attname, a.atttypid,
+		CASE
+			WHEN a.atttypid = 'boolean'::regtype THEN 'boolean'
+			WHEN a.atttypid IN ('smallint'::regtype, 'integer'::regtype, 'bigint'::regtype, 'real'::regtype,
+				'double precision'::regtype, 'numeric'::regtype) THEN 'number'
+			WHEN a.atttypid IN ('json'::regtype, 'jsonb'::regtype) THEN 'any'
+			WHEN t.typcategory = 'A' THEN 'array'
+			ELSE 'string'
+		END
+	FROM pg_attribute a
+	JOIN pg_type t ON t.oid = a.atttypid
+	WHERE a.attrelid = config_table AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated = ''
+		AND a.attname NOT IN ('id', 'group_name', 'resumed_at', 'deleted_at', 'created_at')
+$$;
+COMMENT ON FUNCTION retry.config_columns(regclass) IS
+'Columns of a configuration table that export_config() and import_config() carry, and the kind of JSON value that each is';
+
+CREATE FUNCTION retry.export_config(group_name text DEFAULT NULL) RETURNS jsonb
+LANGUAGE plpgsql STABLE PARALLEL SAFE
+SET search_path = pg_catalog, pg_temp SET IntervalStyle = 'postgres' AS $$
+DECLARE
+	of_groups	text[] := ARRAY(SELECT c.name FROM retry.config_columns('retry.scene_group') c);
+	of_scenes	text[] := ARRAY(SELECT c.name FROM retry.config_columns('retry.scene') c);
+	groups		jsonb;
+BEGIN
+	SELECT jsonb_agg((
+		SELECT jsonb_object_agg(m.key, m.value) FROM jsonb_each(to_jsonb(g)) m WHERE m.key = ANY (of_groups))
+		|| jsonb_build_object('scenes', coalesce((
+			SELECT jsonb_agg((
+				SELECT jsonb_object_agg(m.key, m.value) FROM jsonb_each(to_jsonb(s)) m WHERE m.key = ANY (of_scenes))
+				ORDER BY s.name COLLATE "C")
+			FROM retry.scene s
+			WHERE s.group_name = g.name AND s.deleted_at IS NULL), '[]'))
+		ORDER BY g.name COLLATE "C")
+	INTO groups
+	FROM retry.scene_group g
+	WHERE g.name = export_config.group_name OR export_config.group_name IS NULL;
+	IF groups IS NULL THEN
+		RAISE EXCEPTION 'group "%" does not exist', group_name
+			USING ERRCODE = 'undefined_object', HINT = 'Groups are rows of retry.scene_group.';
+	END IF;
+	RETURN jsonb_build_object('retry', '1.0', 'groups', groups);
+END
+$$;
+COMMENT ON FUNCTION retry.export_config(text) IS
+'One group, or all, with their scenes as one document, which retry.import_config() takes; scenes that were deleted and are only archived yet are left out';
+
+CREATE FUNCTION retry.check_config_members(what text, given jsonb, config_table regclass, also text[])
+RETURNS void
+LANGUAGE plpgsql STABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+	member	record;
+BEGIN
+	IF coalesce(jsonb_typeof(given), '') <> 'object' THEN
+		RAISE EXCEPTION '% is not an object but %', what, coalesce(left(given::text, 100), 'nothing')
+			USING ERRCODE = 'invalid_parameter_value';
+	END IF;
+	FOR member IN
+		SELECT m.key, m.value, c.json, jsonb_typeof(m.value) AS type
+		FROM jsonb_each(given) m
+		LEFT JOIN retry.config_columns(config_table) c ON c.name = m.key
+		WHERE NOT m.key = ANY (also)
+		ORDER BY m.key
+	LOOP
+		IF member.json IS NULL THEN
+			RAISE EXCEPTION '%: unknown member "%", value %', what, member.key, left(member.value::text, 100)
+				USING ERRCODE = 'invalid_parameter_value',
+					HINT = format('Known are %s.', (
+						SELECT string_agg(k, ', ' ORDER BY k)
+						FROM (SELECT c.name FROM retry.config_columns(config_table) c UNION SELECT unnest(also)) AS x (k)));
+		END IF;
+		IF member.json <> 'any' AND member.type NOT IN (member.json, 'null')
+			OR member.json = 'array' AND jsonb_path_exists(member.value, 'strict $[*] ? (@.type() != "string")', '{}', true)
+		THEN
+			RAISE EXCEPTION '%, column "%": a JSON % is needed, not %', what, member.key,
+				CASE member.json WHEN 'array' THEN 'array of strings' ELSE member.json END, left(member.value::text, 100)
+				USING ERRCODE = 'invalid_parameter_value', COLUMN = member.key;
+		END IF;
+	END LOOP;
+	IF coalesce(jsonb_typeof(given -> 'name'), '') <> 'string' THEN
+		RAISE EXCEPTION '% has no name', what
+			USING ERRCODE = 'invalid_parameter_value';
+	END IF;
+END
+$$;
+COMMENT ON FUNCTION retry.check_config_members(text, jsonb, regclass, text[]) IS
+'For import_config(): an ERROR unless the members of a group or scene are columns, of the kind that these need';
+
+/*
+ * Reads the members of a group or scene into a row.  When that fails, they are
+ * tried one by one to find the culprit.
+ */
+CREATE FUNCTION retry.config_row(what text, given jsonb, base anyelement) RETURNS anyelement
+LANGUAGE plpgsql STABLE PARALLEL SAFE
+SET search_path = pg_catalog, pg_temp SET IntervalStyle = 'postgres' AS $$
+DECLARE
+	member	record;
+	code	text;
+	problem	text;
+	help	text;
+BEGIN
+	RETURN jsonb_populate_record(base, given);
+EXCEPTION WHEN data_exception OR undefined_object OR syntax_error OR feature_not_supported THEN
+	FOR member IN SELECT m.key, m.value FROM jsonb_each(given) m ORDER BY m.key
+	LOOP
+		BEGIN
+			PERFORM jsonb_populate_record(base, jsonb_build_object(member.key, member.value));
+		EXCEPTION WHEN data_exception OR undefined_object OR syntax_error OR feature_not_supported THEN
+			GET STACKED DIAGNOSTICS code = RETURNED_SQLSTATE, problem = MESSAGE_TEXT, help = PG_EXCEPTION_HINT;
+			RAISE EXCEPTION '%, column "%": invalid value %', what, member.key, left(member.value::text, 100)
+				USING ERRCODE = code, DETAIL = problem, COLUMN = member.key,
+					HINT = CASE WHEN member.key = 'owner' THEN 'Create the role first, or name another owner in the document.' ELSE help END;
+		END;
+	END LOOP;
+	RAISE;
+END
+$$;
+COMMENT ON FUNCTION retry.config_row(text, jsonb, anyelement) IS
+'For import_config(): a row with the members of a document; an ERROR that names the member that cannot be read';
+
+/* Writes one row, if there is anything to write: added, changed or left. */
+CREATE FUNCTION retry.write_config_row(
+	what text, config_table regclass, given_group text, given_name text, columns text[], fresh anyelement)
+RETURNS text
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_temp SET IntervalStyle = 'postgres' AS $$
+DECLARE
+	here	text := CASE WHEN given_group IS NULL THEN 'name = $2' ELSE 'name = $2 AND group_name = $3' END;
+	old		jsonb;
+	changed	text;
+	code	text;
+	problem	text;
+	more	text;
+	help	text;
+	bad		text;
+BEGIN
+	EXECUTE format('SELECT to_jsonb(t) FROM %s t WHERE %s', config_table, here) INTO old USING fresh, given_name, given_group;
+	SELECT string_agg(quote_ident(c), ', ' ORDER BY c) INTO changed
+	FROM unnest(columns) c
+	WHERE old IS NULL OR to_jsonb(fresh) -> c IS DISTINCT FROM old -> c;
+	IF changed IS NULL THEN
+		RETURN 'left';
+	ELSIF old IS NULL THEN
+		IF given_group IS NOT NULL THEN
+			changed := changed || ', group_name';
+		END IF;
+		EXECUTE format('INSERT INTO %s (%s) SELECT %2$s FROM (SELECT ($1).*) AS fresh', config_table, changed) USING fresh;
+		RETURN 'added';
+	ELSE
+		EXECUTE format('UPDATE %s SET (%s) = (SELECT %2$s FROM (SELECT ($1).*) AS fresh) WHERE %s', config_table, changed, here)
+		USING fresh, given_name, given_group;
+		RETURN 'changed';
+	END IF;
+EXCEPTION WHEN OTHERS THEN
+	GET STACKED DIAGNOSTICS code = RETURNED_SQLSTATE, problem = MESSAGE_TEXT, more = PG_EXCEPTION_DETAIL,
+		help = PG_EXCEPTION_HINT, bad = COLUMN_NAME;
+	RAISE EXCEPTION '%', CASE WHEN starts_with(problem, what) THEN problem ELSE format('%s: %s', what, problem) END
+		USING ERRCODE = code, DETAIL = more, HINT = help, COLUMN = bad;
+END
+$$;
+COMMENT ON FUNCTION retry.write_config_row(text, regclass, text, text, text[], anyelement) IS
+'For import_config(): inserts or updates one group or scene unless it is already so; says which';
+
+CREATE FUNCTION retry.import_config(config jsonb)
+RETURNS TABLE (kind text, name text, change text)
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp AS $$
+#variable_conflict use_column
+DECLARE
+	later	text[] := ARRAY['on_success', 'on_dead'];	-- may name scenes that come later
+	g		jsonb;
+	s		jsonb;
+	what	text;
+	scenes	jsonb[] := '{}';
+	names	text[] := '{}';
+	changes	text[] := '{}';
+	columns	text[];
+	row_of_group	retry.scene_group;
+	row_of_scene	retry.scene;
+	i		int;
+BEGIN
+	IF jsonb_typeof(config) IS DISTINCT FROM 'object' THEN
+		RAISE EXCEPTION 'the document is not an object'
+			USING ERRCODE = 'invalid_parameter_value', HINT = 'retry.export_config() writes one.';
+	ELSIF config -> 'retry' IS DISTINCT FROM '"1.0"' THEN
+		RAISE EXCEPTION 'the document is not of version "1.0" but %', coalesce(config ->> 'retry', 'of none')
+			USING ERRCODE = 'invalid_parameter_value', HINT = 'Its member "retry" says the version.';
+	ELSIF config - ARRAY['retry', 'groups'] <> '{}' THEN
+		RAISE EXCEPTION 'unknown member "%" of the document', (SELECT min(k) FROM jsonb_object_keys(config - ARRAY['retry', 'groups']) k)
+			USING ERRCODE = 'invalid_parameter_value', HINT = 'Known are groups, retry.';
+	ELSIF jsonb_typeof(config -> 'groups') IS DISTINCT FROM 'array' THEN
+		RAISE EXCEPTION 'member "groups" of the document is not an array'
+			USING ERRCODE = 'invalid_parameter_value';
+	END IF;
+
+	FOR g IN SELECT jsonb_array_elements(config -> 'groups')
+	LOOP
+		what := format('group "%s"', coalesce(g ->> 'name', '?'));
+		PERFORM retry.check_config_members(what, g, 'retry.scene_group', ARRAY['scenes']);
+		IF jsonb_typeof(coalesce(g -> 'scenes', '[]')) <> 'array' THEN
+			RAISE EXCEPTION '%: member "scenes" is not an array but %', what, left(g ->> 'scenes', 100)
+				USING ERRCODE = 'invalid_parameter_value';
+		ELSIF (g ->> 'owner' ~ '^(\d+|-)$' OR g -> 'owner' = 'null')
+			AND NOT EXISTS (SELECT FROM retry.scene_group x WHERE x.name = g ->> 'name' AND x.owner::text = g ->> 'owner')
+		THEN
+			RAISE EXCEPTION '%, column "owner": invalid value %', what, g -> 'owner'
+				USING ERRCODE = 'undefined_object', DETAIL = 'It is not the name of a role.', COLUMN = 'owner',
+					HINT = 'Create the role first, or name another owner in the document.';
+		END IF;
+		FOR s IN SELECT jsonb_array_elements(g -> 'scenes')
+		LOOP
+			PERFORM retry.check_config_members(
+				format('scene "%s/%s"', g ->> 'name', coalesce(s ->> 'name', '?')), s, 'retry.scene', ARRAY[]::text[]);
+			scenes := scenes || (s || jsonb_build_object('group_name', g -> 'name'));
+		END LOOP;
+
+		columns := ARRAY(SELECT k FROM jsonb_object_keys(g - 'scenes') k);
+		row_of_group := retry.config_row(what, g - 'scenes', NULL::retry.scene_group);
+		kind := 'group';
+		name := g ->> 'name';
+		IF name = ANY (names) THEN
+			RAISE EXCEPTION '% is twice in the document', what
+				USING ERRCODE = 'invalid_parameter_value';
+		END IF;
+		names := names || name;
+		change := retry.write_config_row(what, 'retry.scene_group', NULL, name, columns, row_of_group);
+		RETURN NEXT;
+	END LOOP;
+
+	names := '{}';
+	FOREACH s IN ARRAY scenes
+	LOOP
+		name := format('%s/%s', s ->> 'group_name', s ->> 'name');
+		what := format('scene "%s"', name);
+		IF name = ANY (names) THEN
+			RAISE EXCEPTION '% is twice in the document', what
+				USING ERRCODE = 'invalid_parameter_value';
+		END IF;
+		names := names || name;
+		columns := ARRAY(SELECT k FROM jsonb_object_keys(s - 'group_name') k WHERE k <> ALL (later));
+		row_of_scene := retry.config_row(what, s, NULL::retry.scene);
+		changes := changes || retry.write_config_row(what, 'retry.scene', s ->> 'group_name', s ->> 'name', columns, row_of_scene);
+	END LOOP;
+
+	FOR i IN 1 .. cardinality(scenes)
+	LOOP
+		s := scenes[i];
+		kind := 'scene';
+		name := names[i];
+		columns := ARRAY(SELECT k FROM jsonb_object_keys(s) k WHERE k = ANY (later));
+		row_of_scene := retry.config_row(format('scene "%s"', name), s, NULL::retry.scene);
+		change := retry.write_config_row(
+			format('scene "%s"', name), 'retry.scene', s ->> 'group_name', s ->> 'name', columns, row_of_scene);
+		IF changes[i] <> 'left' THEN
+			change := changes[i];
+		END IF;
+		RETURN NEXT;
+	END LOOP;
+END
+$$;
+COMMENT ON FUNCTION retry.import_config(jsonb) IS
+'Makes groups and scenes as a document of retry.export_config() says: adds those that are missing, changes what differs, leaves alone what the document does not mention; returns what became of each';
 
 CREATE FUNCTION retry.health()
 RETURNS TABLE (check_name text, status text, detail text, hint text)
@@ -1438,6 +1794,8 @@ REVOKE EXECUTE ON FUNCTION retry.purge(timestamptz) FROM PUBLIC;
 REVOKE EXECUTE ON FUNCTION retry.adopt() FROM PUBLIC;
 REVOKE EXECUTE ON PROCEDURE retry.maintain() FROM PUBLIC;
 REVOKE EXECUTE ON FUNCTION retry.check_workers() FROM PUBLIC;
+REVOKE EXECUTE ON FUNCTION retry.archive_scene() FROM PUBLIC;
+REVOKE EXECUTE ON FUNCTION retry.keep_group() FROM PUBLIC;
 REVOKE EXECUTE ON FUNCTION retry.dispatcher_rows() FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION retry.dispatcher_rows() TO pg_monitor;
 

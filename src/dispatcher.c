@@ -267,7 +267,6 @@ read_config(RetryTurn *turn, uint64 generation)
 		retry_sweep_reset(d->sweep);
 	}
 	adoptions = retry_config_adoptions(d->config);
-	retry_held_resume(turn);
 }
 
 /* Everything that reads: with one snapshot, in one transaction. */
@@ -297,6 +296,8 @@ read_turn(RetryTurn *turn)
 		d->gained = 0;
 	}
 	read_config(turn, generation);
+	if (adoptions >= 0 && (turn->config_read || turn->now >= retry_held_next(d->held)))
+		retry_held_resume(turn);
 	if (d->worker->number == 0)
 	{
 		retry_upkeep_consider(turn->snapshot, pg_atomic_read_u64(&d->db->config_generation), turn->now);
@@ -404,6 +405,7 @@ wait_time(void)
 		next = Min(next, retry_lanes_next_due(d->lanes));
 		next = Min(next, retry_sweep_next(d));
 		next = Min(next, retry_lanes_next_unblock(d->lanes));
+		next = Min(next, retry_held_next(d->held));
 	}
 	ms = next <= now ? 0 : (long) ((next - now + 999) / 1000);
 	if (http >= 0)

@@ -1,10 +1,14 @@
 /*
  * held.c
- *		What was passed over because its scene is paused.
+ *		What was passed over because its scene is paused, or being resumed.
  *
  * A lane may carry tasks of several scenes, so a paused one's entries cannot
  * be left in the queue: they are passed over, and it is noted here from when
  * on to read again, and in which lanes, once the scene goes on.
+ *
+ * A scene that is resumed little by little has signals instead, due one after
+ * the other (see resume.c).  What was due before it was resumed is passed over
+ * as long as these last; then it is read again for those that have none.
  */
 #include "postgres.h"
 
@@ -20,12 +24,15 @@ typedef struct HeldScene
 	int32		scene_id;		/* hash key */
 	int32		nlanes;			/* HELD_LANES + 1: all of them */
 	TimestampTz due;
+	TimestampTz resumed_at;		/* it is being resumed since; DT_NOBEGIN: it
+								 * is paused, or it is not known why */
 	int64		lane[HELD_LANES];
 } HeldScene;
 
 struct RetryHeld
 {
 	HTAB	   *scenes;
+	TimestampTz look_at;		/* something is to be read again from then on */
 };
 
 RetryHeld *
@@ -38,7 +45,21 @@ retry_held_create(void)
 	ctl.entrysize = sizeof(HeldScene);
 	ctl.hcxt = CurrentMemoryContext;
 	held->scenes = hash_create("retry held scenes", 16, &ctl, HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
+	held->look_at = DT_NOEND;
 	return held;
+}
+
+TimestampTz
+retry_held_next(const RetryHeld *held)
+{
+	return held->look_at;
+}
+
+/* Until when its backlog is being spread. */
+static TimestampTz
+spread_end(const RetryScene *scene)
+{
+	return scene->resume_over_us > 0 ? scene->resumed_at + scene->resume_over_us : DT_NOBEGIN;
 }
 
 static HeldScene *
@@ -51,16 +72,15 @@ note(RetryHeld *held, int32 scene_id, TimestampTz due)
 	{
 		scene->nlanes = 0;
 		scene->due = due;
+		scene->resumed_at = DT_NOBEGIN;
 	}
 	scene->due = Min(scene->due, due);
 	return scene;
 }
 
-void
-retry_held_note(RetryHeld *held, int32 scene_id, int64 lane_hash, TimestampTz due)
+static void
+note_lane(HeldScene *scene, int64 lane_hash)
 {
-	HeldScene  *scene = note(held, scene_id, due);
-
 	if (scene->nlanes > HELD_LANES)
 		return;
 	for (int i = 0; i < scene->nlanes; i++)
@@ -73,10 +93,31 @@ retry_held_note(RetryHeld *held, int32 scene_id, int64 lane_hash, TimestampTz du
 	scene->nlanes++;
 }
 
+bool
+retry_held_back(RetryTurn *turn, const RetryScene *scene, int64 lane_hash, TimestampTz due)
+{
+	RetryHeld  *held = turn->d->held;
+	HeldScene  *noted;
+
+	if (!scene->paused && (due >= scene->resumed_at || turn->now >= spread_end(scene)))
+		return false;
+	noted = note(held, scene->id, due);
+	if (noted->nlanes == 0 && !scene->paused)
+		noted->resumed_at = scene->resumed_at;
+	if (!scene->paused)
+		held->look_at = Min(held->look_at, spread_end(scene));
+	note_lane(noted, lane_hash);
+	return true;
+}
+
 void
 retry_held_note_all(RetryHeld *held, int32 scene_id, TimestampTz due)
 {
-	note(held, scene_id, due)->nlanes = HELD_LANES + 1;
+	HeldScene  *scene = note(held, scene_id, due);
+
+	scene->nlanes = HELD_LANES + 1;
+	scene->resumed_at = DT_NOBEGIN;
+	held->look_at = DT_NOBEGIN;
 }
 
 typedef struct Reread
@@ -93,7 +134,38 @@ reread_lane(RetryLane *lane, void *arg)
 	retry_lane_note(reread->lanes, lane, &reread->pos);
 }
 
-/* Makes the lanes read again what a scene that is no longer paused had due. */
+/* Makes the lanes read again what the scene had due, as far as it was noted. */
+static void
+read_again(RetryTurn *turn, const HeldScene *held)
+{
+	RetryDispatcher *d = turn->d;
+	Reread		reread = {.lanes = d->lanes,.pos = {.due = held->due}};
+
+	if (held->nlanes > HELD_LANES)
+	{
+		retry_lanes_each(d->lanes, reread_lane, &reread);
+		retry_lanes_lower_horizon(d->lanes, held->due);
+		retry_sweep_reset(d->sweep);
+		return;
+	}
+	for (int i = 0; i < held->nlanes; i++)
+	{
+		RetryLane  *lane;
+
+		/* another dispatcher's by now, which has it from the checkpoint */
+		if ((d->owned & (UINT64CONST(1) << RETRY_SLOT(held->lane[i]))) == 0)
+			continue;
+		lane = retry_turn_lane(turn, held->lane[i], held->due);
+		if (lane != NULL)
+			retry_lane_note(d->lanes, lane, &reread.pos);
+	}
+}
+
+/*
+ * What is no longer held back is read again, and so is, once, what a scene has
+ * due that is resumed little by little: some of it may have become due after
+ * that, while the scene was not yet known to be resumed.
+ */
 void
 retry_held_resume(RetryTurn *turn)
 {
@@ -101,39 +173,22 @@ retry_held_resume(RetryTurn *turn)
 	HASH_SEQ_STATUS seq;
 	HeldScene  *held;
 
+	d->held->look_at = DT_NOEND;
 	if (hash_get_num_entries(d->held->scenes) == 0)
 		return;
 	hash_seq_init(&seq, d->held->scenes);
 	while ((held = hash_seq_search(&seq)) != NULL)
 	{
-		RetryScene *scene = retry_config_scene(d->config, held->scene_id);
-		Reread		reread = {.lanes = d->lanes,.pos = {.due = held->due}};
+		const RetryScene *scene = retry_config_scene(d->config, held->scene_id);
 
 		if (scene != NULL && scene->paused)
 			continue;
-		if (held->nlanes > HELD_LANES)
+		if (scene != NULL && turn->now < spread_end(scene) && held->resumed_at == scene->resumed_at)
 		{
-			retry_lanes_each(d->lanes, reread_lane, &reread);
-			retry_lanes_lower_horizon(d->lanes, held->due);
-			retry_sweep_reset(d->sweep);
+			d->held->look_at = Min(d->held->look_at, spread_end(scene));
+			continue;
 		}
-		else
-		{
-			for (int i = 0; i < held->nlanes; i++)
-			{
-				RetryLane  *lane;
-
-				/*
-				 * another dispatcher's by now, which has it from the
-				 * checkpoint
-				 */
-				if ((d->owned & (UINT64CONST(1) << RETRY_SLOT(held->lane[i]))) == 0)
-					continue;
-				lane = retry_turn_lane(turn, held->lane[i], held->due);
-				if (lane != NULL)
-					retry_lane_note(d->lanes, lane, &reread.pos);
-			}
-		}
+		read_again(turn, held);
 		hash_search(d->held->scenes, &held->scene_id, HASH_REMOVE, NULL);
 	}
 }

@@ -138,11 +138,8 @@ retry_admit(RetryTurn *turn, RetryLane *lane, const RetryCandidate *c)
 	{
 		RetryScene *scene = retry_turn_scene(turn, c->scene_id);
 
-		if (scene != NULL && scene->paused)
-		{
-			retry_held_note(d->held, c->scene_id, lane->hash, c->entry.pos.due);
+		if (scene != NULL && retry_held_back(turn, scene, lane->hash, c->entry.pos.due))
 			return RETRY_ADMIT_SKIPPED;
-		}
 		if (scene != NULL && lane->limit != -1)
 			retry_lane_set_limit(d->lanes, lane, scene->max_in_flight);
 	}

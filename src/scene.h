@@ -34,7 +34,8 @@ enum
 	Scene_pending_when, Scene_stop_when, Scene_pending_interval,
 	Scene_pending_limit, Scene_on_success, Scene_on_dead, Scene_generate_key,
 	Scene_key_window, Scene_max_in_flight, Scene_paused, Scene_resume_over,
-	Scene_resumed_at, Scene_archived, Scene_description, Scene_created_at,
+	Scene_resumed_at, Scene_archived, Scene_deleted_at, Scene_description,
+	Scene_created_at,
 	Scene_natts
 };
 

@@ -284,9 +284,8 @@ prepare(RetryTurn *turn, Transfer *t)
 		end_unsent(d, t, turn->now, rejected);
 		return;
 	}
-	if (scene->paused)
+	if (retry_held_back(turn, scene, t->ended.lane_hash, entry->pos.due))
 	{
-		retry_held_note(d->held, scene->id, t->ended.lane_hash, entry->pos.due);
 		drop(d, t);
 		return;
 	}

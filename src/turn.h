@@ -124,11 +124,19 @@ extern TimestampTz retry_sweep_next(const RetryDispatcher *d);
 
 /* held.c: entries that were passed over because their scene is paused */
 extern RetryHeld *retry_held_create(void);
-extern void retry_held_note(RetryHeld *held, int32 scene_id, int64 lane_hash, TimestampTz due);
+
+/*
+ * Is an entry due then to be passed over, because its scene is paused or being
+ * resumed little by little?  That is noted, and it is read again in time.
+ */
+extern bool retry_held_back(RetryTurn *turn, const RetryScene *scene, int64 lane_hash, TimestampTz due);
 
 /* All lanes of the scene may be concerned: after a restart. */
 extern void retry_held_note_all(RetryHeld *held, int32 scene_id, TimestampTz due);
+
+/* To be called when the configuration was read, and from this moment on. */
 extern void retry_held_resume(RetryTurn *turn);
+extern TimestampTz retry_held_next(const RetryHeld *held);
 extern int	retry_held_list(const RetryHeld *held, Datum **scenes, Datum **dues);
 
 /* checkpoint.c */

@@ -72,7 +72,7 @@ extern void retry_upkeep_runs(RetryUpkeep *upkeep, int unused);
 /* Keys whose tasks have finished, and their scenes' key_window after that. */
 extern void retry_upkeep_keys(RetryUpkeep *upkeep, int unused);
 
-/* Archived scenes that nothing refers to any more. */
+/* Scenes that a DELETE archived and nothing refers to any more. */
 extern void retry_upkeep_scenes(RetryUpkeep *upkeep, int unused);
 
 #endif							/* RETRY_UPKEEP_H */

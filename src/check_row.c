@@ -1,0 +1,193 @@
+/*
+ * check_row.c
+ *		Bad values in the configuration tables: which column, and what value.
+ *
+ * PostgreSQL's own words for a violated CHECK are the name of the constraint
+ * and the whole row, of some thirty columns.  Whoever has mistyped one of them,
+ * or imports a document of hundreds of scenes, wants to know which.  So this
+ * trigger looks at the same constraints just before, whatever they are, and
+ * says it plainly; an error that a checking function raises itself is kept,
+ * and gets the column's name in front.
+ */
+#include "postgres.h"
+
+#include "access/htup_details.h"
+#include "access/sysattr.h"
+#include "commands/trigger.h"
+#include "executor/executor.h"
+#include "fmgr.h"
+#include "nodes/nodeFuncs.h"
+#include "optimizer/optimizer.h"
+#include "utils/builtins.h"
+#include "utils/lsyscache.h"
+#include "utils/memutils.h"
+#include "utils/rel.h"
+#include "utils/ruleutils.h"
+
+#include "compat.h"
+
+PG_FUNCTION_INFO_V1(retry_check_row);
+
+/* The value of a column as text; NULL when it is null or there is none such. */
+static char *
+column_text(const TriggerData *trigger, HeapTuple row, int number)
+{
+	TupleDesc	desc = RelationGetDescr(trigger->tg_relation);
+	Oid			output;
+	bool		varlena;
+	bool		isnull;
+	Datum		value;
+
+	if (number <= 0)
+		return NULL;
+	value = heap_getattr(row, number, desc, &isnull);
+	if (isnull)
+		return NULL;
+	getTypeOutputInfo(TupleDescAttr(desc, number - 1)->atttypid, &output, &varlena);
+	return OidOutputFunctionCall(output, value);
+}
+
+static int
+column_named(Relation rel, const char *name)
+{
+	TupleDesc	desc = RelationGetDescr(rel);
+
+	for (int i = 0; i < desc->natts; i++)
+	{
+		if (!TupleDescAttr(desc, i)->attisdropped && strcmp(NameStr(TupleDescAttr(desc, i)->attname), name) == 0)
+			return i + 1;
+	}
+	return 0;
+}
+
+/* What the row is, for people: scene "billing/invoice". */
+static char *
+describe_row(const TriggerData *trigger, HeapTuple row)
+{
+	Relation	rel = trigger->tg_relation;
+	char	   *group = column_text(trigger, row, column_named(rel, "group_name"));
+	char	   *name = column_text(trigger, row, column_named(rel, "name"));
+
+	if (name == NULL)
+		return psprintf("a row of retry.%s", RelationGetRelationName(rel));
+	if (column_named(rel, "group_name") == 0)
+		return psprintf("group \"%s\"", name);
+	return psprintf("scene \"%s/%s\"", group != NULL ? group : "", name);
+}
+
+/* The column that a constraint is about; the first, when there are more. */
+static int
+column_of(Node *expression)
+{
+	Bitmapset  *columns = NULL;
+	int			first;
+
+	pull_varattnos(expression, 1, &columns);
+	first = bms_next_member(columns, -1);
+	return first < 0 ? 0 : Max(first + FirstLowInvalidHeapAttributeNumber, 0);
+}
+
+/* Puts the row and the column in front of an error, and raises it again. */
+static void
+raise_again(ErrorData *error, const char *where, const char *column)
+{
+	error->message = psprintf("%s, column \"%s\": %s", where, column, error->message);
+	if (error->column_name == NULL)
+		error->column_name = pstrdup(column);
+	ReThrowError(error);
+}
+
+/* Judges one constraint. */
+static void
+check_one(const TriggerData *trigger, HeapTuple row, ExprContext *context, EState *estate, int n)
+{
+	const Relation rel = trigger->tg_relation;
+	const ConstrCheck *check = &rel->rd_att->constr->check[n];
+	MemoryContext caller = CurrentMemoryContext;
+	Expr	   *expression = stringToNode(check->ccbin);
+	int			number = column_of((Node *) expression);
+	const char *column;
+	bool		good = true;
+
+	if (number == 0)
+		return;
+	column = NameStr(TupleDescAttr(RelationGetDescr(rel), number - 1)->attname);
+	PG_TRY();
+	{
+		good = ExecCheck(ExecPrepareExpr(expression, estate), context);
+	}
+	PG_CATCH();
+	{
+		ErrorData  *error;
+
+		MemoryContextSwitchTo(caller);
+		error = CopyErrorData();
+		FlushErrorState();
+		raise_again(error, describe_row(trigger, row), column);
+	}
+	PG_END_TRY();
+	if (!good)
+		ereport(ERROR,
+				(errcode(ERRCODE_CHECK_VIOLATION),
+				 errmsg("%s, column \"%s\": invalid value \"%s\"", describe_row(trigger, row), column,
+						column_text(trigger, row, number)),
+				 errdetail("It must satisfy %s.",
+						   deparse_expression((Node *) expression,
+											  deparse_context_for(RelationGetRelationName(rel), RelationGetRelid(rel)),
+											  false, false)),
+				 errtablecol(rel, number)));
+}
+
+/* A null where there must be none: without the whole row, which may hold secrets. */
+static void
+check_nulls(const TriggerData *trigger, HeapTuple row)
+{
+	TupleDesc	desc = RelationGetDescr(trigger->tg_relation);
+
+	for (int i = 0; i < desc->natts; i++)
+	{
+		if (TupleDescAttr(desc, i)->attnotnull && heap_attisnull(row, i + 1, desc))
+			ereport(ERROR,
+					(errcode(ERRCODE_NOT_NULL_VIOLATION),
+					 errmsg("%s, column \"%s\": it must not be null", describe_row(trigger, row),
+							NameStr(TupleDescAttr(desc, i)->attname)),
+					 errtablecol(trigger->tg_relation, i + 1)));
+	}
+}
+
+/*
+ * BEFORE INSERT OR UPDATE, FOR EACH ROW, on the configuration tables.  The
+ * constraints are judged again after; here they only find better words.
+ */
+Datum
+retry_check_row(PG_FUNCTION_ARGS)
+{
+	TriggerData *trigger = (TriggerData *) fcinfo->context;
+	TupleConstr *constraints;
+	TupleTableSlot *slot;
+	ExprContext *context;
+	HeapTuple	row;
+	EState	   *estate;
+
+	if (!CALLED_AS_TRIGGER(fcinfo) || !TRIGGER_FIRED_BEFORE(trigger->tg_event) ||
+		!TRIGGER_FIRED_FOR_ROW(trigger->tg_event) || TRIGGER_FIRED_BY_DELETE(trigger->tg_event))
+		ereport(ERROR,
+				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
+				 errmsg("check_row() can only be called as a BEFORE INSERT OR UPDATE trigger for each row")));
+
+	row = TRIGGER_FIRED_BY_INSERT(trigger->tg_event) ? trigger->tg_trigtuple : trigger->tg_newtuple;
+	check_nulls(trigger, row);
+	constraints = RelationGetDescr(trigger->tg_relation)->constr;
+	if (constraints == NULL || constraints->num_check == 0)
+		return PointerGetDatum(row);
+	estate = CreateExecutorState();
+	slot = MakeSingleTupleTableSlot(RelationGetDescr(trigger->tg_relation), &TTSOpsHeapTuple);
+	ExecStoreHeapTuple(row, slot, false);
+	context = GetPerTupleExprContext(estate);
+	context->ecxt_scantuple = slot;
+	for (int i = 0; i < constraints->num_check; i++)
+		check_one(trigger, row, context, estate, i);
+	ExecDropSingleTupleTableSlot(slot);
+	FreeExecutorState(estate);
+	return PointerGetDatum(row);
+}

@@ -1,0 +1,265 @@
+/*
+ * resume.c
+ *		What becomes of the backlog when a scene or a group is resumed that is
+ *		to be resumed little by little.
+ *
+ * A pause leaves behind tasks that are all due.  With resume_over set they are
+ * to go one after the other, evenly over that time, and no dispatcher knows
+ * how many they are.  So the statement that resumes counts them, and asks for
+ * each to be run at its moment, by a signal as retry.run_now_where() writes it.
+ * Until the last of these dispatchers pass over what was due before resumed_at
+ * (held.c); tasks that nobody could see yet, and so have no signal, go then.
+ *
+ * Whoever may change the row may do that; so the trigger makes sure that it
+ * is one of retry's own tables whose row was changed.
+ */
+#include "postgres.h"
+
+#include "access/htup_details.h"
+#include "access/stratnum.h"
+#include "access/table.h"
+#include "access/tableam.h"
+#include "commands/trigger.h"
+#include "executor/tuptable.h"
+#include "fmgr.h"
+#include "miscadmin.h"
+#include "storage/lmgr.h"
+#include "utils/builtins.h"
+#include "utils/fmgroids.h"
+#include "utils/memutils.h"
+#include "utils/rel.h"
+#include "utils/snapmgr.h"
+#include "utils/timestamp.h"
+
+#include "compat.h"
+#include "scene.h"
+#include "shmem.h"
+#include "uuid7.h"
+#include "writer.h"
+
+PG_FUNCTION_INFO_V1(retry_resumed);
+
+/* Tasks after which scratch memory is given back. */
+#define SCRATCH_ROWS	64
+
+/* One resumption. */
+typedef struct Resumption
+{
+	int32	   *scenes;
+	int			nscenes;
+	TimestampTz resumed_at;		/* what was due before is spread … */
+	int64		over_us;		/* … over this, from then on */
+	RetryReader *reader;
+	RetryWriter *writer;		/* NULL: they are only counted */
+	MemoryContext scratch;
+	int64		looked_at;
+	int64		total;			/* counted before */
+	int64		found;
+} Resumption;
+
+static inline Datum
+column(TupleTableSlot *slot, int attribute)
+{
+	bool		isnull;
+
+	return slot_getattr(slot, attribute + 1, &isnull);
+}
+
+static bool
+is_meant(const Resumption *r, int32 scene_id)
+{
+	for (int i = 0; i < r->nscenes; i++)
+	{
+		if (r->scenes[i] == scene_id)
+			return true;
+	}
+	return false;
+}
+
+/* Did somebody ask for the task's next attempt to be made before it was resumed? */
+static bool
+was_asked_for(Resumption *r, int leaf, Datum id, int32 attempts)
+{
+	ScanKeyData key;
+	TupleTableSlot *slot;
+
+	if (retry_reader_empty(r->reader, RETRY_SIGNAL, leaf))
+		return false;
+	ScanKeyInit(&key, 1, BTEqualStrategyNumber, F_UUID_EQ, id);
+	retry_scan_start(r->reader, RETRY_SIGNAL_TASK, leaf, 1, &key);
+	while ((slot = retry_scan_next(r->reader, RETRY_SIGNAL_TASK, leaf, ForwardScanDirection)) != NULL)
+	{
+		if (DatumGetChar(column(slot, Signal_action)) == RETRY_SIGNAL_RUN_NOW &&
+			DatumGetInt32(column(slot, Signal_after_attempt)) == attempts &&
+			DatumGetTimestampTz(column(slot, Signal_due_at)) < r->resumed_at)
+			return true;
+	}
+	return false;
+}
+
+/* Counts a task if it is one of the backlog, and says when it is to go. */
+static void
+take_task(Resumption *r, TupleTableSlot *slot, int leaf)
+{
+	Datum		id = column(slot, Task_id);
+	TimestampTz due = DatumGetTimestampTz(column(slot, Task_due_at));
+	RetryProbe	probe;
+
+	if (!is_meant(r, DatumGetInt32(column(slot, Task_scene_id))))
+		return;
+	retry_probe_task(r->reader, leaf, DatumGetUUIDP(id), &probe);
+	if (probe.terminal || probe.cancelled)
+		return;
+	if (probe.attempts > 0)
+		due = probe.next_due;
+	if (due >= r->resumed_at && !was_asked_for(r, leaf, id, probe.attempts))
+		return;
+	if (r->writer != NULL)
+		retry_write_signal_at(r->writer, RETRY_SIGNAL_RUN_NOW, DatumGetUUIDP(id), leaf,
+							  DatumGetInt64(column(slot, Task_lane_hash)), probe.attempts, GetUserId(),
+							  r->resumed_at + (int64) ((double) r->over_us * Min(r->found, r->total) /
+													   Max(r->total, 1)));
+	r->found++;
+}
+
+static void
+take_leaf(Resumption *r, int leaf)
+{
+	RetryDatabase *db = retry_shmem_database();
+	TupleTableSlot *slot;
+	ScanKeyData key;
+	pg_uuid_t	first;
+
+	if ((db != NULL && retry_shmem_leaf_done(db, leaf)) ||
+		!retry_reader_leaf(r->reader, leaf) || retry_reader_empty(r->reader, RETRY_TASK, leaf))
+		return;
+	memset(&first, 0, sizeof(first));
+	ScanKeyInit(&key, 1, BTGreaterEqualStrategyNumber, F_UUID_GE, UUIDPGetDatum(&first));
+	retry_scan_start(r->reader, RETRY_TASK_ID, leaf, 1, &key);
+	while ((slot = retry_scan_next(r->reader, RETRY_TASK_ID, leaf, ForwardScanDirection)) != NULL)
+	{
+		MemoryContext old = MemoryContextSwitchTo(r->scratch);
+
+		CHECK_FOR_INTERRUPTS();
+		take_task(r, slot, leaf);
+		MemoryContextSwitchTo(old);
+		if (++r->looked_at % SCRATCH_ROWS == 0)
+			MemoryContextReset(r->scratch);
+	}
+}
+
+/* All leaves, those of the ring in the order of their days, the oldest first. */
+static void
+take_all(Resumption *r, RetryWriter *writer)
+{
+	pg_uuid_t	today;
+	int			first;
+
+	r->writer = writer;
+	r->total = r->found;
+	r->found = 0;
+	retry_uuid7_bound(r->resumed_at, &today);
+	first = retry_ring_leaf(&today) + 1;
+	take_leaf(r, RETRY_LONG_LEAF);
+	for (int i = 0; i < RETRY_RING_LEAVES; i++)
+		take_leaf(r, (first + i) % RETRY_RING_LEAVES);
+}
+
+/*
+ * Counts first, then spreads.  The leaves are locked against upkeep before the
+ * snapshot is taken: TRUNCATE heeds no snapshots.
+ */
+static void
+spread(Resumption *r)
+{
+	RetryWriter *writer = retry_writer_begin("a resumption");
+
+	for (int leaf = 0; leaf < RETRY_LEAVES; leaf++)
+		LockRelationOid(retry_leaf_oid(RETRY_TASK, leaf), AccessShareLock);
+	PushActiveSnapshot(GetLatestSnapshot());
+	r->reader = retry_reader_begin(GetActiveSnapshot(), false);
+	r->scratch = AllocSetContextCreate(CurrentMemoryContext, "retry resumption", ALLOCSET_DEFAULT_SIZES);
+	take_all(r, NULL);
+	take_all(r, writer);
+	MemoryContextDelete(r->scratch);
+	retry_reader_end(r->reader);
+	PopActiveSnapshot();
+	retry_writer_end(writer);
+}
+
+/* The scenes of a group that are not paused themselves. */
+static void
+choose_scenes(Resumption *r, Datum group_name)
+{
+	Relation	rel = table_open(retry_relation_oid("scene"), AccessShareLock);
+	TableScanDesc scan;
+	TupleTableSlot *slot = table_slot_create(rel, NULL);
+	int			size = 16;
+
+	PushActiveSnapshot(GetLatestSnapshot());
+	scan = table_beginscan(rel, GetActiveSnapshot(), 0, NULL);
+	r->scenes = palloc(size * sizeof(int32));
+	while (table_scan_getnextslot(scan, ForwardScanDirection, slot))
+	{
+		if (DatumGetBool(column(slot, Scene_paused)) ||
+			!DatumGetBool(DirectFunctionCall2Coll(texteq, rel->rd_att->attrs[Scene_group_name].attcollation,
+												  column(slot, Scene_group_name), group_name)))
+			continue;
+		if (r->nscenes == size)
+			r->scenes = repalloc(r->scenes, (size *= 2) * sizeof(int32));
+		r->scenes[r->nscenes++] = DatumGetInt32(column(slot, Scene_id));
+	}
+	table_endscan(scan);
+	PopActiveSnapshot();
+	ExecDropSingleTupleTableSlot(slot);
+	table_close(rel, NoLock);
+}
+
+/*
+ * AFTER UPDATE, FOR EACH ROW, on retry.scene and retry.scene_group, when the
+ * row is no longer paused.
+ */
+Datum
+retry_resumed(PG_FUNCTION_ARGS)
+{
+	TriggerData *trigger = (TriggerData *) fcinfo->context;
+	Resumption	r = {0};
+	TupleDesc	desc;
+	HeapTuple	row;
+	Datum		over;
+	Datum		at;
+	bool		isnull[2];
+	bool		is_scene;
+
+	if (!CALLED_AS_TRIGGER(fcinfo) || !TRIGGER_FIRED_AFTER(trigger->tg_event) ||
+		!TRIGGER_FIRED_BY_UPDATE(trigger->tg_event) || !TRIGGER_FIRED_FOR_ROW(trigger->tg_event))
+		ereport(ERROR,
+				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
+				 errmsg("resumed() can only be called as an AFTER UPDATE trigger for each row")));
+	is_scene = RelationGetRelid(trigger->tg_relation) == retry_relation_oid("scene");
+	if (!is_scene && RelationGetRelid(trigger->tg_relation) != retry_relation_oid("scene_group"))
+		ereport(ERROR,
+				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
+				 errmsg("resumed() is of no use on table \"%s\"", RelationGetRelationName(trigger->tg_relation))));
+
+	desc = RelationGetDescr(trigger->tg_relation);
+	row = trigger->tg_newtuple;
+	over = heap_getattr(row, (is_scene ? Scene_resume_over : Group_resume_over) + 1, desc, &isnull[0]);
+	at = heap_getattr(row, (is_scene ? Scene_resumed_at : Group_resumed_at) + 1, desc, &isnull[1]);
+	if (isnull[0] || isnull[1])
+		return PointerGetDatum(NULL);
+	r.resumed_at = DatumGetTimestampTz(at);
+	r.over_us = DatumGetTimestampTz(DirectFunctionCall2(timestamptz_pl_interval, at, over)) - r.resumed_at;
+	if (r.over_us <= 0)
+		return PointerGetDatum(NULL);
+	if (is_scene)
+	{
+		r.scenes = palloc(sizeof(int32));
+		r.scenes[r.nscenes++] = DatumGetInt32(heap_getattr(row, Scene_id + 1, desc, &isnull[0]));
+	}
+	else
+		choose_scenes(&r, heap_getattr(row, Group_name + 1, desc, &isnull[0]));
+	if (r.nscenes > 0)
+		spread(&r);
+	return PointerGetDatum(NULL);
+}
