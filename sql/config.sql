@@ -21,7 +21,7 @@ $$;
 -- Each constraint says which column has which value.
 INSERT INTO retry.scene_group (name, owner) VALUES ('conf', 'regress_config_owner');
 INSERT INTO retry.scene (group_name, name, url) VALUES ('conf', 'one', 'http://127.0.0.1:9/one');
-SELECT change, r.code, r.message, r.detail, r.at_column
+SELECT change, r.code, r.message, r.at_column
 FROM (VALUES
 	(1, $$name = 'Upper'$$),
 	(2, $$name = ''$$),
