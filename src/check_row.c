@@ -16,6 +16,7 @@
 #include "commands/trigger.h"
 #include "executor/executor.h"
 #include "fmgr.h"
+#include "lib/stringinfo.h"
 #include "nodes/nodeFuncs.h"
 #include "optimizer/optimizer.h"
 #include "utils/builtins.h"
@@ -75,16 +76,36 @@ describe_row(const TriggerData *trigger, HeapTuple row)
 	return psprintf("scene \"%s/%s\"", group != NULL ? group : "", name);
 }
 
-/* The column that a constraint is about; the first, when there are more. */
+/*
+ * What a constraint is about: its column and the value of that, or all of
+ * them.  Returns the number of the first column, 0 if there is none.
+ */
 static int
-column_of(Node *expression)
+describe_columns(const TriggerData *trigger, HeapTuple row, Node *expression, StringInfo names, StringInfo values)
 {
 	Bitmapset  *columns = NULL;
-	int			first;
+	int			first = 0;
+	int			n = -1;
 
+	initStringInfo(names);
+	initStringInfo(values);
 	pull_varattnos(expression, 1, &columns);
-	first = bms_next_member(columns, -1);
-	return first < 0 ? 0 : Max(first + FirstLowInvalidHeapAttributeNumber, 0);
+	while ((n = bms_next_member(columns, n)) >= 0)
+	{
+		int			number = n + FirstLowInvalidHeapAttributeNumber;
+		char	   *value;
+
+		if (number <= 0)
+			continue;
+		value = column_text(trigger, row, number);
+		appendStringInfo(names, first ? ", \"%s\"" : "\"%s\"",
+						 NameStr(TupleDescAttr(RelationGetDescr(trigger->tg_relation), number - 1)->attname));
+		appendStringInfoString(values, first ? ", " : "");
+		appendStringInfo(values, value != NULL ? "\"%s\"" : "null", value);
+		if (first == 0)
+			first = number;
+	}
+	return first;
 }
 
 /* Puts the row and the column in front of an error, and raises it again. */
@@ -105,9 +126,12 @@ check_one(const TriggerData *trigger, HeapTuple row, ExprContext *context, EStat
 	const ConstrCheck *check = &rel->rd_att->constr->check[n];
 	MemoryContext caller = CurrentMemoryContext;
 	Expr	   *expression = stringToNode(check->ccbin);
-	int			number = column_of((Node *) expression);
+	StringInfoData names;
+	StringInfoData values;
+	int			number = describe_columns(trigger, row, (Node *) expression, &names, &values);
 	const char *column;
 	bool		good = true;
+	bool		several = strchr(names.data, ',') != NULL;
 
 	if (number == 0)
 		return;
@@ -129,13 +153,14 @@ check_one(const TriggerData *trigger, HeapTuple row, ExprContext *context, EStat
 	if (!good)
 		ereport(ERROR,
 				(errcode(ERRCODE_CHECK_VIOLATION),
-				 errmsg("%s, column \"%s\": invalid value \"%s\"", describe_row(trigger, row), column,
-						column_text(trigger, row, number)),
+				 errmsg(several ? "%s, columns %s: invalid together: %s" : "%s, column %s: invalid value %s",
+						describe_row(trigger, row), names.data, values.data),
 				 errdetail("It must satisfy %s.",
 						   deparse_expression((Node *) expression,
 											  deparse_context_for(RelationGetRelationName(rel), RelationGetRelid(rel)),
 											  false, false)),
-				 errtablecol(rel, number)));
+				 errtablecol(rel, number),
+				 errtableconstraint(rel, check->ccname)));
 }
 
 /* A null where there must be none: without the whole row, which may hold secrets. */
