@@ -118,24 +118,13 @@ raise_again(ErrorData *error, const char *where, const char *column)
 	ReThrowError(error);
 }
 
-/* Judges one constraint. */
-static void
-check_one(const TriggerData *trigger, HeapTuple row, ExprContext *context, EState *estate, int n)
+/* Does the row satisfy it? */
+static bool
+is_satisfied(Expr *expression, ExprContext *context, EState *estate, const char *where, const char *column)
 {
-	const Relation rel = trigger->tg_relation;
-	const ConstrCheck *check = &rel->rd_att->constr->check[n];
 	MemoryContext caller = CurrentMemoryContext;
-	Expr	   *expression = stringToNode(check->ccbin);
-	StringInfoData names;
-	StringInfoData values;
-	int			number = describe_columns(trigger, row, (Node *) expression, &names, &values);
-	const char *column;
 	bool		good = true;
-	bool		several = strchr(names.data, ',') != NULL;
 
-	if (number == 0)
-		return;
-	column = NameStr(TupleDescAttr(RelationGetDescr(rel), number - 1)->attname);
 	PG_TRY();
 	{
 		good = ExecCheck(ExecPrepareExpr(expression, estate), context);
@@ -147,14 +136,34 @@ check_one(const TriggerData *trigger, HeapTuple row, ExprContext *context, EStat
 		MemoryContextSwitchTo(caller);
 		error = CopyErrorData();
 		FlushErrorState();
-		raise_again(error, describe_row(trigger, row), column);
+		raise_again(error, where, column);
 	}
 	PG_END_TRY();
-	if (!good)
+	return good;
+}
+
+/* Judges one constraint. */
+static void
+check_one(const TriggerData *trigger, HeapTuple row, ExprContext *context, EState *estate, int n)
+{
+	const Relation rel = trigger->tg_relation;
+	const ConstrCheck *check = &rel->rd_att->constr->check[n];
+	Expr	   *expression = stringToNode(check->ccbin);
+	StringInfoData names;
+	StringInfoData values;
+	int			number = describe_columns(trigger, row, (Node *) expression, &names, &values);
+	char	   *where;
+
+	if (number == 0)
+		return;
+	where = describe_row(trigger, row);
+	if (!is_satisfied(expression, context, estate, where,
+					  NameStr(TupleDescAttr(RelationGetDescr(rel), number - 1)->attname)))
 		ereport(ERROR,
 				(errcode(ERRCODE_CHECK_VIOLATION),
-				 errmsg(several ? "%s, columns %s: invalid together: %s" : "%s, column %s: invalid value %s",
-						describe_row(trigger, row), names.data, values.data),
+				 strchr(names.data, ',') == NULL ?
+				 errmsg("%s, column %s: invalid value %s", where, names.data, values.data) :
+				 errmsg("%s, columns %s: invalid together: %s", where, names.data, values.data),
 				 errdetail("It must satisfy %s.",
 						   deparse_expression((Node *) expression,
 											  deparse_context_for(RelationGetRelationName(rel), RelationGetRelid(rel)),
