@@ -203,7 +203,7 @@ SELECT s AS statement, r.code, r.message
 FROM (VALUES
 	(1, $$INSERT INTO retry.scene (group_name, name, url) VALUES ('bad', 'x', 'ftp://host/')$$),
 	(2, $$INSERT INTO retry.scene (group_name, name, headers) VALUES ('bad', 'x', '{"Host": "x"}')$$),
-	(3, $$UPDATE retry.scene SET url = 'http://user:secret@host/' WHERE group_name = 'bad'$$),
+	(3, $$UPDATE retry.scene SET url = 'http://user:secret@host/' WHERE group_name = 'bad' AND name = 'url'$$),
 	(4, $$SELECT retry.origin('host')$$)
 ) AS t (n, s), pg_temp.refused(s) AS r
 ORDER BY n;
