@@ -112,7 +112,12 @@ describe_columns(const TriggerData *trigger, HeapTuple row, Node *expression, St
 static void
 raise_again(ErrorData *error, const char *where, const char *column)
 {
-	error->message = psprintf("%s, column \"%s\": %s", where, column, error->message);
+	const char *said = psprintf("column %s: ", column);
+	const char *message = error->message;
+
+	if (strncmp(message, said, strlen(said)) == 0)
+		message += strlen(said);
+	error->message = psprintf("%s, column \"%s\": %s", where, column, message);
 	if (error->column_name == NULL)
 		error->column_name = pstrdup(column);
 	ReThrowError(error);
