@@ -125,6 +125,16 @@ FROM retry.tasks WHERE scene = 'sched/report' \gx
 SELECT last_run, last_task = (SELECT id FROM retry.tasks WHERE scene = 'sched/report') AS its_task, last_error, next_run FROM retry.schedules;
 ROLLBACK;
 
+-- functions as targets
+CREATE FUNCTION public.sched_note(jsonb) RETURNS jsonb LANGUAGE sql AS 'SELECT $1';
+SELECT retry.schedule('x', '@daily', 'sql:public.sched_nosuch');
+BEGIN;
+SELECT retry.schedule('note', '@yearly', 'sql:public.sched_note', '{"n": 1}', 'skip');
+SELECT retry.run_schedules('2100-01-01');
+SELECT key FROM retry.tasks WHERE id = (SELECT last_task FROM retry.schedules);
+ROLLBACK;
+DROP FUNCTION public.sched_note(jsonb);
+
 -- what cannot be enqueued is noted, counts as missed, and holds up nothing else
 BEGIN;
 SELECT retry.schedule('a', '@yearly', 'sched/other'), retry.schedule('b', '@yearly', 'sched/report'), retry.schedule('c', '@yearly', 'sched/other');
