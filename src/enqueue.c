@@ -39,6 +39,7 @@ typedef struct BatchRow
 	pg_uuid_t	id;
 	bool		stored_before;	/* its key had a live task, or came earlier in
 								 * the batch */
+	RetryFanoutChild *children; /* of a fan-out */
 } BatchRow;
 
 /* A key of a batch and the row it came with, to be sorted. */
@@ -140,9 +141,34 @@ retry_new_task(FunctionCallInfo fcinfo, RetrySignature signature, RetryNewTask *
 	task->due_at = first_due(o, task->now);
 }
 
+/* The children of a message, each with its key, if there is one. */
+static void
+store_children(RetryWriter *writer, RetryNewTask *task)
+{
+	const RetryFanout *fanout = task->options.fanout;
+	RetryFanoutChild *children = palloc(retry_fanout_count(fanout) * sizeof(RetryFanoutChild));
+
+	retry_fanout_new_ids(fanout, task->now, children);
+	if (!task->isnull[Task_key])
+	{
+		RetryKeyring keyring;
+
+		retry_keyring_begin(&keyring, &task->options.scene, task->options.on_conflict);
+		retry_fanout_claim(fanout, &keyring, DatumGetTextPP(task->values[Task_key]), task->due_at,
+						   &task->id, children);
+		retry_keyring_end(&keyring);
+	}
+	retry_fanout_write(fanout, writer, &task->id, children, task->due_at, task->values, task->isnull);
+}
+
 bool
 retry_store_new_task(RetryWriter *writer, RetryNewTask *task)
 {
+	if (task->options.fanout != NULL)
+	{
+		store_children(writer, task);
+		return true;
+	}
 	if (!task->isnull[Task_key])
 	{
 		RetryKeyring keyring;
@@ -272,6 +298,8 @@ claim_keys(const RetryEnqueueOptions *o, TimestampTz now, const Datum *keys, con
 			row->id = rows[sorted[i - 1].row].id;
 			row->stored_before = true;
 		}
+		else if (o->fanout != NULL)
+			retry_fanout_claim(o->fanout, &keyring, key, first_due(o, now), &row->id, row->children);
 		else
 			row->stored_before = !retry_key_claim(&keyring, key, retry_leaf_for(&row->id, first_due(o, now)),
 												  &row->id);
@@ -305,7 +333,11 @@ write_batch(RetryWriter *writer, const RetryEnqueueOptions *o, Oid role, Timesta
 		isnull[Task_key] = keys == NULL || key_nulls[i];
 		if (!isnull[Task_key])
 			values[Task_key] = keys[i];
-		retry_write_task(writer, &rows[i].id, first_due(o, now), values, isnull);
+		if (o->fanout != NULL)
+			retry_fanout_write(o->fanout, writer, &rows[i].id, rows[i].children, first_due(o, now),
+							   values, isnull);
+		else
+			retry_write_task(writer, &rows[i].id, first_due(o, now), values, isnull);
 		MemoryContextSwitchTo(old);
 
 		if (i % SCRATCH_ROWS == SCRATCH_ROWS - 1)
@@ -315,6 +347,25 @@ write_batch(RetryWriter *writer, const RetryEnqueueOptions *o, Oid role, Timesta
 		}
 	}
 	MemoryContextDelete(scratch);
+}
+
+/* Ids for the rows of a batch; in a fan-out each is a parent's, and its children's follow. */
+static void
+new_ids(const RetryEnqueueOptions *o, TimestampTz now, BatchRow *rows, int count)
+{
+	RetryFanoutChild *children = NULL;
+	Size		each = o->fanout != NULL ? retry_fanout_count(o->fanout) : 0;
+
+	if (each > 0)
+		children = palloc_extended(sizeof(RetryFanoutChild) * each * count, MCXT_ALLOC_HUGE);
+	for (int i = 0; i < count; i++)
+	{
+		retry_new_id(now, &rows[i].id);
+		if (each == 0)
+			continue;
+		rows[i].children = children + i * each;
+		retry_fanout_new_ids(o->fanout, now, rows[i].children);
+	}
 }
 
 /*
@@ -357,8 +408,7 @@ retry_enqueue_many(PG_FUNCTION_ARGS)
 
 	writer = retry_writer_begin("retry.enqueue_many()");
 	rows = palloc_extended(sizeof(BatchRow) * count, MCXT_ALLOC_HUGE | MCXT_ALLOC_ZERO);
-	for (int i = 0; i < count; i++)
-		retry_new_id(now, &rows[i].id);
+	new_ids(&options, now, rows, count);
 	if (keys != NULL)
 		claim_keys(&options, now, keys, key_nulls, rows, count);
 	write_batch(writer, &options, role, now, rows, payloads, payload_nulls, keys, key_nulls, count);

@@ -18,7 +18,7 @@ typedef struct RetryNewTask
 	RetryEnqueueOptions options;
 	TimestampTz now;			/* when it was made */
 	TimestampTz due_at;			/* may be changed before it is stored */
-	pg_uuid_t	id;
+	pg_uuid_t	id;				/* of the task; with a fan-out, of the parent */
 	Datum		values[Task_natts]; /* of retry.task, but for what
 									 * retry_write_task() fills in */
 	bool		isnull[Task_natts];
@@ -32,7 +32,8 @@ typedef struct RetryNewTask
 extern void retry_new_task(FunctionCallInfo fcinfo, RetrySignature signature, RetryNewTask *task);
 
 /*
- * Claims its key, if it has one, and stores it.  False, with nothing stored,
+ * Claims its key, if it has one, and stores it, or with a fan-out its children;
+ * of these, the targets' that have one with that key are not stored.  False, with nothing stored,
  * when the key has a live task: that one's id is then in "id".  ERROR as of
  * retry_key_claim().
  */

@@ -456,7 +456,10 @@ retry_enqueue_options(FunctionCallInfo fcinfo, RetrySignature signature, Snapsho
 	o->lane = arg_text(&args, Arg_lane);
 	if (o->lane != NULL)
 		retry_check_short_text("lane", o->lane);
-	retry_target_lane(&o->scene, o->lane, url.origin, o->url != NULL, &o->lane, &o->lane_hash);
+	if (o->scene.fan_out && o->url == NULL)
+		o->fanout = retry_fanout_create(&o->scene, o->lane);
+	else
+		retry_target_lane(&o->scene, o->lane, url.origin, o->url != NULL, &o->lane, &o->lane_hash);
 	if (signature != RETRY_SIGNATURE_MANY)
 		read_single(&args, o);
 }

@@ -13,6 +13,7 @@
 #include "datatype/timestamp.h"
 #include "utils/jsonb.h"
 #include "utils/snapshot.h"
+#include "fanout.h"
 #include "key.h"
 #include "scene.h"
 
@@ -54,6 +55,7 @@ typedef struct RetryEnqueueOptions
 	Datum		backoff;
 	bool		has_backoff;
 	RetryKeyConflict on_conflict;
+	RetryFanout *fanout;		/* a task for each target of the scene */
 
 	/* not of retry.enqueue_many(), which has them once for each task */
 	Jsonb	   *payload;

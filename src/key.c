@@ -70,6 +70,8 @@ typedef struct KeyTask
 	TimestampTz finished_at;	/* DT_NOEND: not, or not known */
 	int32		attempts;
 	int64		lane_hash;
+	bool		has_parent;
+	pg_uuid_t	parent;
 } KeyTask;
 
 static SPIPlanPtr
@@ -152,6 +154,7 @@ look_in_leaf(RetryReader *reader, int leaf, KeyTask *task)
 	ScanKeyData key;
 	TupleTableSlot *slot;
 	RetryProbe	probe;
+	Datum		parent;
 	bool		isnull;
 
 	if (!retry_reader_leaf(reader, leaf))
@@ -164,6 +167,10 @@ look_in_leaf(RetryReader *reader, int leaf, KeyTask *task)
 
 	task->lane_hash = DatumGetInt64(slot_getattr(slot, Task_lane_hash + 1, &isnull));
 	task->leaf = leaf;
+	parent = slot_getattr(slot, Task_parent_id + 1, &isnull);
+	task->has_parent = !isnull;
+	if (!isnull)
+		task->parent = *DatumGetUUIDP(parent);
 	retry_probe_task(reader, leaf, &task->id, &probe);
 	task->attempts = probe.attempts;
 	task->alive = !probe.terminal && !probe.cancelled;
@@ -204,6 +211,7 @@ look_at_task(const RetryKeyring *keyring, KeyTask *task)
 		retry_shmem_task_running(MyDatabaseId, &task->id);
 	task->alive = false;
 	task->cancelled = false;
+	task->has_parent = false;
 	for (int i = 0; i < 2 && !found; i++)
 	{
 		RetryReader *reader;
@@ -216,6 +224,16 @@ look_at_task(const RetryKeyring *keyring, KeyTask *task)
 		PopActiveSnapshot();
 	}
 	task->kept = !task->alive && is_kept(keyring, task);
+}
+
+/* A key as its caller knows it: what comes after a line feed is fanout.c's. */
+static char *
+given_key(const text *key)
+{
+	char	   *name = text_to_cstring(key);
+
+	name[strcspn(name, "\n")] = '\0';
+	return name;
 }
 
 /* The DETAIL of an error: why the key is not free. */
@@ -231,7 +249,7 @@ static void
 refuse(const RetryKeyring *keyring, const text *key, const KeyTask *task)
 {
 	char	   *id = DatumGetCString(DirectFunctionCall1(uuid_out, UUIDPGetDatum(&task->id)));
-	char	   *name = text_to_cstring(key);
+	char	   *name = given_key(key);
 
 	if (keyring->on_conflict == RETRY_KEY_ERROR)
 		ereport(ERROR,
@@ -313,6 +331,8 @@ retry_key_claim(RetryKeyring *keyring, text *key, int leaf, pg_uuid_t *id)
 		if ((task.alive || task.kept) && keyring->on_conflict == RETRY_KEY_RETURN)
 		{
 			*id = task.id;
+			keyring->has_parent = task.has_parent;
+			keyring->parent = task.parent;
 			return false;
 		}
 		if (task.kept || (task.alive && keyring->on_conflict == RETRY_KEY_ERROR))
@@ -327,6 +347,6 @@ retry_key_claim(RetryKeyring *keyring, text *key, int leaf, pg_uuid_t *id)
 	if (run(KEY_POINT, keyring, key, id, leaf) != 1)
 		ereport(ERROR,
 				(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
-				 errmsg("could not claim key \"%s\" because of a concurrent change", text_to_cstring(key))));
+				 errmsg("could not claim key \"%s\" because of a concurrent change", given_key(key))));
 	return true;
 }

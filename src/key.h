@@ -31,6 +31,9 @@ typedef struct RetryKeyring
 	RetryKeyConflict on_conflict;
 	Oid			role;			/* of the key: 0 in groups that are not shared */
 	RetryRoleSwitch caller;
+	bool		has_parent;		/* the other task that the last claim has
+								 * found has a parent */
+	pg_uuid_t	parent;			/* and this is it */
 } RetryKeyring;
 
 /*

@@ -14,6 +14,8 @@
 /* Kinds of lanes: names of different kinds never mean the same lane. */
 #define RETRY_LANE_NAMED	'n' /* by the caller */
 #define RETRY_LANE_SCENE	's' /* a scene's own; its id in decimal is hashed */
+#define RETRY_LANE_SCENE_ORIGIN 't' /* a scene's own at an origin: "id origin"
+									 * is hashed */
 #define RETRY_LANE_ORIGIN	'o' /* the origin of the URL that is called */
 
 /*

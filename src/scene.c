@@ -103,11 +103,13 @@ find_scene(Snapshot snapshot, const char *index, int nkeys, ScanKey keys, RetryS
 		scene->key_window_us = isnull ? 0 : interval_us(value);
 		(void) get_column(tuple, rel, Scene_max_in_flight, &isnull);
 		scene->limited = !isnull;
-		(void) get_column(tuple, rel, Scene_targets, &isnull);
+		value = get_column(tuple, rel, Scene_targets, &isnull);
 		scene->routed = !isnull;
 		scene->own_lane = scene->limited || scene->routed;
 		scene->fan_out = scene->routed &&
 			strcmp(TextDatumGetCString(get_column(tuple, rel, Scene_route, &isnull)), "all") == 0;
+		if (scene->fan_out)
+			scene->targets = DatumGetArrayTypePCopy(value);
 	}
 	systable_endscan(scan);
 	table_close(rel, NoLock);

@@ -10,6 +10,7 @@
 #ifndef RETRY_SCENE_H
 #define RETRY_SCENE_H
 
+#include "utils/array.h"
 #include "utils/snapshot.h"
 
 #define RETRY_NAME_MAX		63	/* bytes of a group's or scene's name */
@@ -67,6 +68,8 @@ typedef struct RetrySceneRow
 	bool		limited;		/* max_in_flight is given */
 	bool		routed;			/* it has targets */
 	bool		fan_out;		/* with route all: a task for each of them */
+	ArrayType  *targets;		/* with route all, in the caller's memory
+								 * context */
 } RetrySceneRow;
 
 /*

@@ -81,7 +81,7 @@ all_succeed('route-hash');
 sql("SELECT count(retry.enqueue('route-hash', '2', key => 'k' || i)) FROM generate_series(0, 9) i");
 sql("SELECT count(retry.enqueue('route-hash', '2', reference => 'k' || i)) FROM generate_series(0, 9) i");
 all_succeed('route-hash');
-is(sql("SELECT count(*) FROM (SELECT coalesce(t.key, t.reference) FROM retry.attempts a JOIN retry.tasks t ON t.id = a.task_id WHERE coalesce(t.key, t.reference) LIKE 'k_' GROUP BY 1 HAVING count(*) = 3 AND count(DISTINCT a.target) = 1) k"),
+is(sql("SELECT count(*) FROM (SELECT coalesce(t.key, t.reference) FROM retry.attempt a JOIN retry.task t ON t.leaf = a.leaf AND t.id = a.task_id WHERE coalesce(t.key, t.reference) LIKE 'k_' GROUP BY 1 HAVING count(*) = 3 AND count(DISTINCT a.target) = 1) k"),
 	'10', 'hash: the same key, else the same reference, the same target');
 
 # Weights.
@@ -94,7 +94,7 @@ is(join(' ', deliver('weighted', 50)), '0 0 50', 'other targets are live at once
 is(join(' ', deliver('weighted', 10, ", url => '$target[0]'")), '10 0 0', 'a task with a URL goes there');
 is(sql("SELECT count(*) FROM retry.tasks WHERE scene = 'default/weighted' AND url IS NOT NULL AND lane = retry.origin(url)"),
 	'10', 'through the lane of its origin');
-is(sql("SELECT count(*) FROM retry.attempts a JOIN retry.tasks t ON t.id = a.task_id WHERE t.scene = 'default/weighted' AND t.url IS NOT NULL AND a.target IS NOT NULL"),
+is(sql("SELECT count(*) FROM retry.attempt a JOIN retry.task t ON t.leaf = a.leaf AND t.id = a.task_id WHERE t.url IS NOT NULL AND a.target IS NOT NULL"),
 	'0', 'and no target is noted for it');
 
 # Failover: the first refuses, then fails, then works again.
@@ -167,7 +167,7 @@ sql("UPDATE retry.scene SET targets = " . targets($target[0]) . " WHERE name = '
 all_but_dead('gone');
 
 # A scene that is given a URL instead.
-sql("UPDATE retry.scene SET targets = " . targets('http://127.0.0.1:1/') . " WHERE name = 'gone'");
+sql("UPDATE retry.scene SET targets = " . targets('http://127.0.0.1:1/moved') . " WHERE name = 'gone'");
 my $moved = enqueue($node, "'gone', '{}'");
 wait_sql($node, "SELECT count(*) > 0 FROM retry.attempts WHERE task_id = '$moved'", 'moved: tried in vain');
 sql("UPDATE retry.scene SET targets = NULL, url = '$target[1]' WHERE name = 'gone'");
@@ -190,6 +190,25 @@ is(sql("SELECT state || ' ' || attempts || ' ' || http_status FROM retry.call('c
 is(sql("SELECT state || ' ' || attempts || ' ' || http_status FROM retry.call('called', '{}', mode => 'local', local_interval => '10 ms', local_attempts => 2)"),
 	'dead 2 503', 'call: or fails when there are no more attempts');
 $receivers[1]->mode('up');
+
+# Fan-out: an order event for three consumers, one of which is broken.
+my @consumers = map { start_endpoint() } 1 .. 3;
+scene('order-event', 'all', [ map { $_->url('/ok/event') } @consumers ], 'max_attempts', 50);
+$consumers[1]->mode('hang');
+sql("SELECT count(retry.enqueue('order-event', jsonb_build_object('order', i), key => 'order-' || i, timeout => '2 s')) FROM generate_series(1, 40) i");
+wait_for(sub { $consumers[0]->stats->{total} == 40 && $consumers[2]->stats->{total} == 40 },
+	'fan-out: the other two have all events while the third hangs');
+is(sql("SELECT count(DISTINCT parent_id) || ' ' || count(*) FROM retry.tasks WHERE scene = 'default/order-event'"),
+	'40 120', 'fan-out: a task for each of them, and one parent an event');
+is($consumers[0]->stats->{distinct}, 40, 'fan-out: the receiver sees the caller\'s key …');
+is(scalar($consumers[2]->ledger('order-7')), 1, 'fan-out: … as it was given');
+my $event = sql("SELECT DISTINCT parent_id FROM retry.tasks WHERE key = 'order-7' AND scene = 'default/order-event'");
+is(sql("SELECT retry.enqueue('order-event', '{}', key => 'order-7') = '$event'"), 't', 'fan-out: enqueued again it has the same parent');
+is(sql("SELECT count(*) FROM retry.tasks WHERE parent_id = '$event'"), '5',
+	'fan-out: and new tasks for those whose first had finished');
+$consumers[1]->mode('up');
+all_succeed('order-event');
+cmp_ok($consumers[1]->stats->{distinct}, '==', 40, 'fan-out: the third has all when it works again');
 
 $node->stop;
 done_testing();
