@@ -829,6 +829,45 @@ LANGUAGE C VOLATILE AS 'MODULE_PATHNAME', 'retry_resumed';
 COMMENT ON FUNCTION retry.resumed() IS
 'Trigger: spreads what has become due while a scene or a group was paused over its resume_over';
 
+CREATE FUNCTION retry.check_callbacks() RETURNS trigger
+LANGUAGE C VOLATILE AS 'MODULE_PATHNAME', 'retry_check_callbacks';
+COMMENT ON FUNCTION retry.check_callbacks() IS
+'Trigger: a scene''s on_success and on_dead must be targets that can be called, and not the scene itself';
+
+CREATE FUNCTION retry.callback_renamed() RETURNS trigger
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+	old_names text[] := ARRAY[OLD.group_name || '/' || OLD.name];
+	new_name text;
+	named_by text;
+BEGIN
+	IF OLD.group_name = 'default' THEN
+		old_names := old_names || OLD.name;
+	END IF;
+	IF TG_OP = 'UPDATE' THEN
+		IF (NEW.group_name, NEW.name) = (OLD.group_name, OLD.name) THEN
+			RETURN NULL;
+		END IF;
+		new_name := NEW.group_name || '/' || NEW.name;
+		UPDATE retry.scene
+		SET on_success = CASE WHEN on_success = ANY (old_names) THEN new_name ELSE on_success END,
+			on_dead = CASE WHEN on_dead = ANY (old_names) THEN new_name ELSE on_dead END
+		WHERE on_success = ANY (old_names) OR on_dead = ANY (old_names);
+		RETURN NULL;
+	END IF;
+	SELECT s.group_name || '/' || s.name INTO named_by FROM retry.scene s
+	WHERE s.on_success = ANY (old_names) OR s.on_dead = ANY (old_names)
+	ORDER BY 1 LIMIT 1;
+	IF FOUND THEN
+		RAISE EXCEPTION 'scene "%/%" cannot be deleted: it is a callback of scene "%"', OLD.group_name, OLD.name, named_by
+			USING ERRCODE = 'dependent_objects_still_exist', HINT = 'Set on_success or on_dead of that scene to another target, or to null, first.';
+	END IF;
+	RETURN NULL;
+END
+$$;
+COMMENT ON FUNCTION retry.callback_renamed() IS
+'Trigger: scenes that name a scene as their callback follow it when it is renamed, and keep it from being deleted';
+
 INSERT INTO retry.scene_group (name, description)
 VALUES ('default', 'What belongs to no other group');
 INSERT INTO retry.scene (group_name, name, description)
@@ -856,6 +895,10 @@ CREATE TRIGGER resumed AFTER UPDATE ON retry.scene_group
 	FOR EACH ROW WHEN (OLD.paused AND NOT NEW.paused) EXECUTE FUNCTION retry.resumed();
 CREATE TRIGGER resumed AFTER UPDATE ON retry.scene
 	FOR EACH ROW WHEN (OLD.paused AND NOT NEW.paused) EXECUTE FUNCTION retry.resumed();
+CREATE CONSTRAINT TRIGGER check_callbacks AFTER INSERT OR UPDATE OF on_success, on_dead ON retry.scene
+	DEFERRABLE FOR EACH ROW EXECUTE FUNCTION retry.check_callbacks();
+CREATE CONSTRAINT TRIGGER callback_renamed AFTER UPDATE OF group_name, name OR DELETE ON retry.scene
+	DEFERRABLE FOR EACH ROW EXECUTE FUNCTION retry.callback_renamed();
 CREATE TRIGGER config_changed AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON retry.scene_group
 	FOR EACH STATEMENT EXECUTE FUNCTION retry.config_changed();
 CREATE TRIGGER config_changed AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON retry.scene

@@ -121,7 +121,15 @@ FROM (VALUES
 	(18, $$SELECT retry.enqueue('bad/url', key => E'a\nb')$$),
 	(19, $$SELECT retry.enqueue('bad/url', on_conflict => 'ignore')$$),
 	(20, $$SELECT retry.enqueue('bad/url', on_success => 'bad/url')$$),
-	(21, $$SELECT retry.enqueue('bad/url', on_dead => 'bad/url')$$)
+	(21, $$SELECT retry.enqueue('bad/url', on_dead => 'bad/url')$$),
+	(22, $$SELECT retry.enqueue('bad/url', on_success => '')$$),
+	(23, $$SELECT retry.enqueue('bad/url', on_success => 'Bad/url')$$),
+	(24, $$SELECT retry.enqueue('bad/url', on_dead => 'nosuch')$$),
+	(25, $$SELECT retry.enqueue('bad/url', on_dead => 'nosuch/url')$$),
+	(26, $$SELECT retry.enqueue('bad/url', on_dead => 'http://user:secret@host/')$$),
+	(27, $$SELECT retry.enqueue('bad/url', on_dead => 'bad/nourl')$$),
+	(28, $$SELECT retry.enqueue('bad/url', on_success => 'bad/old')$$),
+	(29, $$SELECT retry.enqueue('http://bad.example/', on_success => 'default')$$)
 ) AS t (n, s), pg_temp.refused(s) AS r
 ORDER BY n;
 

@@ -560,6 +560,19 @@ retry_config_scene(RetryConfig *config, int32 scene_id)
 	return NULL;
 }
 
+RetryScene *
+retry_config_scene_named(RetryConfig *config, const char *name)
+{
+	int			count = config->copy != NULL ? config->copy->nscenes : 0;
+
+	for (int i = 0; i < count; i++)
+	{
+		if (strcmp(config->copy->scenes[i]->name, name) == 0)
+			return config->copy->scenes[i];
+	}
+	return NULL;
+}
+
 /* Does one of these snapshots see the transaction? */
 static bool
 seen_by_any(List *boundaries, uint64 full_xid)

@@ -66,6 +66,9 @@ extern bool retry_config_read(RetryConfig *config, Snapshot snapshot);
 /* The scene, or NULL when it is not known (its row was made after the read). */
 extern RetryScene *retry_config_scene(RetryConfig *config, int32 scene_id);
 
+/* The same by "group/scene"; looks at one after the other. */
+extern RetryScene *retry_config_scene_named(RetryConfig *config, const char *name);
+
 /*
  * One scene as a session needs it, read with this snapshot, in the current
  * memory context; NULL when the snapshot does not see it.  Waits for locks.

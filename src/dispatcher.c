@@ -356,7 +356,7 @@ record_ended(void)
 	if (dlist_is_empty(&d->ended))
 		return true;
 	pgstat_report_activity(STATE_RUNNING, "recording");
-	retry_record(&d->ended);
+	retry_record(&d->ended, d->config);
 	retry_send_settle(d);
 	return dlist_is_empty(&d->ended);
 }

@@ -81,6 +81,8 @@ fill_common(const RetryEnqueueOptions *o, Oid role, Datum *values, bool *isnull)
 	FILL(Task_headers, o->headers != NULL, JsonbPGetDatum(o->headers));
 	FILL(Task_content_type, o->content_type != NULL, PointerGetDatum(o->content_type));
 	FILL(Task_backoff, o->has_backoff, o->backoff);
+	FILL(Task_on_success, o->on_success != NULL, PointerGetDatum(o->on_success));
+	FILL(Task_on_dead, o->on_dead != NULL, PointerGetDatum(o->on_dead));
 
 #undef FILL
 }

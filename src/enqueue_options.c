@@ -377,12 +377,19 @@ read_request(const Args *args, RetryEnqueueOptions *o)
 	o->has_backoff = arg_given(args, Arg_backoff);
 	if (o->has_backoff)
 		o->backoff = arg_value(args, Arg_backoff);
+}
 
-	if (arg_given(args, Arg_on_success) || arg_given(args, Arg_on_dead))
-		ereport(ERROR,
-				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-				 errmsg("%s is not supported", arg_given(args, Arg_on_success) ? "on_success" : "on_dead"),
-				 errdetail("Callbacks are not available in this version.")));
+/* Who is to be told of the outcome; NULL: nobody, or whom the scene says. */
+static text *
+read_callback(const Args *args, int arg, const char *name, Snapshot snapshot, Oid role,
+			  const RetryEnqueueOptions *o)
+{
+	text	   *target = arg_text(args, arg);
+
+	if (target != NULL)
+		retry_target_check_callback(name, text_to_cstring(target), snapshot, role,
+									o->scene.group.name, o->scene.name);
+	return target;
 }
 
 static RetryKeyConflict
@@ -442,6 +449,8 @@ retry_enqueue_options(FunctionCallInfo fcinfo, RetrySignature signature, Snapsho
 	o->on_conflict = read_on_conflict(&args);
 
 	retry_target_find("target", &target, snapshot, role, &o->scene);
+	o->on_success = read_callback(&args, Arg_on_success, "on_success", snapshot, role, o);
+	o->on_dead = read_callback(&args, Arg_on_dead, "on_dead", snapshot, role, o);
 	if (o->url == NULL && !o->scene.routed)
 	{
 		if (o->scene.url == NULL)

@@ -50,6 +50,8 @@ typedef struct RetryEnqueueOptions
 	Jsonb	   *headers;
 	text	   *content_type;
 	text	   *reference;
+	text	   *on_success;		/* texts of targets, checked */
+	text	   *on_dead;
 	int32		max_attempts;
 	int32		timeout_ms;
 	Datum		backoff;

@@ -48,6 +48,7 @@
 #include "utils/timestamp.h"
 
 #include "compat.h"
+#include "callback.h"
 #include "config.h"
 #include "extension.h"
 #include "guc.h"
@@ -76,6 +77,7 @@ typedef struct Work
 	LOCKTAG		lock;			/* held by whoever works at the task */
 	RetryPrepared prepared;
 	RetryScene *scene;
+	RetryEnded	told;			/* of this, who is to be told */
 	int64		previous_delay_us;
 	RetrySqlTarget target;
 	RetrySqlReturns returns;
@@ -156,6 +158,7 @@ read_task(Work *work, RetryReader *reader, uint64 generation)
 	good = retry_request_prepare(slot, work->scene, entry->attempts + 1, work->job.started_at,
 								 &work->prepared);
 	MemoryContextSwitchTo(old);
+	retry_callback_note(job_context, slot, work->scene, &work->told);
 
 	retry_probe_task(reader, leaf, &entry->pos.id, &probe);
 	if (probe.attempts > 0 && !probe.terminal)
@@ -325,7 +328,7 @@ judge(const Work *work, RetryEnded *ended)
 static void
 record(Work *work, RetryJobResult *result)
 {
-	RetryEnded	ended = {0};
+	RetryEnded	ended = work->told;
 	int			guc_level = NewGUCNestLevel();
 	int			sec_context;
 	Oid			role;
@@ -344,7 +347,7 @@ record(Work *work, RetryJobResult *result)
 	ended.remote_ip = "";
 	keep_response(work, &ended);
 	judge(work, &ended);
-	retry_record_here(&ended);
+	retry_record_here(&ended, config);
 
 	SetUserIdAndSecContext(role, sec_context);
 	AtEOXact_GUC(true, guc_level);

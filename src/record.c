@@ -9,6 +9,10 @@
  * of its dead letter; and what even so cannot be stored stays with the caller,
  * who offers it again and does not send the task meanwhile.
  *
+ * Whoever is to be told of an outcome gets a task in the same transaction, too
+ * (callback.c).  That is a trimming as well: it becomes smaller, and in the end
+ * goes, before an outcome stays unrecorded.
+ *
  * Nothing here waits for a lock that a session may hold: attempts of a leaf
  * that is locked stay with the caller too, and the others go on.
  */
@@ -25,10 +29,14 @@
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
+#include "utils/xid8.h"
 
+#include "callback.h"
 #include "record.h"
 #include "shmem.h"
 #include "store.h"
+#include "wakeup.h"
+#include "writer.h"
 
 /* Longest text of an error that is kept. */
 #define ERROR_BYTES		1000
@@ -40,22 +48,23 @@
 #define LOG_INTERVAL_MS	(60 * 1000)
 
 /* How much of an attempt is stored. */
-typedef enum Form
+typedef struct Form
 {
-	FORM_FULL,
-	FORM_NO_LETTER,				/* the dead letter is there already */
-	FORM_BARE					/* the fact, and why it is not more */
+	bool		bare;			/* the fact, and why it is not more */
+	RetryCallbackForm callback;
 } Form;
 
 /* One transaction's worth of attempts. */
 typedef struct Batch
 {
+	RetryConfig *config;
 	RetryEnded **items;
 	int			count;
 	bool	   *stored;			/* of each item: it was put in */
 	bool		finished;		/* a task has ended among those put in */
 	Form		form;
-	const char *why;			/* FORM_BARE: the error that led to it */
+	bool		has_letter;		/* the dead letter is there already */
+	const char *why;			/* when bare: the error that led to it */
 	bool		wait;			/* for locks; else what is locked is left out */
 
 	/* from here on: of the transaction, see begin_batch */
@@ -66,10 +75,25 @@ typedef struct Batch
 	RetryAppender *letters;
 	bool		letters_locked;
 	RetryReader *reader;
+	RetryAppender *tasks[RETRY_LEAVES]; /* for callbacks */
+	TimestampTz now;			/* when these are enqueued */
+	const char *last_target;	/* the text that last_callback is of */
+	const char *last_column;
+	RetryCallback last_callback;
 	Oid			outcome_oid[RETRY_OUTCOMES];
 	char		last_ip[64];
 	Datum		last_address;
 } Batch;
+
+/* What an item needs besides itself, locked and looked up. */
+typedef struct Needs
+{
+	TupleTableSlot *task;		/* its row; NULL: gone, or not needed */
+	bool		told;			/* there is a callback to be stored: */
+	RetryCallback callback;
+	pg_uuid_t	id;
+	int			leaf;
+} Needs;
 
 /* Everything of one call, reset at the next. */
 static MemoryContext scratch = NULL;
@@ -184,7 +208,7 @@ set_answer(const Batch *batch, const RetryEnded *ended, Datum *values, bool *isn
 	isnull[status] = ended->http_status == 0;
 	values[status] = Int16GetDatum((int16) ended->http_status);
 	isnull[error] = isnull[response] = true;
-	if (batch->form == FORM_BARE)
+	if (batch->form.bare)
 	{
 		isnull[error] = false;
 		values[error] = why_datum(batch->why);
@@ -204,64 +228,124 @@ set_answer(const Batch *batch, const RetryEnded *ended, Datum *values, bool *isn
 
 /* One transaction */
 
-/* Takes the locks that an item needs; false when one cannot be had at once. */
+/* The appender of a leaf's attempts; false when it cannot be locked at once. */
 static bool
-open_tables(Batch *batch, const RetryEnded *ended)
+open_attempts(Batch *batch, int leaf)
 {
-	int			leaf = ended->entry.leaf;
-
 	if (batch->attempts[leaf] == NULL && !batch->locked[leaf])
 	{
 		batch->attempts[leaf] = retry_append_begin(retry_leaf_oid(RETRY_ATTEMPT, leaf), !batch->wait);
 		batch->locked[leaf] = batch->attempts[leaf] == NULL;
 	}
-	if (batch->locked[leaf])
-		return false;
-	if (!is_dead(ended) || batch->form == FORM_NO_LETTER)
-		return true;
+	return !batch->locked[leaf];
+}
 
+static bool
+open_letters(Batch *batch)
+{
 	if (batch->letters == NULL && !batch->letters_locked)
 	{
 		batch->letters = retry_append_begin(retry_relation_oid("dead_letter"), !batch->wait);
 		batch->letters_locked = batch->letters == NULL;
-		batch->reader = retry_reader_begin(GetActiveSnapshot(), !batch->wait);
 	}
 	return !batch->letters_locked;
 }
 
 /*
- * Puts in the dead letter of a task that has just died.  False when the task
- * cannot be looked for, because a leaf is locked.  A task whose row is gone
- * leaves nothing to keep.
+ * Looks for the task of an item.  False when it cannot be looked for, because
+ * a leaf is locked.  A task whose row is gone leaves nothing to keep or tell.
  */
 static bool
-add_letter(Batch *batch, const RetryEnded *ended)
+find_task(Batch *batch, const RetryEnded *ended, TupleTableSlot **task)
 {
 	int			leaf = ended->entry.leaf;
-	TupleTableSlot *slot = retry_find_task(batch->reader, &ended->entry.pos.id,
-										   &ended->entry.tid, &leaf);
-	Datum		values[Dead_natts];
-	bool		isnull[Dead_natts] = {0};
 
-	if (slot == NULL)
+	if (batch->reader == NULL)
+		batch->reader = retry_reader_begin(GetActiveSnapshot(), !batch->wait);
+	*task = retry_find_task(batch->reader, &ended->entry.pos.id, &ended->entry.tid, &leaf);
+	if (*task == NULL)
 		return !retry_reader_blocked(batch->reader);
+	slot_getallattrs(*task);
+	return true;
+}
 
-	slot_getallattrs(slot);
-	for (int i = 0; i < Task_natts; i++)
+/* Finds out what a callback is to be, and opens where it goes; see open_tables. */
+static bool
+open_callback(Batch *batch, const char *column, const char *target, Needs *needs)
+{
+	/* most of a batch have the same target */
+	if (batch->last_target == NULL || strcmp(batch->last_target, target) != 0 ||
+		strcmp(batch->last_column, column) != 0)
 	{
-		values[i] = slot->tts_values[i];
-		isnull[i] = slot->tts_isnull[i];
-
-		/* what may lie elsewhere may be what cannot be read */
-		if (batch->form == FORM_BARE && TupleDescAttr(slot->tts_tupleDescriptor, i)->attlen < 0)
-			isnull[i] = true;
+		batch->last_target = NULL;
+		if (!retry_callback_resolve(batch->config, column, target, &batch->last_callback))
+			return false;
+		batch->last_target = target;
+		batch->last_column = column;
 	}
+	needs->callback = batch->last_callback;
+	retry_callback_deepen(&needs->callback, needs->task);
+	retry_new_id(batch->now, &needs->id);
+	needs->leaf = retry_leaf_for(&needs->id, batch->now);
+	needs->told = true;
+
+	if (batch->tasks[needs->leaf] == NULL)
+		batch->tasks[needs->leaf] = retry_append_begin(retry_leaf_oid(RETRY_TASK, needs->leaf),
+													   !batch->wait);
+	if (batch->tasks[needs->leaf] == NULL)
+		return false;
+	return needs->callback.refusal == NULL ||
+		(open_letters(batch) && open_attempts(batch, needs->leaf));
+}
+
+/* Takes the locks that an item needs; false when one cannot be had at once. */
+static bool
+open_tables(Batch *batch, const RetryEnded *ended, Needs *needs)
+{
+	bool		letter = is_dead(ended) && !batch->has_letter;
+	const char *column;
+	const char *target = batch->form.callback == RETRY_CALLBACK_NONE ? NULL :
+	retry_callback_of(ended, &column);
+
+	memset(needs, 0, sizeof(*needs));
+	if (!open_attempts(batch, ended->entry.leaf))
+		return false;
+	if (letter && !open_letters(batch))
+		return false;
+	if ((letter || target != NULL) && !find_task(batch, ended, &needs->task))
+		return false;
+	return target == NULL || needs->task == NULL ||
+		open_callback(batch, column, target, needs);
+}
+
+/* Puts in the dead letter of a task that has just died; the values are its row's. */
+static void
+put_letter(Batch *batch, const RetryEnded *ended, Datum *values, bool *isnull)
+{
 	values[Dead_reason] = ObjectIdGetDatum(retry_dead_reason_oid(ended->verdict.reason));
 	values[Dead_died_at] = TimestampTzGetDatum(ended->finished_at);
 	values[Dead_attempts] = Int32GetDatum(ended->entry.attempts + 1);
+	isnull[Dead_reason] = isnull[Dead_died_at] = isnull[Dead_attempts] = false;
 	set_answer(batch, ended, values, isnull, Dead_http_status, Dead_error, Dead_response);
 	put_row(batch, batch->letters, values, isnull);
-	return true;
+}
+
+static void
+add_letter(Batch *batch, const RetryEnded *ended, TupleTableSlot *task)
+{
+	Datum		values[Dead_natts];
+	bool		isnull[Dead_natts];
+
+	for (int i = 0; i < Task_natts; i++)
+	{
+		values[i] = task->tts_values[i];
+		isnull[i] = task->tts_isnull[i];
+
+		/* what may lie elsewhere may be what cannot be read */
+		if (batch->form.bare && TupleDescAttr(task->tts_tupleDescriptor, i)->attlen < 0)
+			isnull[i] = true;
+	}
+	put_letter(batch, ended, values, isnull);
 }
 
 static void
@@ -293,7 +377,7 @@ add_attempt(Batch *batch, const RetryEnded *ended)
 	if (ended->target != NULL)
 		values[Attempt_target] = CStringGetTextDatum(ended->target);
 	isnull[Attempt_remote_address] = true;
-	if (batch->form != FORM_BARE && ended->remote_ip != NULL && ended->remote_ip[0] != '\0')
+	if (!batch->form.bare && ended->remote_ip != NULL && ended->remote_ip[0] != '\0')
 	{
 		isnull[Attempt_remote_address] = false;
 		values[Attempt_remote_address] = address_datum(batch, ended->remote_ip);
@@ -302,12 +386,49 @@ add_attempt(Batch *batch, const RetryEnded *ended)
 	put_row(batch, batch->attempts[ended->entry.leaf], values, isnull);
 }
 
+/*
+ * Puts in a callback's task.  One that cannot be sent is dead in the same
+ * transaction: it has an attempt, so nobody sends it, and a letter that says why.
+ */
+static void
+add_callback(Batch *batch, const RetryEnded *ended, Needs *needs)
+{
+	RetryCallback *callback = &needs->callback;
+	FullTransactionId xid = GetTopFullTransactionId();
+	Datum		values[Dead_natts];
+	bool		isnull[Dead_natts];
+	RetryEnded	refused = {.lane_hash = callback->lane_hash,.scene_id = callback->scene_id};
+
+	retry_callback_row(callback, batch->config, ended, needs->task, batch->form.callback, values, isnull);
+	values[Task_leaf] = Int16GetDatum(needs->leaf);
+	values[Task_id] = UUIDPGetDatum(&needs->id);
+	values[Task_xid] = FullTransactionIdGetDatum(xid);
+	values[Task_due_at] = TimestampTzGetDatum(batch->now);
+	isnull[Task_leaf] = isnull[Task_id] = isnull[Task_xid] = isnull[Task_due_at] = false;
+	retry_wakeup_row(needs->leaf, callback->lane_hash, U64FromFullTransactionId(xid));
+	put_row(batch, batch->tasks[needs->leaf], values, isnull);
+	if (callback->refusal == NULL)
+		return;
+
+	refused.entry.pos.id = needs->id;
+	refused.entry.leaf = needs->leaf;
+	refused.finished_at = batch->now;
+	refused.verdict.outcome = RETRY_ERROR;
+	refused.verdict.terminal = true;
+	refused.verdict.reason = RETRY_DEAD_REJECTED;
+	refused.error = callback->refusal;
+	put_letter(batch, &refused, values, isnull);
+	add_attempt(batch, &refused);
+	retry_callback_log(ended, callback->refusal);
+}
+
 /* What belongs to the transaction, which has just been started. */
 static void
 begin_batch(Batch *batch)
 {
 	memset(&batch->context, 0, sizeof(Batch) - offsetof(Batch, context));
 	batch->context = CurrentMemoryContext;
+	batch->now = GetCurrentTimestamp();
 	batch->row_context = AllocSetContextCreate(CurrentMemoryContext, "retry row",
 											   ALLOCSET_DEFAULT_SIZES);
 }
@@ -320,6 +441,11 @@ end_batch(Batch *batch)
 		if (batch->attempts[i] != NULL)
 			retry_append_end(batch->attempts[i]);
 	}
+	for (int i = 0; i < RETRY_LEAVES; i++)
+	{
+		if (batch->tasks[i] != NULL)
+			retry_append_end(batch->tasks[i]);
+	}
 	if (batch->letters != NULL)
 		retry_append_end(batch->letters);
 	if (batch->reader != NULL)
@@ -331,18 +457,20 @@ static bool
 store_item(Batch *batch, RetryEnded *ended)
 {
 	MemoryContext old;
-	bool		good;
+	Needs		needs;
 
 	/* what an appender or the reader allocates stays till the end */
-	if (!open_tables(batch, ended))
+	if (!open_tables(batch, ended, &needs))
 		return false;
 	old = MemoryContextSwitchTo(batch->row_context);
-	good = !is_dead(ended) || batch->form == FORM_NO_LETTER || add_letter(batch, ended);
-	if (good)
-		add_attempt(batch, ended);
+	if (needs.task != NULL && is_dead(ended) && !batch->has_letter)
+		add_letter(batch, ended, needs.task);
+	if (needs.told)
+		add_callback(batch, ended, &needs);
+	add_attempt(batch, ended);
 	MemoryContextSwitchTo(old);
 	MemoryContextReset(batch->row_context);
-	return good;
+	return true;
 }
 
 /* The whole of one transaction; an error goes to the caller. */
@@ -366,9 +494,9 @@ store_batch(Batch *batch)
 }
 
 void
-retry_record_here(RetryEnded *ended)
+retry_record_here(RetryEnded *ended, RetryConfig *config)
 {
-	Batch		batch = {.form = FORM_FULL,.wait = true};
+	Batch		batch = {.config = config,.form = {.callback = RETRY_CALLBACK_FULL},.wait = true};
 	bool		stored;
 
 	PushActiveSnapshot(GetTransactionSnapshot());
@@ -472,6 +600,11 @@ try_single(Batch *batch, Form form)
 
 	batch->form = form;
 	error = try_batch(batch);
+	if (error != NULL && has_letter_already(error) && !batch->has_letter)
+	{
+		batch->has_letter = true;
+		error = try_batch(batch);
+	}
 	if (error != NULL && is_recorded_already(error))
 	{
 		batch->items[0]->recorded = true;
@@ -483,31 +616,40 @@ try_single(Batch *batch, Form form)
 
 /* The ladder for one attempt; false when nothing of it could be stored. */
 static bool
-record_single(RetryEnded *ended, bool *finished)
+record_single(RetryEnded *ended, RetryConfig *config, bool *finished)
 {
+	static const Form ladder[] = {
+		{false, RETRY_CALLBACK_FULL}, {false, RETRY_CALLBACK_SMALL}, {true, RETRY_CALLBACK_SMALL},
+		{false, RETRY_CALLBACK_NONE}, {true, RETRY_CALLBACK_NONE}
+	};
+	const char *column;
+	const char *target = retry_callback_of(ended, &column);
+	ErrorData  *error = NULL;
 	Batch		batch;
-	ErrorData  *error;
 
 	memset(&batch, 0, sizeof(batch));
+	batch.config = config;
 	batch.items = &ended;
 	batch.count = 1;
 
-	error = try_single(&batch, FORM_FULL);
-	if (error != NULL && has_letter_already(error))
-		error = try_single(&batch, FORM_NO_LETTER);
-	if (error != NULL)
+	for (int i = 0; i < lengthof(ladder); i++)
 	{
-		batch.why = error->message;
-		error = try_single(&batch, FORM_BARE);
+		/* without a callback these would be the same again */
+		if (target == NULL && i != 0 && i != lengthof(ladder) - 1)
+			continue;
+		if (error != NULL)
+			batch.why = error->message;
+		error = try_single(&batch, ladder[i]);
+		if (error != NULL)
+			continue;
+		if (target != NULL && ended->recorded && ladder[i].callback == RETRY_CALLBACK_NONE)
+			retry_callback_log(ended, psprintf("it cannot be stored, and is dropped: %s", batch.why));
+		*finished |= ended->recorded && batch.finished;
+		return true;
 	}
-	if (error != NULL)
-	{
-		ended->failures++;
-		log_failure(ended, error);
-		return false;
-	}
-	*finished |= ended->recorded && batch.finished;
-	return true;
+	ended->failures++;
+	log_failure(ended, error);
+	return false;
 }
 
 /* The attempts that have failed as often as that, or oftener, to be recorded. */
@@ -536,7 +678,7 @@ collect(dlist_head *list, RetryEnded **items, bool failed_before)
  * that it cannot make the others fail every time.
  */
 static bool
-record_all(dlist_head *list)
+record_all(dlist_head *list, RetryConfig *config)
 {
 	Batch		batch;
 	bool		finished = false;
@@ -548,6 +690,7 @@ record_all(dlist_head *list)
 	if (fresh > 0)
 	{
 		memset(&batch, 0, sizeof(batch));
+		batch.config = config;
 		batch.items = items;
 		batch.count = collect(list, items, false);
 		if (try_batch(&batch) == NULL)
@@ -559,7 +702,7 @@ record_all(dlist_head *list)
 	collect(list, items + fresh, true);
 	for (int i = 0; i < fresh + failed && failures < HOPELESS; i++)
 	{
-		if (record_single(items[i], &finished))
+		if (record_single(items[i], config, &finished))
 			failures = 0;
 		else
 			failures++;
@@ -568,7 +711,7 @@ record_all(dlist_head *list)
 }
 
 int
-retry_record(dlist_head *ended)
+retry_record(dlist_head *ended, RetryConfig *config)
 {
 	MemoryContext caller = CurrentMemoryContext;
 	dlist_iter	iter;
@@ -584,7 +727,7 @@ retry_record(dlist_head *ended)
 
 	dlist_foreach(iter, ended)
 		before += dlist_container(RetryEnded, node, iter.cur)->recorded;
-	if (record_all(ended))
+	if (record_all(ended, config))
 	{
 		RetryDatabase *db = retry_shmem_database();
 

@@ -13,6 +13,8 @@
 #include "policy.h"
 #include "task.h"
 
+struct RetryConfig;
+
 /* One attempt that has ended.  Pointers belong to the caller until it is recorded. */
 typedef struct RetryEnded
 {
@@ -36,6 +38,9 @@ typedef struct RetryEnded
 	const char *error;			/* UTF-8 or any bytes; "" none */
 	const char *response;
 	Size		response_len;
+	char	   *on_success;		/* targets to be told: NULL none; see
+								 * callback.h */
+	char	   *on_dead;
 	void	   *owner;			/* the dispatcher's: what to release
 								 * afterwards */
 	bool		recorded;		/* set by retry_record */
@@ -46,10 +51,19 @@ typedef struct RetryEnded
  * Records the attempts of the list in a transaction of its own (or several),
  * committed with synchronous_commit = local, and sets "recorded" on each that
  * is now in the store, whatever the way; the others are to be offered again.
- * Dead tasks get their dead letter in the same transaction.  Must be called
- * outside a transaction; raises no error.  Returns how many were recorded.
+ * Dead tasks get their dead letter in the same transaction, and whoever is to
+ * be told of an outcome gets a task (callback.h), for which "config" says what
+ * its target means.  Must be called outside a transaction; raises no error.
+ * Returns how many were recorded.
  */
-extern int	retry_record(dlist_head *ended);
+extern int	retry_record(dlist_head *ended, struct RetryConfig *config);
+
+/*
+ * The text of an error for a column, at most 1000 bytes, with what is no valid
+ * UTF-8 replaced by question marks; in a database of another encoding, whatever
+ * is not ASCII.  In the current memory context.
+ */
+extern Datum retry_error_datum(const char *error);
 
 /*
  * The text of an error as it is stored, palloc'd: cut, with what is no valid
@@ -59,10 +73,10 @@ extern int	retry_record(dlist_head *ended);
 extern Datum retry_error_datum(const char *error);
 
 /*
- * Records one attempt, whole, in the current transaction: it counts if that
- * commits.  Waits for locks; raises an ERROR when it cannot be stored, a unique
+ * Records one attempt, whole, in the current transaction, and stores who is to
+ * be told of it: both count if that commits.  Waits for locks; raises an ERROR when it cannot be stored, a unique
  * violation when its number is there already.  Sets nothing in "ended".
  */
-extern void retry_record_here(RetryEnded *ended);
+extern void retry_record_here(RetryEnded *ended, struct RetryConfig *config);
 
 #endif							/* RETRY_RECORD_H */

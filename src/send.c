@@ -16,6 +16,7 @@
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 
+#include "callback.h"
 #include "guc.h"
 #include "judge.h"
 #include "request.h"
@@ -103,6 +104,7 @@ free_transfer(RetryDispatcher *d, Transfer *t)
 	retry_target_use_release(&t->target);
 	if (t->error != NULL)
 		pfree(t->error);
+	retry_callback_forget(&t->ended);
 	dlist_push_head(&s->unused, &t->node);
 }
 
@@ -278,6 +280,7 @@ prepare(RetryTurn *turn, Transfer *t)
 		put_back(d, t);
 		return;
 	}
+	retry_callback_note(d->context, slot, scene, &t->ended);
 	if (scene == NULL)
 	{
 		rejected.why = "its scene no longer exists";

@@ -9,12 +9,23 @@
  */
 #include "postgres.h"
 
+#include "access/htup_details.h"
+#include "access/xact.h"
+#include "commands/trigger.h"
+#include "fmgr.h"
+#include "miscadmin.h"
 #include "utils/builtins.h"
+#include "utils/guc.h"
+#include "utils/rel.h"
+#include "utils/snapmgr.h"
 
+#include "compat.h"
 #include "access.h"
 #include "lane_name.h"
 #include "sqltarget.h"
 #include "target.h"
+
+PG_FUNCTION_INFO_V1(retry_check_callbacks);
 
 #define TARGET_SYNTAX \
 	"A target is an http or https URL, scene, group/scene, or sql:schema.function; names have lower-case letters, digits, _ and -, at most 63."
@@ -146,6 +157,29 @@ retry_target_find(const char *what, const RetryTarget *target, Snapshot snapshot
 }
 
 void
+retry_target_check_callback(const char *what, const char *text, Snapshot snapshot, Oid role,
+							const char *own_group, const char *own_scene)
+{
+	RetryTarget target;
+	RetrySceneRow scene;
+
+	retry_target_read(what, text, &target);
+	if (target.kind == RETRY_TARGET_SCENE &&
+		strcmp(target.group, own_group) == 0 && strcmp(target.scene, own_scene) == 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("%s: scene \"%s/%s\" would be told of its own outcomes", what,
+						own_group, own_scene),
+				 errhint("A callback needs a scene of its own.")));
+	retry_target_find(what, &target, snapshot, role, &scene);
+	if (target.kind == RETRY_TARGET_SCENE && scene.url == NULL && !scene.routed)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("%s: scene \"%s/%s\" has no URL", what, target.group, target.scene),
+				 errhint("A callback brings no URL, so its scene must have one.")));
+}
+
+void
 retry_target_lane(const RetrySceneRow *scene, text *named, const char *origin, bool own_url,
 				  text **lane, int64 *hash)
 {
@@ -170,4 +204,66 @@ retry_target_lane(const RetrySceneRow *scene, text *named, const char *origin, b
 		ereport(ERROR,
 				(errcode(ERRCODE_INTERNAL_ERROR),
 				 errmsg("could not compute the SHA-256 of a lane's name")));
+}
+
+/* One of a scene's callbacks, unless it is as it was. */
+static void
+check_scene_callback(TriggerData *trigger, HeapTuple row, int column, const char *name)
+{
+	TupleDesc	desc = RelationGetDescr(trigger->tg_relation);
+	bool		isnull;
+	char	   *group = TextDatumGetCString(heap_getattr(row, Scene_group_name + 1, desc, &isnull));
+	char	   *scene = TextDatumGetCString(heap_getattr(row, Scene_name + 1, desc, &isnull));
+	Datum		value = heap_getattr(row, column + 1, desc, &isnull);
+	char	   *target;
+
+	if (isnull)
+		return;
+	target = TextDatumGetCString(value);
+	if (TRIGGER_FIRED_BY_UPDATE(trigger->tg_event))
+	{
+		value = heap_getattr(trigger->tg_trigtuple, column + 1, desc, &isnull);
+		if (!isnull && strcmp(TextDatumGetCString(value), target) == 0)
+			return;
+	}
+
+	/*
+	 * What restores a dump says by this setting that things may come in an
+	 * order in which they refer to what is not there yet.
+	 */
+	if (!check_function_bodies)
+	{
+		RetryTarget ignored;
+
+		retry_target_read(name, target, &ignored);
+		return;
+	}
+	retry_target_check_callback(name, target, GetActiveSnapshot(), GetUserId(), group, scene);
+}
+
+/*
+ * AFTER INSERT OR UPDATE, FOR EACH ROW, on retry.scene: after the statement,
+ * so that scenes which one statement makes may name each other.
+ */
+Datum
+retry_check_callbacks(PG_FUNCTION_ARGS)
+{
+	TriggerData *trigger = (TriggerData *) fcinfo->context;
+	HeapTuple	row;
+
+	if (!CALLED_AS_TRIGGER(fcinfo) || !TRIGGER_FIRED_AFTER(trigger->tg_event) ||
+		!TRIGGER_FIRED_FOR_ROW(trigger->tg_event) || TRIGGER_FIRED_BY_DELETE(trigger->tg_event))
+		ereport(ERROR,
+				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
+				 errmsg("check_callbacks() can only be called as an AFTER INSERT OR UPDATE trigger for each row")));
+
+	row = TRIGGER_FIRED_BY_UPDATE(trigger->tg_event) ? trigger->tg_newtuple : trigger->tg_trigtuple;
+
+	/* what the statement itself has done counts */
+	CommandCounterIncrement();
+	PushActiveSnapshot(GetTransactionSnapshot());
+	check_scene_callback(trigger, row, Scene_on_success, "on_success");
+	check_scene_callback(trigger, row, Scene_on_dead, "on_dead");
+	PopActiveSnapshot();
+	return PointerGetDatum(NULL);
 }

@@ -69,6 +69,14 @@ extern void retry_target_find(const char *what, const RetryTarget *target, Snaps
 							  Oid role, RetrySceneRow *scene);
 
 /*
+ * Checks a text that says who is told of the outcomes of a scene's tasks: a
+ * target that "role" may use, which can be called, and is not that scene.
+ * ERROR, naming "what", otherwise.
+ */
+extern void retry_target_check_callback(const char *what, const char *text, Snapshot snapshot,
+										Oid role, const char *own_group, const char *own_scene);
+
+/*
  * The lane of a task: the one named by the caller, else the scene's own, else
  * that of the origin of the URL which is called; a lane that the scene has for
  * the sake of its targets is not for a task with another URL.  "lane" becomes the value of

@@ -366,16 +366,20 @@ retry_upkeep_keys(RetryUpkeep *upkeep, int unused)
 /* ---------------------------------------------------------------- scenes */
 
 /*
- * Those that somebody archived without a DELETE stay.  A session may have
- * looked at the scene before it was archived, and store a task of it yet.  So it has to be archived for longer than the oldest snapshot
- * and transaction there are.
+ * Those that somebody archived without a DELETE stay, and those that others
+ * name as their callback.  A session may have looked at the scene before it
+ * was archived, and store a task of it yet.  So it has to be archived for
+ * longer than the oldest snapshot and transaction there are.
  */
 static const char *const delete_scenes =
 "DELETE FROM retry.scene s WHERE s.archived AND s.deleted_at IS NOT NULL"
 " AND pg_catalog.age(s.xmin) > pg_catalog.age($1)"
 " AND NOT EXISTS (SELECT FROM retry.dead_letter d WHERE d.scene_id = s.id)"
 " AND NOT EXISTS (SELECT FROM retry.key k WHERE k.scene_id = s.id)"
-" AND NOT EXISTS (SELECT FROM retry.task t WHERE t.scene_id = s.id)";
+" AND NOT EXISTS (SELECT FROM retry.task t WHERE t.scene_id = s.id)"
+" AND NOT EXISTS (SELECT FROM retry.scene c"
+" WHERE s.group_name || '/' || s.name IN (c.on_success, c.on_dead)"
+" OR s.group_name = 'default' AND s.name IN (c.on_success, c.on_dead))";
 
 static const char *const archived_scenes = "SELECT FROM retry.scene s WHERE s.deleted_at IS NOT NULL LIMIT 1";
 

@@ -1,0 +1,249 @@
+/*
+ * callback.c
+ *		Completion callbacks: who is told, and as which task.
+ *
+ * The texts of the targets are noted when an attempt is prepared, where task
+ * and scene are at hand, and are given a meaning when the outcome is recorded,
+ * by the configuration of that moment.  Whatever a text turns out to mean then,
+ * there is a row: one that cannot be sent is stored as a dead letter which says
+ * why, because nobody would look for a callback that never was.
+ */
+#include "postgres.h"
+
+#include "miscadmin.h"
+#include "utils/builtins.h"
+#include "utils/fmgrprotos.h"
+#include "utils/memutils.h"
+#include "utils/snapmgr.h"
+#include "utils/timestamp.h"
+
+#include "callback.h"
+#include "scene.h"
+#include "store.h"
+#include "target.h"
+
+/* The lane of what cannot be sent because its target means nothing any more. */
+#define LOST_LANE	"lost callbacks"
+
+/* Such are logged at most this often; dead letters tell of each. */
+#define LOG_INTERVAL_MS	(10 * 1000)
+
+static char *
+copy_target(MemoryContext context, TupleTableSlot *task, int column, const char *other)
+{
+	bool		isnull;
+	Datum		own = slot_getattr(task, column + 1, &isnull);
+	MemoryContext old;
+	char	   *copy;
+
+	if (isnull)
+		return other == NULL ? NULL : MemoryContextStrdup(context, other);
+	old = MemoryContextSwitchTo(context);
+	copy = TextDatumGetCString(own);
+	MemoryContextSwitchTo(old);
+	return copy;
+}
+
+void
+retry_callback_note(MemoryContext context, TupleTableSlot *task, const RetryScene *scene,
+					RetryEnded *ended)
+{
+	ended->on_success = copy_target(context, task, Task_on_success,
+									scene != NULL ? scene->on_success : NULL);
+	ended->on_dead = copy_target(context, task, Task_on_dead,
+								 scene != NULL ? scene->on_dead : NULL);
+}
+
+void
+retry_callback_forget(RetryEnded *ended)
+{
+	if (ended->on_success != NULL)
+		pfree(ended->on_success);
+	if (ended->on_dead != NULL)
+		pfree(ended->on_dead);
+	ended->on_success = ended->on_dead = NULL;
+}
+
+const char *
+retry_callback_of(const RetryEnded *ended, const char **column)
+{
+	bool		good = ended->verdict.outcome == RETRY_SUCCEEDED;
+
+	if (!ended->verdict.terminal)
+		return NULL;
+	*column = good ? "on_success" : "on_dead";
+	return good ? ended->on_success : ended->on_dead;
+}
+
+/* The scene of a target; NULL with "locked" when it cannot be looked for. */
+static RetryScene *
+find_scene(RetryConfig *config, const RetryTarget *target, bool *locked)
+{
+	char		name[2 * RETRY_NAME_MAX + 2];
+	RetryScene *scene;
+
+	snprintf(name, sizeof(name), "%s/%s", target->group, target->scene);
+	scene = retry_config_scene_named(config, name);
+	if (scene == NULL)
+	{
+		/* it may be a new one */
+		*locked = !retry_config_read(config, GetActiveSnapshot());
+		scene = retry_config_scene_named(config, name);
+	}
+	return scene;
+}
+
+/* A callback that has nowhere to go is kept with the tasks of plain URLs. */
+static bool
+lose(RetryConfig *config, RetryCallback *callback)
+{
+	RetryTarget target = {.group = RETRY_DEFAULT_NAME,.scene = RETRY_DEFAULT_NAME};
+	bool		locked = false;
+	RetryScene *scene = find_scene(config, &target, &locked);
+	RetrySceneRow row = {0};
+
+	if (scene == NULL)
+	{
+		if (locked)
+			return false;
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_OBJECT),
+				 errmsg("scene \"%s/%s\" does not exist", target.group, target.scene)));
+	}
+	callback->scene_id = scene->id;
+	row.group.id = scene->group_id;
+	retry_target_lane(&row, cstring_to_text(LOST_LANE), NULL, true,
+					  &callback->lane, &callback->lane_hash);
+	return true;
+}
+
+/* The lane of a callback, as enqueue would choose it. */
+static void
+choose_lane(const RetryScene *scene, const RetryTarget *target, RetryCallback *callback)
+{
+	RetrySceneRow row = {.id = scene->id,.group = {.id = scene->group_id}};
+	RetryUrl	url;
+	const char *origin = target->url.origin;
+	RetryTargetMistake mistake;
+	bool		sql;
+
+	strlcpy(row.name, target->scene, sizeof(row.name));
+	row.limited = scene->max_in_flight > 0;
+	row.own_lane = row.limited || scene->ntargets > 0;
+	if (callback->url == NULL && !row.own_lane)
+	{
+		/*
+		 * a scene that has lost its URL still has a lane: there it is
+		 * rejected
+		 */
+		if (scene->url != NULL && retry_target_parse_url("url", scene->url, &url, &sql, &mistake))
+			origin = url.origin;
+		else
+			row.own_lane = true;
+	}
+	retry_target_lane(&row, NULL, origin, callback->url != NULL,
+					  &callback->lane, &callback->lane_hash);
+}
+
+bool
+retry_callback_resolve(RetryConfig *config, const char *column, const char *text,
+					   RetryCallback *callback)
+{
+	RetryTarget target;
+	RetryTargetMistake mistake;
+	RetryScene *scene;
+	bool		locked = false;
+
+	memset(callback, 0, sizeof(*callback));
+	if (!retry_target_parse(column, text, &target, &mistake))
+	{
+		callback->refusal = pstrdup(mistake.message);
+		return lose(config, callback);
+	}
+	scene = find_scene(config, &target, &locked);
+	if (scene == NULL)
+	{
+		if (locked)
+			return false;
+		callback->refusal = psprintf("%s: scene \"%s/%s\" does not exist", column,
+									 target.group, target.scene);
+		return lose(config, callback);
+	}
+	callback->scene_id = scene->id;
+	if (target.kind == RETRY_TARGET_URL)
+		callback->url = cstring_to_text(text);
+	choose_lane(scene, &target, callback);
+	return true;
+}
+
+void
+retry_callback_deepen(RetryCallback *callback, TupleTableSlot *task)
+{
+	bool		isnull;
+	Datum		depth = slot_getattr(task, Task_depth + 1, &isnull);
+
+	callback->depth = isnull ? 1 : DatumGetInt16(depth) + 1;
+	if (callback->depth > RETRY_MAX_DEPTH && callback->refusal == NULL)
+		callback->refusal = psprintf("chain of callbacks is longer than %d", RETRY_MAX_DEPTH);
+}
+
+void
+retry_callback_row(const RetryCallback *callback, const RetryConfig *config,
+				   const RetryEnded *ended, TupleTableSlot *task, RetryCallbackForm form,
+				   Datum *values, bool *isnull)
+{
+	RetryScene *scene = retry_config_scene(unconstify(RetryConfig *, config), ended->scene_id);
+
+	for (int i = 0; i < Task_natts; i++)
+	{
+		values[i] = (Datum) 0;
+		isnull[i] = true;
+	}
+
+#define SET(column, datum) \
+	do { \
+		values[column] = (datum); \
+		isnull[column] = false; \
+	} while (0)
+
+	slot_getallattrs(task);
+	SET(Task_inert, BoolGetDatum(false));
+	SET(Task_scene_id, Int32GetDatum(callback->scene_id));
+	SET(Task_lane_hash, Int64GetDatum(callback->lane_hash));
+	SET(Task_enqueued_by, task->tts_values[Task_enqueued_by]);
+	SET(Task_depth, Int16GetDatum(callback->depth));
+	SET(Task_parent_id, UUIDPGetDatum(&ended->entry.pos.id));
+	if (callback->lane != NULL)
+		SET(Task_lane, PointerGetDatum(callback->lane));
+	if (callback->url != NULL)
+		SET(Task_url, PointerGetDatum(callback->url));
+	if (!task->tts_isnull[Task_reference])
+		SET(Task_reference, task->tts_values[Task_reference]);
+	SET(Task_body, PointerGetDatum(retry_callback_document(ended, task,
+														   scene != NULL ? scene->name : NULL,
+														   form)));
+#undef SET
+}
+
+void
+retry_callback_log(const RetryEnded *ended, const char *why)
+{
+	static TimestampTz last = 0;
+	static int64 unlogged = 0;
+	TimestampTz now = GetCurrentTimestamp();
+	const char *column = "";
+	const char *target = retry_callback_of(ended, &column);
+
+	if (!TimestampDifferenceExceeds(last, now, LOG_INTERVAL_MS))
+	{
+		unlogged++;
+		return;
+	}
+	ereport(LOG,
+			(errmsg("retry: callback %s \"%s\" of task %s: %s", column, target,
+					DatumGetCString(DirectFunctionCall1(uuid_out, UUIDPGetDatum(&ended->entry.pos.id))),
+					why),
+			 errdetail("Since the last such message " INT64_FORMAT " others were not logged.", unlogged)));
+	last = now;
+	unlogged = 0;
+}

@@ -1,0 +1,170 @@
+# Completion callbacks: who is told of a task's outcome, what the document says,
+# that it is stored with the outcome it tells of, and that neither a chain of
+# them, nor a target that is gone, nor a lock, nor a crash loses one or makes two.
+use strict;
+use warnings FATAL => 'all';
+
+use JSON::PP;
+use PostgreSQL::Test::Utils;
+use RetryTest;
+use Test::More;
+
+my $node = new_node('callbacks');
+my $receiver = start_endpoint();
+my $bells = start_endpoint();
+my $json = JSON::PP->new->canonical;
+
+sub sql
+{
+	my ($query) = @_;
+	return $node->safe_psql('postgres', $query);
+}
+
+# The only child of a task, when it has reached the state.
+sub child
+{
+	my ($id, $state) = @_;
+	wait_sql($node, "SELECT count(*) FROM retry.tasks WHERE parent_id = '$id' AND state = '$state'",
+		"one callback of it has $state", expected => '1');
+	return sql("SELECT id FROM retry.tasks WHERE parent_id = '$id'");
+}
+
+# The document a task was told with, moments and ids made steady.
+sub document
+{
+	my ($id) = @_;
+	my $document = decode_json(sql("SELECT convert_from(body, 'UTF8') FROM retry.tasks WHERE id = '$id'"));
+	my $finished = sql("SELECT finished_at = '$document->{finished_at}' FROM retry.tasks WHERE id = '$document->{task}'");
+
+	$document->{finished_at} = $finished eq 't' ? 'as recorded' : 'wrong';
+	return $document;
+}
+
+sql("INSERT INTO retry.scene_group (name) VALUES ('shop')");
+sql("INSERT INTO retry.scene (group_name, name, url, backoff) VALUES
+	('shop', 'paid', '" . $bells->url('/ok/paid') . "', 'fixed 100ms'),
+	('shop', 'failed', '" . $bells->url('/ok/failed') . "', 'fixed 100ms'),
+	('shop', 'other', '" . $bells->url('/ok/other') . "', 'fixed 100ms'),
+	('shop', 'flaky', '" . $bells->url('/flaky/2') . "', 'fixed 20ms')");
+sql("INSERT INTO retry.scene (group_name, name, url, backoff, max_attempts, on_success, on_dead) VALUES
+	('shop', 'charge', '" . $receiver->url('/json?body=%7B%22charge%22%3A%2017%7D') . "', 'fixed 20ms', 2, 'shop/paid', 'shop/failed')");
+
+# Success: the whole document, and the row that carries it.
+my $id = enqueue($node, q{'shop/charge', '{"order": 1}', key => 'order-1', reference => 'R-1'});
+my $told = child($id, 'succeeded');
+is_deeply(document($told),
+	{ outcome => 'succeeded', task => $id, scene => 'shop/charge', key => 'order-1', reference => 'R-1',
+		attempts => 1, status => 200, finished_at => 'as recorded', response => { charge => 17 }, payload => { order => 1 } },
+	'the document of a success');
+is(sql("SELECT scene, key IS NULL, reference, method, enqueued_by = (SELECT enqueued_by FROM retry.tasks WHERE id = '$id') FROM retry.tasks WHERE id = '$told'"),
+	'shop/paid|t|R-1|POST|t', 'the callback is a task of its own scene, of the same role and reference');
+is(sql("SELECT depth FROM retry.task WHERE id = '$told'"), '1', 'its depth is one more');
+is(sql("SELECT count(DISTINCT x) FROM (SELECT xmin::text FROM retry.attempt WHERE task_id = '$id' UNION ALL SELECT xmin::text FROM retry.task WHERE id = '$told') AS t(x)"),
+	'1', 'outcome and callback were stored by one transaction');
+my ($request) = $bells->ledger($told);
+is($request->{path}, '/ok/paid', 'the receiver got it, known by the callback\'s own id');
+
+# Death: attempts, reason and error; a text is a string, and the rest base64.
+$id = enqueue($node, "'shop/charge', '{\"order\": 2}', url => '" . $receiver->url('/status/503?body=try%20later') . "'");
+$told = child($id, 'succeeded');
+is_deeply(document($told),
+	{ outcome => 'dead', task => $id, scene => 'shop/charge', attempts => 2, reason => 'exhausted', status => 503,
+		finished_at => 'as recorded',
+		response => 'try later', payload => { order => 2 } },
+	'the document of a death');
+is(sql("SELECT scene FROM retry.tasks WHERE id = '$told'"), 'shop/failed', '... goes to on_dead');
+
+$id = enqueue($node, "'" . $receiver->url('/encoding') . "', body => '\\x00ff', on_success => 'shop/paid'");
+my $document = document(child($id, 'succeeded'));
+is($document->{response_base64}, sql("SELECT replace(encode(response, 'base64'), E'\\n', '') FROM retry.attempts WHERE task_id = '$id'"),
+	'an answer that is no text comes in base64');
+is_deeply([ sort keys %$document ], [qw(attempts finished_at outcome response_base64 scene status task)],
+	'what has no value, and a body that is no JSON, is left out');
+
+for my $case ([ '%7B%22a%22%3A%22%5Cu0000%22%7D', 'a zero character' ], [ '1e999999', 'a number beyond numeric' ],
+	[ '%5B' x 600 . '%5D' x 600, 'deep nesting' ])
+{
+	$id = enqueue($node, "'" . $receiver->url("/json?body=$case->[0]") . "', on_success => 'shop/paid'");
+	$told = child($id, 'succeeded');
+	is(sql("SELECT jsonb_typeof(convert_from(body, 'UTF8')::jsonb -> 'response') FROM retry.tasks WHERE id = '$told'"),
+		'string', "JSON with $case->[1] comes as text, and the document is a jsonb");
+}
+$id = enqueue($node, "'" . $receiver->url('/oversize/200000') . "', jsonb_build_object('x', repeat('y', 9000)), on_success => 'shop/paid'");
+$document = document(child($id, 'succeeded'));
+is(length($document->{response}) . ' ' . (exists $document->{payload} ? 1 : 0), 65536 . ' 0',
+	'of a large answer the kept part comes, and a large payload is left out');
+
+# The task's own target wins; every way to die is told of; cancelling is not.
+$id = enqueue($node, q{'shop/charge', on_success => 'shop/other', on_dead => 'shop/other'});
+is(sql("SELECT scene FROM retry.tasks WHERE id = '" . child($id, 'succeeded') . "'"), 'shop/other', 'the task\'s own target wins');
+my $url = $bells->url('/ok/direct');
+$id = enqueue($node, q{'shop/charge', on_success => '} . $url . q{'});
+is(sql("SELECT scene || ' ' || url FROM retry.tasks WHERE id = '" . child($id, 'succeeded') . "'"), "default/default $url", 'a URL is called by the scene default');
+
+my %ways = (
+	stopped => $receiver->url('/status/400'),
+	gone => $receiver->url('/status/410'),
+	blocked => 'http://[::1]:1/');
+sql("UPDATE retry.scene_group SET paused = true WHERE name = 'shop'");
+my $expired = enqueue($node, q{'shop/charge', expires_at => clock_timestamp() + interval '300 ms'});
+my $cancelled = enqueue($node, q{'shop/charge'});
+sql("SELECT retry.cancel('$cancelled')");
+wait_sql($node, "SELECT clock_timestamp() > expires_at FROM retry.tasks WHERE id = '$expired'", 'the time of a task is over', expected => 't');
+sql("UPDATE retry.scene_group SET paused = false WHERE name = 'shop'");
+is(document(child($expired, 'succeeded'))->{reason}, 'expired', 'told of an expired task');
+for my $way (qw(stopped gone blocked))
+{
+	$id = enqueue($node, "'shop/charge', url => '$ways{$way}'");
+	$document = document(child($id, 'succeeded'));
+	is($document->{reason}, $way, "told of a task that is dead because $way");
+	is($document->{error}, (split /\|/, sql("SELECT last_error FROM retry.tasks WHERE id = '$id'") . '|')[0] || undef, '... and with its error');
+}
+wait_state($node, $cancelled, 'cancelled');
+is(sql("SELECT count(*) FROM retry.task WHERE parent_id = '$cancelled'"), '0', 'nobody is told of a cancelled task');
+
+# A callback is retried by its own policy, and a replay tells again.
+$id = enqueue($node, q{'shop/charge', key => 'again', on_success => 'shop/flaky'});
+$told = child($id, 'succeeded');
+is(sql("SELECT attempts FROM retry.tasks WHERE id = '$told'"), '3', 'a callback is repeated by its own scene\'s policy');
+my $replay = sql("SELECT retry.replay('$id')");
+isnt(child($replay, 'succeeded'), $told, 'a replay has a callback of its own');
+
+# A chain: authorize, capture, ship, each the callback of the one before.
+sql("INSERT INTO retry.scene (group_name, name, url, on_success) VALUES
+	('shop', 'authorize', '" . $bells->url('/ok/authorize') . "', 'shop/capture'),
+	('shop', 'capture', '" . $bells->url('/ok/capture') . "', 'shop/ship'),
+	('shop', 'ship', '" . $bells->url('/ok/ship') . "', NULL)");
+$id = enqueue($node, q{'shop/authorize', '{"order": 3}', reference => 'R-3'});
+wait_sql($node, <<"SQL", 'a chain of three ends', expected => 'shop/authorize 0,shop/capture 1,shop/ship 2');
+WITH RECURSIVE chain AS (
+	SELECT id, scene, 0 AS depth FROM retry.tasks WHERE id = '$id'
+	UNION ALL
+	SELECT t.id, t.scene, depth + 1 FROM retry.tasks t JOIN chain c ON t.parent_id = c.id AND t.reference = 'R-3' AND t.state = 'succeeded')
+SELECT string_agg(scene || ' ' || depth, ',' ORDER BY depth) FROM chain
+SQL
+
+# A loop is stopped by its length.
+sql("INSERT INTO retry.scene (group_name, name, url, on_success, on_dead) VALUES
+	('shop', 'a', '" . $bells->url('/ok/a') . "', 'shop/b', 'shop/failed'),
+	('shop', 'b', '" . $bells->url('/ok/b') . "', 'shop/a', 'shop/failed')");
+$id = enqueue($node, q{'shop/a', reference => 'loop'});
+wait_sql($node, "SELECT reason, attempts, last_error FROM retry.dead_letters WHERE reference = 'loop'",
+	'a loop ends in a dead letter', expected => 'rejected|1|chain of callbacks is longer than 16');
+is(sql("SELECT count(*), count(*) FILTER (WHERE state = 'succeeded') FROM retry.tasks WHERE reference = 'loop'"), '18|17',
+	'... after 16 callbacks, and nobody is told of that');
+like(slurp_file($node->logfile), qr/LOG:  retry: callback on_success "shop\/b" of task [0-9a-f-]*: chain of callbacks is longer than 16/,
+	'... and the log tells of it');
+
+# A target that is gone.
+sql("INSERT INTO retry.scene (group_name, name, url) VALUES ('shop', 'short-lived', '" . $bells->url('/ok/gone') . "')");
+sql("UPDATE retry.scene_group SET paused = true WHERE name = 'shop'");
+$id = enqueue($node, q{'shop/charge', '{"order": 4}', reference => 'R-4', on_success => 'shop/short-lived'});
+sql("DELETE FROM retry.scene WHERE name = 'short-lived'");
+sql("UPDATE retry.scene_group SET paused = false WHERE name = 'shop'");
+wait_state($node, $id, 'succeeded');
+$told = child($id, 'dead');
+is(sql("SELECT scene, reason, last_error, reference FROM retry.dead_letters WHERE id = '$told'"),
+	'default/default|rejected|on_success: scene "shop/short-lived" does not exist|R-4', 'a lost callback is a dead letter that names its target');
+is_deeply(document($told)->{payload}, { order => 4 }, '... with the document');
+
+done_testing();
