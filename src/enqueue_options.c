@@ -387,7 +387,7 @@ read_callback(const Args *args, int arg, const char *name, Snapshot snapshot, Oi
 	text	   *target = arg_text(args, arg);
 
 	if (target != NULL)
-		retry_target_check_callback(name, text_to_cstring(target), snapshot, role,
+		retry_target_check_callback(name, text_to_cstring(target), snapshot, role, role,
 									o->scene.group.name, o->scene.name);
 	return target;
 }

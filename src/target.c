@@ -158,9 +158,10 @@ retry_target_find(const char *what, const RetryTarget *target, Snapshot snapshot
 
 void
 retry_target_check_callback(const char *what, const char *text, Snapshot snapshot, Oid role,
-							const char *own_group, const char *own_scene)
+							Oid caller, const char *own_group, const char *own_scene)
 {
 	RetryTarget target;
+	RetrySqlTarget function;
 	RetrySceneRow scene;
 
 	retry_target_read(what, text, &target);
@@ -171,6 +172,8 @@ retry_target_check_callback(const char *what, const char *text, Snapshot snapsho
 				 errmsg("%s: scene \"%s/%s\" would be told of its own outcomes", what,
 						own_group, own_scene),
 				 errhint("A callback needs a scene of its own.")));
+	if (target.sql)
+		retry_sql_target_check(what, text, caller, &function);
 	retry_target_find(what, &target, snapshot, role, &scene);
 	if (target.kind == RETRY_TARGET_SCENE && scene.url == NULL && !scene.routed)
 		ereport(ERROR,
@@ -238,7 +241,8 @@ check_scene_callback(TriggerData *trigger, HeapTuple row, int column, const char
 		retry_target_read(name, target, &ignored);
 		return;
 	}
-	retry_target_check_callback(name, target, GetActiveSnapshot(), GetUserId(), group, scene);
+	retry_target_check_callback(name, target, GetActiveSnapshot(), GetUserId(), InvalidOid,
+								group, scene);
 }
 
 /*

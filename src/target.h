@@ -70,11 +70,13 @@ extern void retry_target_find(const char *what, const RetryTarget *target, Snaps
 
 /*
  * Checks a text that says who is told of the outcomes of a scene's tasks: a
- * target that "role" may use, which can be called, and is not that scene.
+ * target that "role" may use, which can be called, and is not that scene.  A
+ * function must be one that "caller" may call (InvalidOid: whoever it will be).
  * ERROR, naming "what", otherwise.
  */
 extern void retry_target_check_callback(const char *what, const char *text, Snapshot snapshot,
-										Oid role, const char *own_group, const char *own_scene);
+										Oid role, Oid caller, const char *own_group,
+										const char *own_scene);
 
 /*
  * The lane of a task: the one named by the caller, else the scene's own, else
