@@ -155,6 +155,16 @@ is(sql("SELECT count(*), count(*) FILTER (WHERE state = 'succeeded') FROM retry.
 like(slurp_file($node->logfile), qr/LOG:  retry: callback on_success "shop\/b" of task [0-9a-f-]*: chain of callbacks is longer than 16/,
 	'... and the log tells of it');
 
+# A function as a callback, and a function that has one: both in the function's own transaction.
+sql('CREATE TABLE told (document jsonb, by_role name); CREATE FUNCTION tell(document jsonb) RETURNS void LANGUAGE sql AS $$ INSERT INTO public.told VALUES (document, current_user) $$');
+sql('CREATE FUNCTION give(jsonb) RETURNS jsonb LANGUAGE sql AS $$ SELECT $1 || \'{"given": true}\' $$');
+$id = enqueue($node, q{'sql:public.give', '{"order": 5}', on_success => 'sql:public.tell'});
+$told = child($id, 'succeeded');
+is(sql("SELECT document ->> 'outcome', document -> 'response' FROM told WHERE document ->> 'task' = '$id'"),
+	'succeeded|{"given": true, "order": 5}', 'a function is told of the outcome of a function');
+is(sql("SELECT count(DISTINCT x) FROM (SELECT xmin::text FROM retry.attempt WHERE task_id = '$id' UNION ALL SELECT xmin::text FROM retry.task WHERE id = '$told') AS t(x)"),
+	'1', '... with a callback that was stored by the transaction of the first');
+
 # A target that is gone.
 sql("INSERT INTO retry.scene (group_name, name, url) VALUES ('shop', 'short-lived', '" . $bells->url('/ok/gone') . "')");
 sql("UPDATE retry.scene_group SET paused = true WHERE name = 'shop'");
