@@ -13,15 +13,19 @@
  *
  * The function's transaction belongs to the role entirely, its commit included:
  * the session's user is that role, and what would give more rights (SET ROLE,
- * SET SESSION AUTHORIZATION) or outlive the function's call (LISTEN, PREPARE,
- * temporary tables, held cursors) is refused until after the commit.  Only the
- * attempt is inserted by retry itself.
+ * SET SESSION AUTHORIZATION) is refused until after the commit, so whatever is
+ * deferred until then, triggers and held cursors, runs as the role too.  Hence
+ * no restricted operation is needed, which would forbid deferred constraints
+ * and temporary tables.  Only the attempt is inserted by retry itself; and what
+ * a session could keep is thrown away afterwards.
  */
 #include "postgres.h"
 
 #include "access/xact.h"
+#include "catalog/namespace.h"
 #include "catalog/pg_authid.h"
 #include "catalog/pg_type.h"
+#include "commands/prepare.h"
 #include "commands/sequence.h"
 #include "commands/trigger.h"
 #include "executor/spi.h"
@@ -42,6 +46,7 @@
 #include "utils/guc.h"
 #include "utils/jsonb.h"
 #include "utils/memutils.h"
+#include "utils/portal.h"
 #include "utils/snapmgr.h"
 #include "utils/syscache.h"
 #include "utils/timeout.h"
@@ -367,8 +372,7 @@ run(Work *work, RetryJobResult *result)
 	SetSessionAuthorization(work->job.role, work->superuser);
 	SetCurrentStatementStartTimestamp();
 	StartTransactionCommand();
-	SetUserIdAndSecContext(work->job.role,
-						   SECURITY_LOCAL_USERID_CHANGE | SECURITY_RESTRICTED_OPERATION);
+	SetUserIdAndSecContext(work->job.role, SECURITY_LOCAL_USERID_CHANGE);
 	enable_timeout_after(STATEMENT_TIMEOUT, work->job.timeout_ms);
 
 	call(work);
@@ -420,9 +424,12 @@ clean_up(void)
 	disable_all_timeouts(false);
 	QueryCancelPending = false;
 	StartTransactionCommand();
+	PortalHashTableDeleteAll();
 	ResetAllOptions();
-	ResetSequenceCaches();
+	DropAllPreparedStatements();
 	LockReleaseAll(USER_LOCKMETHOD, true);
+	ResetTempTableNamespace();
+	ResetSequenceCaches();
 	CommitTransactionCommand();
 	pgstat_report_stat(false);
 	pgstat_report_activity(STATE_IDLE, NULL);

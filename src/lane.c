@@ -206,9 +206,9 @@ heap_add(RetryLanes *lanes, RetryLane *lane)
 static inline int32
 lane_limit(const RetryLanes *lanes, const RetryLane *lane)
 {
-	if (lane->limit != 0)
-		return Max(lane->limit, 0);
-	return lanes->limits.lane_max_in_flight;
+	int32		limit = lane->limit != 0 ? Max(lane->limit, 0) : lanes->limits.lane_max_in_flight;
+
+	return lane->cap > 0 ? Min(limit, lane->cap) : limit;
 }
 
 static inline int32
@@ -331,6 +331,16 @@ retry_lane_set_limit(RetryLanes *lanes, RetryLane *lane, int32 limit)
 }
 
 /* From when on a lane that is not in memory may have something untaken. */
+void
+retry_lane_set_cap(RetryLanes *lanes, RetryLane *lane, int32 cap)
+{
+	if (lane->cap != cap)
+	{
+		lane->cap = cap;
+		lane_update(lanes, lane);
+	}
+}
+
 TimestampTz
 retry_lanes_horizon(const RetryLanes *lanes)
 {

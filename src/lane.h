@@ -30,6 +30,8 @@ typedef struct RetryLane
 	int32		queued;
 	int32		in_flight;
 	int32		limit;			/* transfers at once; 0: the default, -1: none */
+	int32		cap;			/* never more, whatever the limit; 0: as the
+								 * limit says */
 	int32		heap_index;		/* in the heap of due lanes; -1: not there */
 	bool		parked;			/* unread, but there is no room in all queues */
 	bool		idle;			/* in the list of lanes that may be forgotten */
@@ -71,6 +73,9 @@ extern void retry_lanes_set_limits(RetryLanes *lanes, const RetryLaneLimits *lim
 
 /* How many transfers a lane may have at once: 0 the default, -1 none. */
 extern void retry_lane_set_limit(RetryLanes *lanes, RetryLane *lane, int32 limit);
+
+/* How many it may have whatever its limit: what serves it is shared; 0: no such cap. */
+extern void retry_lane_set_cap(RetryLanes *lanes, RetryLane *lane, int32 cap);
 
 /* The lane, or NULL when it is not in memory. */
 extern RetryLane *retry_lanes_find(RetryLanes *lanes, int64 hash);

@@ -84,11 +84,9 @@ retry_sql_create(void)
  * however slow it is and whatever its scene says.
  */
 int32
-retry_sql_lane_limit(int32 scene_limit)
+retry_sql_lane_cap(void)
 {
-	int32		most = Max(1, retry_sql_workers - 1);
-
-	return scene_limit > 0 ? Min(scene_limit, most) : most;
+	return Max(1, retry_sql_workers - 1);
 }
 
 /* Starts the process for a slot; NULL when no worker slot is free. */

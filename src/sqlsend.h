@@ -32,7 +32,7 @@ extern void retry_sql_run(RetryDispatcher *d);
 /* Milliseconds after which retry_sql_run is to be called; -1: when woken. */
 extern long retry_sql_timeout_ms(const RetryDispatcher *d);
 
-/* How many jobs of a function's lane may be under way; the scene's limit or 0. */
-extern int32 retry_sql_lane_limit(int32 scene_limit);
+/* How many jobs of a function's lane may be under way, whatever its scene says. */
+extern int32 retry_sql_lane_cap(void);
 
 #endif							/* RETRY_SQLSEND_H */
