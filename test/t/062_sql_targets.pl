@@ -7,7 +7,7 @@ use warnings FATAL => 'all';
 use RetryTest;
 use Test::More;
 
-my $node = new_node('main', conf => "retry.sql_workers = 2\n");
+my $node = new_node('main', conf => "retry.sql_workers = 2\nrestart_after_crash = on\n");
 my $receiver = start_endpoint();
 
 $node->safe_psql('postgres', <<'SQL');
@@ -249,6 +249,7 @@ wait_sql($node, executors(q{ AND wait_event = 'advisory'}), 'it hangs', expected
 my $pid = $node->safe_psql('postgres', "SELECT pid FROM pg_stat_activity WHERE backend_type = 'retry executor' AND wait_event = 'advisory'");
 $holder->quit;
 kill 'KILL', $pid;
+$node->poll_query_until('postgres', 'SELECT true') or die 'the server has not come back';
 wait_state($node, $id, 'succeeded', description => 'after a crash it is run again');
 is(done('crashed') . ' ' . attempts($id), '1 1 succeeded', 'and has taken effect once');
 
