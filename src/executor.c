@@ -462,6 +462,8 @@ do_job(const RetryJob *job)
 		AbortOutOfAnyTransaction();
 		MemoryContextSwitchTo(job_context);
 		memset(result, 0, sizeof(RetryJobResult));
+		config_known = false;	/* it may have been read again, by what is
+								 * undone */
 		if (!work.recording || !is_recorded_already(error))
 			note_error(result, error, work.began);
 		RESUME_INTERRUPTS();

@@ -291,7 +291,7 @@ wait_sql($node, "SELECT status, detail FROM retry.health() WHERE check_name = 's
 $node->append_conf('postgresql.conf', 'retry.sql_workers = 2');
 $node->reload;
 wait_state($node, $id, 'succeeded', description => 'and goes on');
-$node->append_conf('postgresql.conf', 'max_worker_processes = 2');
+$node->append_conf('postgresql.conf', 'max_worker_processes = 3');
 $node->restart;
 $id = enqueue_as('app', 'sql:public.note', '{"what": "slots"}');
 wait_sql($node, "SELECT status FROM retry.health() WHERE check_name = 'sql_workers'", 'too few worker slots are critical',
