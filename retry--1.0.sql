@@ -460,9 +460,9 @@ CREATE TABLE retry.signal
 	asked_by		regrole NOT NULL,
 	change			jsonb
 ) PARTITION BY LIST (leaf);
-COMMENT ON TABLE retry.signal IS 'Facts: what administrators asked of tasks (cancel, run now)';
+COMMENT ON TABLE retry.signal IS 'Facts: what administrators asked of tasks (cancel, run now, amend)';
 COMMENT ON COLUMN retry.signal.leaf IS 'The leaf of its task';
-COMMENT ON COLUMN retry.signal.action IS 'c: cancel, r: run now';
+COMMENT ON COLUMN retry.signal.action IS 'c: cancel, r: run now, a: amend';
 COMMENT ON COLUMN retry.signal.after_attempt IS 'Number of attempts the task had when it was asked; run now counts for the next one only';
 COMMENT ON COLUMN retry.signal.task_id IS 'The task';
 COMMENT ON COLUMN retry.signal.xid IS 'Top-level transaction that asked';
@@ -1102,6 +1102,25 @@ LANGUAGE C VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'retry_run_now_where';
 COMMENT ON FUNCTION retry.run_now_where IS
 'As retry.run_now(), for all unfinished tasks that the filters let through and the current role may administer, spread evenly over the given interval; returns how many. target: scene or group/scene; since and until: when they were enqueued; group_name: all scenes of a group; error: a LIKE pattern for the last attempt''s error';
 
+CREATE FUNCTION retry.amend(id uuid, changes jsonb) RETURNS boolean
+LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'retry_amend';
+COMMENT ON FUNCTION retry.amend(uuid, jsonb) IS
+'Changes an unfinished task from its next attempt on: max_attempts, expires_at, backoff, timeout, url, method, headers, payload or body (base64), content_type; null takes the task''s own value away. False: it had already finished';
+
+CREATE FUNCTION retry.amend_where(
+	changes			jsonb,
+	target			text DEFAULT NULL,
+	since			timestamptz DEFAULT NULL,
+	until			timestamptz DEFAULT NULL,
+	reference		text DEFAULT NULL,
+	group_name		text DEFAULT NULL,
+	key_prefix		text DEFAULT NULL,
+	error			text DEFAULT NULL
+) RETURNS bigint
+LANGUAGE C VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'retry_amend_where';
+COMMENT ON FUNCTION retry.amend_where IS
+'As retry.amend(), for all unfinished tasks that the filters let through and the current role may administer; returns how many. The filters are those of retry.cancel_where()';
+
 CREATE FUNCTION retry.wait(id uuid, timeout interval DEFAULT '30 s') RETURNS retry.task_state
 LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'retry_wait';
 COMMENT ON FUNCTION retry.wait(uuid, interval) IS
@@ -1460,6 +1479,11 @@ LANGUAGE C VOLATILE STRICT PARALLEL SAFE ROWS 100 AS 'MODULE_PATHNAME', 'retry_r
 COMMENT ON FUNCTION retry.running_rows() IS
 'Attempts of this database that are under way, of tasks that the current role may see; look at the view retry.running instead';
 
+CREATE FUNCTION retry.amended(leaf smallint, id uuid, own anyelement, "column" text) RETURNS anyelement
+LANGUAGE C STABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'retry_amended';
+COMMENT ON FUNCTION retry.amended(smallint, uuid, anyelement, text) IS
+'A value of a task as retry.amend() has changed it, else its own; look at the view retry.tasks instead';
+
 CREATE FUNCTION retry.dispatcher_rows(
 	OUT number			int,
 	OUT count			int,
@@ -1491,10 +1515,10 @@ SELECT
 	t.leaf, t.id, t.scene_id, t.lane_hash,
 	s.group_name || '/' || s.name AS scene,
 	t.key, t.reference,
-	coalesce(t.max_attempts, s.max_attempts) AS max_attempts,
+	coalesce(retry.amended(t.leaf, t.id, t.max_attempts, 'max_attempts'), s.max_attempts) AS max_attempts,
 	retry.task_time(t.id) AS created_at,
 	t.due_at,
-	least(t.expires_at, retry.task_time(t.id) + s.expires_after, CASE WHEN t.due_at < '100000-01-01' THEN t.due_at + s.time_budget END) AS expires_at,
+	least(retry.amended(t.leaf, t.id, t.expires_at, 'expires_at'), retry.task_time(t.id) + s.expires_after, CASE WHEN t.due_at < '100000-01-01' THEN t.due_at + s.time_budget END) AS expires_at,
 	coalesce(t.lane, retry.origin(t.url)) AS lane,
 	CASE
 		WHEN g.paused THEN 'group paused'
@@ -1505,9 +1529,11 @@ SELECT
 				AND i.database = (SELECT d.oid FROM pg_catalog.pg_database d WHERE d.datname = current_database()))
 			THEN 'not adopted'
 	END AS held_reason,
-	coalesce(t.method, s.method) AS method,
-	coalesce(t.url, s.url) AS url,
-	t.headers, t.body, t.enqueued_by, t.replay_of, t.parent_id
+	coalesce(retry.amended(t.leaf, t.id, t.method, 'method'), s.method) AS method,
+	coalesce(retry.amended(t.leaf, t.id, t.url, 'url'), s.url) AS url,
+	retry.amended(t.leaf, t.id, t.headers, 'headers') AS headers,
+	retry.amended(t.leaf, t.id, t.body, 'body') AS body,
+	t.enqueued_by, t.replay_of, t.parent_id
 FROM retry.task t
 JOIN retry.scene s ON s.id = t.scene_id
 JOIN retry.scene_group g ON g.name = s.group_name;

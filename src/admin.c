@@ -1,7 +1,7 @@
 /*
  * admin.c
  *		Groups for roles, and what is asked of one task: grant, revoke, cancel,
- *		run_now.
+ *		run_now, amend.
  *
  * An ordinary role uses these; the rights are checked here for the role that
  * called.  Nothing is changed about a task: what is asked of it is another
@@ -11,6 +11,7 @@
 #include "postgres.h"
 
 #include "access/genam.h"
+#include "access/htup_details.h"
 #include "access/xact.h"
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
@@ -20,9 +21,11 @@
 #include "utils/builtins.h"
 #include "utils/snapmgr.h"
 #include "utils/syscache.h"
+#include "utils/timestamp.h"
 
 #include "compat.h"
 #include "access.h"
+#include "amend.h"
 #include "locate.h"
 #include "writer.h"
 
@@ -30,6 +33,7 @@ PG_FUNCTION_INFO_V1(retry_grant);
 PG_FUNCTION_INFO_V1(retry_revoke);
 PG_FUNCTION_INFO_V1(retry_cancel);
 PG_FUNCTION_INFO_V1(retry_run_now);
+PG_FUNCTION_INFO_V1(retry_amend);
 
 /* The group by name, if the caller is a member of its owner. */
 static void
@@ -151,5 +155,27 @@ retry_run_now(PG_FUNCTION_ARGS)
 	if (task.probe.terminal || task.probe.cancelled)
 		PG_RETURN_BOOL(false);
 	signal_task("retry.run_now()", RETRY_SIGNAL_RUN_NOW, &task);
+	PG_RETURN_BOOL(true);
+}
+
+/* retry.amend(id, changes) */
+Datum
+retry_amend(PG_FUNCTION_ARGS)
+{
+	RetryLocated task;
+	RetryChange change;
+	RetryWriter *writer;
+	Datum		url;
+	bool		isnull;
+
+	retry_change_read(PG_GETARG_JSONB_P(1), GetCurrentTimestamp(), &change);
+	retry_locate(PG_GETARG_UUID_P(0), &task);
+	if (task.probe.terminal || task.probe.cancelled)
+		PG_RETURN_BOOL(false);
+	url = heap_getattr(task.row, Task_url + 1, task.desc, &isnull);
+	retry_change_check_task(&change, GetActiveSnapshot(), task.scene_id, isnull ? NULL : DatumGetTextPP(url));
+	writer = retry_writer_begin("retry.amend()");
+	retry_write_change(writer, &task.id, task.leaf, task.lane_hash, task.probe.attempts, GetUserId(), change.stored);
+	retry_writer_end(writer);
 	PG_RETURN_BOOL(true);
 }

@@ -1,7 +1,7 @@
 /*
  * bulk.c
- *		retry.cancel_where() and retry.run_now_where(): what is asked of all
- *		live tasks that the filters let through.
+ *		retry.cancel_where(), retry.run_now_where() and retry.amend_where(): what
+ *		is asked of all live tasks that the filters let through.
  *
  * Each task gets a signal of its own, appended as for a single one, so nothing
  * is locked that anybody could wait for, and dispatchers need to know nothing
@@ -29,6 +29,7 @@
 #include "utils/timestamp.h"
 
 #include "compat.h"
+#include "amend.h"
 #include "selection.h"
 #include "shmem.h"
 #include "uuid7.h"
@@ -36,6 +37,7 @@
 
 PG_FUNCTION_INFO_V1(retry_cancel_where);
 PG_FUNCTION_INFO_V1(retry_run_now_where);
+PG_FUNCTION_INFO_V1(retry_amend_where);
 
 /* Tasks after which scratch memory is given back. */
 #define SCRATCH_ROWS	64
@@ -48,6 +50,7 @@ typedef struct Bulk
 {
 	RetrySelection selection;
 	char		action;
+	RetryChange change;			/* RETRY_SIGNAL_AMEND: what */
 	RetryReader *reader;
 	RetryWriter *writer;		/* NULL: they are only counted */
 	MemoryContext scratch;
@@ -114,7 +117,14 @@ take_task(Bulk *bulk, TupleTableSlot *slot, int leaf)
 	retry_probe_task(bulk->reader, leaf, id, &probe);
 	if (probe.terminal || probe.cancelled || !has_error(bulk, id, leaf))
 		return;
-	if (bulk->writer != NULL)
+	if (bulk->action == RETRY_SIGNAL_AMEND)
+	{
+		retry_change_check_task(&bulk->change, GetActiveSnapshot(), DatumGetInt32(column(slot, Task_scene_id)),
+								text_or_null(slot, Task_url));
+		retry_write_change(bulk->writer, id, leaf, DatumGetInt64(column(slot, Task_lane_hash)), probe.attempts,
+						   bulk->selection.role, bulk->change.stored);
+	}
+	else if (bulk->writer != NULL)
 		retry_write_signal_at(bulk->writer, bulk->action, id, leaf,
 							  DatumGetInt64(column(slot, Task_lane_hash)), probe.attempts,
 							  bulk->selection.role,
@@ -261,12 +271,16 @@ lock_leaves(void)
 		LockRelationOid(retry_leaf_oid(RETRY_TASK, leaf), AccessShareLock);
 }
 
+/* Asks it of all that are meant; "change" is NULL but for RETRY_SIGNAL_AMEND. */
 static int64
-ask_all(FunctionCallInfo fcinfo, const RetrySelectionArgs *args, const char *function, char action)
+ask_all(FunctionCallInfo fcinfo, const RetrySelectionArgs *args, const char *function, char action,
+		const RetryChange *change)
 {
 	Bulk		bulk = {.action = action};
 	RetryWriter *writer = retry_writer_begin(function);
 
+	if (change != NULL)
+		bulk.change = *change;
 	retry_selection_read(fcinfo, args, GetActiveSnapshot(), &bulk.selection);
 	lock_leaves();
 	PushActiveSnapshot(GetLatestSnapshot());
@@ -290,7 +304,7 @@ retry_cancel_where(PG_FUNCTION_ARGS)
 {
 	static const RetrySelectionArgs args = {0, 1, 2, 3, -1, 4, 5, 6};
 
-	PG_RETURN_INT64(ask_all(fcinfo, &args, "retry.cancel_where()", RETRY_SIGNAL_CANCEL));
+	PG_RETURN_INT64(ask_all(fcinfo, &args, "retry.cancel_where()", RETRY_SIGNAL_CANCEL, NULL));
 }
 
 /* retry.run_now_where(target, since, until, reference, spread, group_name, key_prefix, error) */
@@ -299,5 +313,20 @@ retry_run_now_where(PG_FUNCTION_ARGS)
 {
 	static const RetrySelectionArgs args = {0, 1, 2, 3, 4, 5, 6, 7};
 
-	PG_RETURN_INT64(ask_all(fcinfo, &args, "retry.run_now_where()", RETRY_SIGNAL_RUN_NOW));
+	PG_RETURN_INT64(ask_all(fcinfo, &args, "retry.run_now_where()", RETRY_SIGNAL_RUN_NOW, NULL));
+}
+
+/* retry.amend_where(changes, target, since, until, reference, group_name, key_prefix, error) */
+Datum
+retry_amend_where(PG_FUNCTION_ARGS)
+{
+	static const RetrySelectionArgs args = {1, 2, 3, 4, -1, 5, 6, 7};
+	RetryChange change;
+
+	if (PG_ARGISNULL(0))
+		ereport(ERROR,
+				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+				 errmsg("changes must not be null")));
+	retry_change_read(PG_GETARG_JSONB_P(0), GetCurrentTimestamp(), &change);
+	PG_RETURN_INT64(ask_all(fcinfo, &args, "retry.amend_where()", RETRY_SIGNAL_AMEND, &change));
 }

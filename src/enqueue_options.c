@@ -145,6 +145,12 @@ check_url(const char *url, RetryUrl *parsed)
 	return sql;
 }
 
+void
+retry_check_task_url(const char *url)
+{
+	check_url(url, NULL);
+}
+
 /* Headers whose meaning for receivers is retry's. */
 static bool
 is_reserved_header(const char *name, int len)
@@ -184,8 +190,8 @@ check_header(const JsonbValue *name, const JsonbValue *value)
 				 errmsg("invalid header: %s", why)));
 }
 
-static void
-check_headers(Jsonb *headers)
+void
+retry_check_header_object(Jsonb *headers)
 {
 	JsonbIterator *it;
 	JsonbValue	name;
@@ -305,46 +311,60 @@ read_due(const Args *args, TimestampTz now, RetryEnqueueOptions *o)
 	o->has_due = true;
 }
 
+void
+retry_check_expiry(TimestampTz expires_at, TimestampTz now)
+{
+	if (expires_at <= now || TIMESTAMP_IS_NOEND(expires_at))
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("expires_at is %s: %s",
+						TIMESTAMP_IS_NOEND(expires_at) ? "infinite" : "in the past",
+						timestamptz_to_str(expires_at)),
+				 errhint("Use NULL for no limit.")));
+}
+
+void
+retry_check_max_attempts(int32 max_attempts)
+{
+	if (max_attempts < 1 || max_attempts > 1000000)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("max_attempts is not between 1 and 1000000: %d", max_attempts)));
+}
+
+int32
+retry_check_timeout(const Interval *timeout)
+{
+	double		us = interval_length_us(timeout);
+
+	if (!(us >= 1000.0 && us <= (double) USECS_PER_HOUR))
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("timeout is not between 1 ms and 1 h: %s",
+						DatumGetCString(DirectFunctionCall1(interval_out, IntervalPGetDatum(timeout))))));
+	return (int32) (us / 1000.0);
+}
+
 static void
 read_limits(const Args *args, TimestampTz now, RetryEnqueueOptions *o)
 {
 	if (arg_given(args, Arg_expires_at))
 	{
 		o->expires_at = DatumGetTimestampTz(arg_value(args, Arg_expires_at));
-		if (o->expires_at <= now || TIMESTAMP_IS_NOEND(o->expires_at))
-			ereport(ERROR,
-					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-					 errmsg("expires_at is %s: %s",
-							TIMESTAMP_IS_NOEND(o->expires_at) ? "infinite" : "in the past",
-							timestamptz_to_str(o->expires_at)),
-					 errhint("Use NULL for no limit.")));
+		retry_check_expiry(o->expires_at, now);
 		o->has_expiry = true;
 	}
 	if (arg_given(args, Arg_max_attempts))
 	{
 		o->max_attempts = DatumGetInt32(arg_value(args, Arg_max_attempts));
-		if (o->max_attempts < 1 || o->max_attempts > 1000000)
-			ereport(ERROR,
-					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-					 errmsg("max_attempts is not between 1 and 1000000: %d", o->max_attempts)));
+		retry_check_max_attempts(o->max_attempts);
 	}
 	if (arg_given(args, Arg_timeout))
-	{
-		Interval   *timeout = DatumGetIntervalP(arg_value(args, Arg_timeout));
-		double		us = interval_length_us(timeout);
-
-		if (!(us >= 1000.0 && us <= (double) USECS_PER_HOUR))
-			ereport(ERROR,
-					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-					 errmsg("timeout is not between 1 ms and 1 h: %s",
-							DatumGetCString(DirectFunctionCall1(interval_out, IntervalPGetDatum(timeout))))));
-		o->timeout_ms = (int32) (us / 1000.0);
-	}
+		o->timeout_ms = retry_check_timeout(DatumGetIntervalP(arg_value(args, Arg_timeout)));
 }
 
-/* Methods may be given in any case, and are stored in capitals. */
-static text *
-read_method(text *given)
+text *
+retry_check_method(text *given)
 {
 	char	   *method = text_to_cstring(given);
 	char		why[256];
@@ -362,11 +382,11 @@ static void
 read_request(const Args *args, RetryEnqueueOptions *o)
 {
 	if (arg_given(args, Arg_method))
-		o->method = read_method(arg_text(args, Arg_method));
+		o->method = retry_check_method(arg_text(args, Arg_method));
 	if (arg_given(args, Arg_headers))
 	{
 		o->headers = DatumGetJsonbP(arg_value(args, Arg_headers));
-		check_headers(o->headers);
+		retry_check_header_object(o->headers);
 	}
 	o->content_type = arg_text(args, Arg_content_type);
 	if (o->content_type != NULL)
@@ -487,7 +507,7 @@ Datum
 retry_check_headers(PG_FUNCTION_ARGS)
 {
 	if (!PG_ARGISNULL(0))
-		check_headers(PG_GETARG_JSONB_P(0));
+		retry_check_header_object(PG_GETARG_JSONB_P(0));
 	PG_RETURN_BOOL(true);
 }
 

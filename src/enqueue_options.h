@@ -80,6 +80,16 @@ extern void retry_enqueue_options(FunctionCallInfo fcinfo, RetrySignature signat
  */
 extern void retry_check_short_text(const char *what, const text *value);
 
+/* ERROR (invalid_parameter_value) unless the value may stand in a task. */
+extern void retry_check_expiry(TimestampTz expires_at, TimestampTz now);
+extern void retry_check_max_attempts(int32 max_attempts);
+extern void retry_check_task_url(const char *url);
+extern void retry_check_header_object(Jsonb *headers);
+
+/* The same; the timeout in milliseconds, and the method in capitals, in which it is stored. */
+extern int32 retry_check_timeout(const Interval *timeout);
+extern text *retry_check_method(text *given);
+
 /* ERROR (program_limit_exceeded) when a body is larger than retry.max_request_bytes. */
 extern void retry_check_body_size(Size bytes);
 

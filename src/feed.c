@@ -220,6 +220,8 @@ feed_row(RetryTurn *turn, const RetryCandidate *c, int64 lane_hash)
 		retry_lanes_cancel(d->lanes, &c->entry.pos.id);
 		return;
 	}
+	if (c->amend)
+		return;
 	lane = retry_turn_lane(turn, lane_hash, c->entry.pos.due);
 	if (lane == NULL || retry_lanes_holds(d->lanes, &c->entry.pos.id))
 		return;

@@ -21,6 +21,7 @@
 #include "utils/xid8.h"
 
 #include "access.h"
+#include "amend.h"
 #include "locate.h"
 
 char *
@@ -52,6 +53,7 @@ find_in_leaves(Snapshot snapshot, RetryLocated *task)
 {
 	RetryReader *reader = retry_reader_begin(snapshot, false);
 	TupleTableSlot *slot;
+	bool		cancelled;
 
 	task->leaf = -1;
 	slot = retry_find_task(reader, &task->id, NULL, &task->leaf);
@@ -60,6 +62,7 @@ find_in_leaves(Snapshot snapshot, RetryLocated *task)
 		task->row = ExecCopySlotHeapTuple(slot);
 		task->desc = CreateTupleDescCopy(slot->tts_tupleDescriptor);
 		retry_probe_task(reader, task->leaf, &task->id, &task->probe);
+		task->changes = retry_task_changes(reader, task->leaf, &task->id, &cancelled);
 	}
 	retry_reader_end(reader);
 	return slot != NULL;

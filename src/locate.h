@@ -10,6 +10,7 @@
 
 #include "access/htup.h"
 #include "access/tupdesc.h"
+#include "nodes/pg_list.h"
 #include "utils/uuid.h"
 #include "scene.h"
 #include "store.h"
@@ -25,6 +26,7 @@ typedef struct RetryLocated
 	RetryProbe	probe;			/* of a dead letter: terminal, not succeeded */
 	HeapTuple	row;			/* a copy; its columns begin with retry.task's */
 	TupleDesc	desc;			/* of the row */
+	List	   *changes;		/* to be laid over the row, see amend.h */
 } RetryLocated;
 
 /*

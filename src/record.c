@@ -31,6 +31,7 @@
 #include "utils/timestamp.h"
 #include "utils/xid8.h"
 
+#include "amend.h"
 #include "callback.h"
 #include "record.h"
 #include "shmem.h"
@@ -259,6 +260,8 @@ static bool
 find_task(Batch *batch, const RetryEnded *ended, TupleTableSlot **task)
 {
 	int			leaf = ended->entry.leaf;
+	List	   *changes;
+	bool		cancelled;
 
 	if (batch->reader == NULL)
 		batch->reader = retry_reader_begin(GetActiveSnapshot(), !batch->wait);
@@ -266,6 +269,14 @@ find_task(Batch *batch, const RetryEnded *ended, TupleTableSlot **task)
 	if (*task == NULL)
 		return !retry_reader_blocked(batch->reader);
 	slot_getallattrs(*task);
+	if (batch->form.bare)
+		return true;
+
+	/* as it was meant when it ended */
+	changes = retry_task_changes(batch->reader, leaf, &ended->entry.pos.id, &cancelled);
+	if (retry_reader_leaf_blocked(batch->reader, leaf))
+		return false;
+	retry_changes_apply_slot(changes, *task);
 	return true;
 }
 

@@ -67,6 +67,7 @@ retry_candidate_read(RetryIndex stream, TupleTableSlot *slot, int leaf, RetryCan
 			c->entry.pos.id = *DatumGetUUIDP(column(slot, Signal_task_id));
 			c->entry.attempts = DatumGetInt32(column(slot, Signal_after_attempt));
 			c->cancel = DatumGetChar(column(slot, Signal_action)) == RETRY_SIGNAL_CANCEL;
+			c->amend = DatumGetChar(column(slot, Signal_action)) == RETRY_SIGNAL_AMEND;
 			c->inert = DatumGetBool(column(slot, Signal_inert));
 			c->xid = DatumGetUInt64(column(slot, Signal_xid));
 			break;
@@ -119,7 +120,7 @@ retry_admit(RetryTurn *turn, RetryLane *lane, const RetryCandidate *c)
 	RetryEntry	entry = c->entry;
 	RetryProbe	probe;
 
-	if (c->cancel || retry_lanes_holds(d->lanes, &c->entry.pos.id))
+	if (c->cancel || c->amend || retry_lanes_holds(d->lanes, &c->entry.pos.id))
 		return RETRY_ADMIT_SKIPPED;
 	if (retry_lane_room(d->lanes, lane) <= 0)
 		return RETRY_ADMIT_NO_ROOM;

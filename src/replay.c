@@ -28,6 +28,7 @@
 
 #include "compat.h"
 #include "access.h"
+#include "amend.h"
 #include "locate.h"
 #include "selection.h"
 #include "writer.h"
@@ -85,12 +86,13 @@ spi_failed(int rc)
 }
 
 /*
- * Stores the task anew.  The row's columns begin with those of retry.task.
+ * Stores the task anew.  The row's columns begin with those of retry.task; the
+ * changes are those that are not in it yet.
  * The key goes with it, because it is what the receiver knows the message by,
  * but it is not claimed: a live task that has it meanwhile keeps it.
  */
 static void
-write_replay(RetryWriter *writer, HeapTuple row, TupleDesc desc, Oid role,
+write_replay(RetryWriter *writer, HeapTuple row, TupleDesc desc, const List *changes, Oid role,
 			 const pg_uuid_t *new_id, TimestampTz due_at)
 {
 	Datum		values[Dead_natts];
@@ -98,6 +100,7 @@ write_replay(RetryWriter *writer, HeapTuple row, TupleDesc desc, Oid role,
 
 	Assert(desc->natts <= Dead_natts);
 	heap_deform_tuple(row, desc, values, isnull);
+	retry_changes_apply(changes, values, isnull);
 
 	values[Task_replay_of] = values[Task_id];
 	isnull[Task_replay_of] = false;
@@ -171,7 +174,7 @@ retry_replay(PG_FUNCTION_ARGS)
 		retry_become_caller(&caller);
 		SPI_finish();
 	}
-	write_replay(writer, task.row, task.desc, GetUserId(), new_id, now);
+	write_replay(writer, task.row, task.desc, task.changes, GetUserId(), new_id, now);
 	retry_writer_end(writer);
 	PG_RETURN_UUID_P(new_id);
 }
@@ -203,7 +206,7 @@ replay_row(ReplayDead *call, HeapTuple row, TupleDesc desc)
 	retry_new_id(call->selection.now, &new_id);
 	if (mark_replayed(call->mark, DatumGetUUIDP(id), &new_id))
 	{
-		write_replay(call->writer, row, desc, call->selection.role, &new_id, due_at);
+		write_replay(call->writer, row, desc, NIL, call->selection.role, &new_id, due_at);
 		call->replayed++;
 	}
 }

@@ -16,6 +16,7 @@
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 
+#include "amend.h"
 #include "callback.h"
 #include "guc.h"
 #include "judge.h"
@@ -246,11 +247,13 @@ prepare(RetryTurn *turn, Transfer *t)
 	RetryLimits limits;
 	RetryScene *scene;
 	RetryZone	zone;
-	bool		cancelled;
+	List	   *changes = NIL;
+	bool		cancelled = false;
 	bool		isnull;
 
-	/* asked for since it was queued, and not read by the feed yet */
-	cancelled = slot != NULL && retry_task_cancelled(turn->reader, leaf, &entry->pos.id);
+	/* what was asked for; of a cancel the feed may not have read yet */
+	if (slot != NULL)
+		changes = retry_task_changes(turn->reader, leaf, &entry->pos.id, &cancelled);
 	if (slot == NULL || cancelled || retry_reader_leaf_blocked(turn->reader, leaf))
 	{
 		if (!cancelled && retry_reader_blocked(turn->reader))
@@ -271,6 +274,7 @@ prepare(RetryTurn *turn, Transfer *t)
 		drop(d, t);
 		return;
 	}
+	retry_changes_apply_slot(changes, slot);
 	t->ended.scene_id = DatumGetInt32(slot_getattr(slot, Task_scene_id + 1, &isnull));
 	t->enqueued_by = DatumGetObjectId(slot_getattr(slot, Task_enqueued_by + 1, &isnull));
 	scene = retry_turn_scene(turn, t->ended.scene_id);

@@ -442,6 +442,12 @@ scan_by_id(RetryReader *reader, RetryIndex which, int n, const pg_uuid_t *id, Sc
 	return retry_scan_next(reader, which, n, direction);
 }
 
+TupleTableSlot *
+retry_first_signal(RetryReader *reader, int n, const pg_uuid_t *id)
+{
+	return scan_by_id(reader, RETRY_SIGNAL_TASK, n, id, ForwardScanDirection);
+}
+
 bool
 retry_task_cancelled(RetryReader *reader, int n, const pg_uuid_t *id)
 {
@@ -450,7 +456,7 @@ retry_task_cancelled(RetryReader *reader, int n, const pg_uuid_t *id)
 
 	if (retry_reader_empty(reader, RETRY_SIGNAL, n))
 		return false;
-	slot = scan_by_id(reader, RETRY_SIGNAL_TASK, n, id, ForwardScanDirection);
+	slot = retry_first_signal(reader, n, id);
 	while (slot != NULL)
 	{
 		if (DatumGetChar(slot_getattr(slot, Signal_action + 1, &isnull)) == RETRY_SIGNAL_CANCEL)

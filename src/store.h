@@ -162,6 +162,12 @@ extern TupleTableSlot *retry_last_attempt(RetryReader *reader, int leaf, const p
 extern bool retry_task_cancelled(RetryReader *reader, int leaf, const pg_uuid_t *id);
 
 /*
+ * The first of what was asked of a task, in no order; retry_scan_next() with
+ * RETRY_SIGNAL_TASK gives the others.  NULL: nothing.  The leaf must be open.
+ */
+extern TupleTableSlot *retry_first_signal(RetryReader *reader, int leaf, const pg_uuid_t *id);
+
+/*
  * Finds a task's row in this leaf, else (leaf -1) in the leaf of its id, the
  * long leaf, and then all others.  Returns a slot owned by the reader that
  * holds the row until the next call, and the leaf; NULL when there is none.

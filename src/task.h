@@ -66,6 +66,7 @@ typedef enum RetryTaskState
 /* What an administrator asked of one task: retry.signal.action, stored as is. */
 #define RETRY_SIGNAL_CANCEL		'c'
 #define RETRY_SIGNAL_RUN_NOW	'r'
+#define RETRY_SIGNAL_AMEND		'a'
 
 /* A place in a lane: entries are ordered by the due time, then by task. */
 typedef struct RetryPos

@@ -85,6 +85,7 @@ typedef struct RetryCandidate
 	RetryEntry	entry;			/* attempts: the number it presumes */
 	int32		scene_id;		/* 0: the row does not say */
 	bool		cancel;			/* a cancel signal: nothing to send */
+	bool		amend;			/* a change: read when the task is sent */
 	bool		inert;
 	uint64		xid;
 } RetryCandidate;

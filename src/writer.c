@@ -138,9 +138,9 @@ retry_write_signal(RetryWriter *writer, char action, const pg_uuid_t *id, int le
 	retry_write_signal_at(writer, action, id, leaf, lane_hash, attempts, asked_by, GetCurrentTimestamp());
 }
 
-void
-retry_write_signal_at(RetryWriter *writer, char action, const pg_uuid_t *id, int leaf,
-					  int64 lane_hash, int32 attempts, Oid asked_by, TimestampTz due_at)
+static void
+write_signal(RetryWriter *writer, char action, const pg_uuid_t *id, int leaf, int64 lane_hash,
+			 int32 attempts, Oid asked_by, TimestampTz due_at, Jsonb *change)
 {
 	Datum		values[Signal_natts];
 	bool		isnull[Signal_natts] = {0};
@@ -154,7 +154,26 @@ retry_write_signal_at(RetryWriter *writer, char action, const pg_uuid_t *id, int
 	values[Signal_due_at] = TimestampTzGetDatum(due_at);
 	values[Signal_inert] = BoolGetDatum(false);
 	values[Signal_asked_by] = ObjectIdGetDatum(asked_by);
-	isnull[Signal_change] = true;
+	values[Signal_change] = PointerGetDatum(change);
+	isnull[Signal_change] = change == NULL;
 
 	append(writer, open_appender(writer, writer->signals, RETRY_SIGNAL, leaf), values, isnull);
+}
+
+void
+retry_write_signal_at(RetryWriter *writer, char action, const pg_uuid_t *id, int leaf,
+					  int64 lane_hash, int32 attempts, Oid asked_by, TimestampTz due_at)
+{
+	write_signal(writer, action, id, leaf, lane_hash, attempts, asked_by, due_at, NULL);
+}
+
+void
+retry_write_change(RetryWriter *writer, const pg_uuid_t *id, int leaf, int64 lane_hash,
+				   int32 attempts, Oid asked_by, Jsonb *change)
+{
+	static TimestampTz last = 0;
+
+	/* a clock that was set back makes later changes win, too */
+	last = Max(GetCurrentTimestamp(), last + 1);
+	write_signal(writer, RETRY_SIGNAL_AMEND, id, leaf, lane_hash, attempts, asked_by, last, change);
 }

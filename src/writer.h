@@ -9,6 +9,7 @@
 #define RETRY_WRITER_H
 
 #include "datatype/timestamp.h"
+#include "utils/jsonb.h"
 #include "utils/uuid.h"
 #include "store.h"
 
@@ -49,6 +50,13 @@ extern void retry_write_task(RetryWriter *writer, const pg_uuid_t *id, Timestamp
  */
 extern void retry_write_signal(RetryWriter *writer, char action, const pg_uuid_t *id, int leaf,
 							   int64 lane_hash, int32 attempts, Oid asked_by);
+
+/*
+ * The same, with what is to be changed in the task (see amend.h).  What one
+ * session asks for later is also of a later moment.
+ */
+extern void retry_write_change(RetryWriter *writer, const pg_uuid_t *id, int leaf, int64 lane_hash,
+							   int32 attempts, Oid asked_by, Jsonb *change);
 
 /* The same, due at a moment. */
 extern void retry_write_signal_at(RetryWriter *writer, char action, const pg_uuid_t *id, int leaf,

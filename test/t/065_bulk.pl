@@ -3,6 +3,7 @@
 use strict;
 use warnings FATAL => 'all';
 
+use JSON::PP;
 use PostgreSQL::Test::Utils;
 use RetryTest;
 use Test::More;
@@ -125,6 +126,114 @@ like(
 		  . " EXPLAIN SELECT id FROM retry.task WHERE scene_id = 7 AND key LIKE 'ab/%'"),
 	qr/task_01_key.*key ~>=~ 'ab\/'/s, 'and so do queries, by the same index');
 sql('DROP DATABASE ordered');
+
+##########################################################################
+# Amended: from the next attempt on, in memory or not, and for good
+##########################################################################
+
+sql(<<"SQL");
+INSERT INTO retry.scene (group_name, name, url, backoff, max_in_flight, max_attempts) VALUES
+	('default', 'amend', '$ok', 'fixed 1h', NULL, 16),
+	('default', 'fails', '@{[ $receiver->url('/echo?status=503') ]}', 'fixed 1h', NULL, 16),
+	('default', 'queue', '@{[ $receiver->url('/delay/500') ]}', 'fixed 1h', 1, 16);
+SQL
+my $fails = enqueue($node, "'fails', '1', key => 'amended', headers => '{\"X-Old\": \"1\"}'");
+wait_state($node, $fails, 'retrying');
+is(sql(<<"SQL"), 't', 'a task that waits for its next attempt is amended');
+SELECT retry.amend('$fails', '{"url": "@{[ $receiver->url('/echo') ]}", "method": "PUT", "headers": {"X-New": "2"},
+	"payload": {"amended": true}, "content_type": "application/amended"}')
+SQL
+is(sql("SELECT next_due > now() + interval '30 min' FROM retry.tasks WHERE id = '$fails'"),
+	't', 'which does not make it due');
+sql("SELECT retry.run_now('$fails')");
+wait_state($node, $fails, 'succeeded', description => 'its next attempt goes where it was told');
+my $echo = decode_json(sql("SELECT convert_from(response, 'UTF8') FROM retry.attempts WHERE task_id = '$fails' AND attempt_no = 2"));
+my %header = map { lc($_->[0]) => $_->[1] } @{ $echo->{headers} };
+is("$echo->{method} $echo->{path}", 'PUT /echo', 'with the method and to the URL that it was given');
+is("$header{'x-new'} $header{'content-type'}", '2 application/amended', 'with its headers');
+ok(!exists $header{'x-old'}, 'in place of the old ones');
+is($echo->{body}, '{"amended": true}', 'and its payload');
+
+# queued in memory behind one that is slow
+my @queue = map { enqueue($node, "'queue', key => 'queued-$_'") } 1 .. 20;
+wait_sql($node, "SELECT queued >= 15 FROM retry.dispatchers", 'some wait in memory');
+my $amended = sql("SELECT retry.amend_where('{\"url\": \"@{[ $receiver->url('/echo') ]}\"}', 'queue')");
+cmp_ok($amended, '>', 10, 'most are amended');
+wait_sql($node, "SELECT count(*) FROM retry.tasks WHERE scene = 'default/queue' AND state = 'succeeded'",
+	'and all go', expected => '20');
+cmp_ok(scalar(grep { $_->{key} =~ /^queued-/ && $_->{path} eq '/echo' } $receiver->ledger), '>=', $amended - 1,
+	'where they were told, but for one that was under way');
+
+# limits count when they are next looked at
+my %limit = map { $_ => enqueue($node, "'fails', '1', key => '$_'") } qw(lower higher expires replayed);
+wait_state($node, $limit{$_}, 'retrying') foreach sort keys %limit;
+sql("SELECT retry.amend('$limit{lower}', '{\"max_attempts\": 1}')");
+sql("SELECT retry.amend('$limit{higher}', '{\"max_attempts\": 1}'), retry.amend('$limit{higher}', '{\"max_attempts\": 2}')");
+sql("SELECT retry.amend('$limit{expires}', jsonb_build_object('expires_at', clock_timestamp() + interval '1 s'))");
+wait_sql($node, "SELECT expires_at < now() FROM retry.tasks WHERE id = '$limit{expires}'", 'the time of one is over');
+sql("SELECT retry.amend('$limit{replayed}', '{\"max_attempts\": 2, \"payload\": \"amended\", \"backoff\": \"fixed 10ms\"}')");
+$node->stop('immediate');
+$node->start;
+sql("SELECT retry.run_now_where('fails')");
+wait_state($node, $limit{$_}, 'dead') foreach sort keys %limit;
+is( sql("SELECT string_agg(key || ' ' || reason || ' ' || attempts || '/' || max_attempts, ', ' ORDER BY key) FROM retry.dead_letters WHERE key IN ('lower', 'higher', 'expires', 'replayed')"),
+	'expires expired 2/16, higher exhausted 2/2, lower exhausted 2/1, replayed exhausted 2/2',
+	'they die of the limits that they were given');
+is(scalar(@{ [ $receiver->ledger('lower') ] }), 1, 'one of them without another request');
+is(sql("SELECT convert_from(body, 'UTF8') || ' ' || max_attempts FROM retry.dead_letters WHERE key = 'replayed'"),
+	'"amended" 2', 'a dead letter is what the task was meant to be');
+is(sql("SELECT retry.replay_dead('fails', key_prefix => 'replayed')"), '1', 'it is replayed');
+wait_sql($node, "SELECT count(*) FROM retry.dead_letters WHERE key = 'replayed'", 'dies again', expected => '2');
+is( sql(<<"SQL"), '1 "amended" "amended" "amended"', 'as it was meant to be');
+SELECT string_agg(convert_from(a.response, 'UTF8')::jsonb->>'body', ' ' ORDER BY a.finished_at)
+FROM retry.attempts a JOIN retry.task t ON t.id = a.task_id WHERE t.key = 'replayed'
+SQL
+
+##########################################################################
+# Many dead letters beside live traffic
+##########################################################################
+
+my $letters = 100000;
+sql(<<"SQL");
+INSERT INTO retry.scene (group_name, name, url, backoff) VALUES ('default', 'again', '$ok', 'fixed 1h');
+CREATE TEMP TABLE t AS SELECT d.* FROM retry.dead_letter d WHERE d.key = 'lower';
+UPDATE t SET scene_id = (SELECT id FROM retry.scene WHERE name = 'again'), key = NULL, max_attempts = NULL;
+CREATE TEMP TABLE many AS SELECT t.* FROM t, generate_series(1, $letters);
+UPDATE many SET id = gen_random_uuid();
+INSERT INTO retry.dead_letter SELECT * FROM many;
+SQL
+is(sql("SELECT count(*) FROM retry.dead_letters WHERE scene = 'default/again'"), $letters, "$letters dead letters");
+
+# Memory of the dispatcher's own, in kB.
+sub memory
+{
+	my ($pid) = workers($node, 'retry dispatcher');
+
+	return slurp_file("/proc/$pid/status") =~ /^RssAnon:\s+(\d+) kB/m ? $1 : 0;
+}
+
+my $before = memory();
+my $start = time;
+is(sql("SELECT retry.replay_dead('again', spread => '5 s')"), $letters, 'all are replayed in one call');
+my ($live, $most, $left) = (0, 0, $letters);
+while ($left > 0)
+{
+	my $id = enqueue($node, "'amend', key => 'live-@{[ ++$live ]}', lane => 'live'");
+
+	$node->poll_query_until('postgres', "SELECT retry.wait('$id', '60 s')", 'succeeded')
+	  or die 'a live task is not delivered';
+	$most = memory() if memory() > $most;
+	$left = sql("SELECT $letters - count(*) FROM retry.attempt a WHERE a.outcome = 'succeeded' AND a.next_due IS NULL"
+		  . " AND a.scene_id = (SELECT id FROM retry.scene WHERE name = 'again')");
+}
+note("$letters dead letters replayed and delivered in " . (time - $start) . " s; meanwhile $live live tasks, one after the other;"
+	  . " memory of the dispatcher $before kB before, at most $most kB");
+is(sql("SELECT count(*) FROM retry.tasks WHERE scene = 'default/again' AND state = 'succeeded'"), $letters, 'each is delivered');
+is(sql("SELECT count(*) FROM retry.attempt a WHERE a.scene_id = (SELECT id FROM retry.scene WHERE name = 'again')"),
+	$letters, 'once');
+cmp_ok($live, '>', 5, 'and live tasks go on beside them');
+cmp_ok($most - $before, '<', 64 * 1024, 'in bounded memory');
+is(sql("SELECT retry.replay_dead('again')"), '0', 'none is left to be replayed');
 
 $node->stop;
 done_testing();
