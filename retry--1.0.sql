@@ -501,6 +501,7 @@ BEGIN
 		EXECUTE format('CREATE INDEX attempt_%s_end ON retry.attempt_%1$s (outcome, finished_at) WHERE next_due IS NULL', s);
 
 		EXECUTE format('CREATE INDEX signal_%s_task ON retry.signal_%1$s (task_id)', s);
+		EXECUTE format('CREATE INDEX signal_%s_amend ON retry.signal_%1$s (task_id) WHERE action = ''a''', s);
 		EXECUTE format('CREATE INDEX signal_%s_xid ON retry.signal_%1$s (xid, task_id)', s);
 		EXECUTE format('CREATE INDEX signal_%s_due ON retry.signal_%1$s (lane_hash, due_at, task_id)', s);
 

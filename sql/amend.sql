@@ -128,16 +128,16 @@ ROLLBACK;
 SELECT retry.grant('regress_amend_user', 'default'), retry.grant('regress_amend_other', 'default');
 INSERT INTO retry.scene (name, url, paused) VALUES ('amend-shared', 'http://amend.example/', true);
 SET ROLE regress_amend_user;
-SELECT retry.enqueue('amend-shared', '"own"', reference => 'shared') AS own \gset
+SELECT retry.enqueue('amend-shared', '"own"', reference => 'amend-shared') AS own \gset
 SELECT retry.amend(:'own', '{"payload": "secret"}');
-SELECT convert_from(body, 'UTF8') AS body FROM retry.tasks WHERE reference = 'shared';
+SELECT convert_from(body, 'UTF8') AS body FROM retry.tasks WHERE reference = 'amend-shared';
 SELECT retry.amend_where('{"max_attempts": 3}') AS only_own;
 SELECT code FROM pg_temp.refused(format('SELECT retry.amend(%L, %L)', :'two', '{"max_attempts": 3}'));
 SELECT code, message FROM pg_temp.refused($$SELECT retry.amend_where('{"max_attempts": 3}', 'amend/s')$$);
 RESET ROLE;
 SELECT leaf AS leaf FROM retry.task WHERE id = :'own' \gset
 SET ROLE regress_amend_other;
-SELECT count(*) FROM retry.tasks WHERE reference = 'shared';
+SELECT count(*) FROM retry.tasks WHERE reference = 'amend-shared';
 SELECT retry.amended(:leaf::smallint, :'own', NULL::bytea, 'body') IS NULL AS not_told;
 SELECT code FROM pg_temp.refused(format('SELECT retry.amend(%L, %L)', :'own', '{"max_attempts": 3}'));
 SELECT retry.amend_where('{"max_attempts": 3}') AS none;

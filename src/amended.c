@@ -12,11 +12,19 @@
  */
 #include "postgres.h"
 
+#include "access/genam.h"
+#include "access/stratnum.h"
+#include "access/table.h"
+#include "access/tableam.h"
 #include "catalog/pg_type.h"
 #include "executor/tuptable.h"
 #include "fmgr.h"
 #include "miscadmin.h"
+#include "storage/bufmgr.h"
+#include "storage/proc.h"
 #include "utils/builtins.h"
+#include "utils/fmgroids.h"
+#include "utils/rel.h"
 #include "utils/snapmgr.h"
 
 #include "compat.h"
@@ -43,63 +51,113 @@ static const struct
 	{"body", Task_body, BYTEAOID},
 };
 
-/* One place where the function is called, in one execution of a statement. */
-typedef struct Site
+/* What a statement sees by. */
+typedef struct View
 {
-	int			column;
-	uint32		empty;			/* leaves of the ring that were found without
-								 * signals that the snapshot could see */
-	TransactionId xmin;			/* the snapshot */
+	LocalTransactionId lxid;
+	TransactionId xmin;
 	TransactionId xmax;
 	uint32		xcnt;
+	int32		subxcnt;
 	CommandId	curcid;
-} Site;
+} View;
 
-static Site *
-find_site(FunctionCallInfo fcinfo)
+/*
+ * What is known by that: views ask for several values of a task, one after the
+ * other.
+ */
+typedef struct Known
 {
-	Site	   *site = fcinfo->flinfo->fn_extra;
-	Snapshot	snapshot = GetActiveSnapshot();
+	View		view;
+	uint64		empty;			/* leaves in which no task was changed */
+	bool		has_id;
+	int			leaf;
+	pg_uuid_t	id;				/* a task that was not changed */
+} Known;
 
-	if (site == NULL)
+static Known known;
+
+static void
+refresh_known(void)
+{
+	Snapshot	snapshot = GetActiveSnapshot();
+	View		view;
+
+	memset(&view, 0, sizeof(view));
+	view.lxid = retry_my_lxid();
+	view.xmin = snapshot->xmin;
+	view.xmax = snapshot->xmax;
+	view.xcnt = snapshot->xcnt;
+	view.subxcnt = snapshot->subxcnt;
+	view.curcid = snapshot->curcid;
+	if (memcmp(&view, &known.view, sizeof(view)) == 0)
+		return;
+	memset(&known, 0, sizeof(known));
+	known.view = view;
+}
+
+/* The column by its name, whose type the caller has right. */
+static int
+find_column(FunctionCallInfo fcinfo)
+{
+	int		   *column = fcinfo->flinfo->fn_extra;
+
+	if (column == NULL)
 	{
 		char	   *name = text_to_cstring(PG_GETARG_TEXT_PP(3));
 
-		site = MemoryContextAllocZero(fcinfo->flinfo->fn_mcxt, sizeof(Site));
-		site->column = -1;
+		column = MemoryContextAlloc(fcinfo->flinfo->fn_mcxt, sizeof(int));
+		*column = -1;
 		for (int i = 0; i < lengthof(shown); i++)
 		{
 			if (strcmp(shown[i].name, name) == 0 &&
 				get_fn_expr_argtype(fcinfo->flinfo, 2) == shown[i].type)
-				site->column = shown[i].column;
+				*column = shown[i].column;
 		}
-		if (site->column < 0)
+		if (*column < 0)
 			ereport(ERROR,
 					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 					 errmsg("tasks have no column \"%s\" of this type", name)));
-		fcinfo->flinfo->fn_extra = site;
+		fcinfo->flinfo->fn_extra = column;
 	}
-	if (site->xmin != snapshot->xmin || site->xmax != snapshot->xmax ||
-		site->xcnt != snapshot->xcnt || site->curcid != snapshot->curcid)
-	{
-		site->empty = 0;
-		site->xmin = snapshot->xmin;
-		site->xmax = snapshot->xmax;
-		site->xcnt = snapshot->xcnt;
-		site->curcid = snapshot->curcid;
-	}
-	return site;
+	return *column;
 }
 
-/* Whether the leaf has no signals that the statement could see. */
+/* Looks in the index of the leaf's changes, which is empty almost always. */
 static bool
-is_empty(Site *site, RetryReader *reader, int leaf)
+was_changed(int leaf, const pg_uuid_t *id)
 {
-	bool		empty = retry_reader_empty(reader, RETRY_SIGNAL, leaf);
+	Relation	table = table_open(retry_leaf_oid(RETRY_SIGNAL, leaf), AccessShareLock);
+	char		name[NAMEDATALEN];
+	Relation	index;
+	bool		found = false;
 
-	if (empty && leaf < RETRY_RING_LEAVES)
-		site->empty |= (uint32) 1 << leaf;
-	return empty;
+	snprintf(name, sizeof(name), "signal_%02d_amend", leaf);
+	index = index_open(retry_relation_oid(name), AccessShareLock);
+	/* the first block is there from the beginning */
+	if (RelationGetNumberOfBlocks(index) <= 1)
+		known.empty |= UINT64CONST(1) << leaf;
+	else
+	{
+		IndexScanDesc scan = retry_index_beginscan(table, index, GetActiveSnapshot(), 1);
+		TupleTableSlot *slot = table_slot_create(table, NULL);
+		ScanKeyData key;
+
+		ScanKeyInit(&key, 1, BTEqualStrategyNumber, F_UUID_EQ, UUIDPGetDatum(id));
+		index_rescan(scan, &key, 1, NULL, 0);
+		found = index_getnext_slot(scan, ForwardScanDirection, slot);
+		ExecDropSingleTupleTableSlot(slot);
+		index_endscan(scan);
+	}
+	index_close(index, NoLock);
+	table_close(table, NoLock);
+	if (!found)
+	{
+		known.has_id = true;
+		known.leaf = leaf;
+		known.id = *id;
+	}
+	return found;
 }
 
 /* Whether the current role may see the task in the slot. */
@@ -117,29 +175,22 @@ may_see(Snapshot snapshot, TupleTableSlot *slot)
 
 /* Lays the changes of a task over one value of it. */
 static void
-look_up(Site *site, int leaf, const pg_uuid_t *id, Datum *value, bool *isnull)
+look_up(int column, int leaf, const pg_uuid_t *id, Datum *value, bool *isnull)
 {
 	Snapshot	snapshot = GetActiveSnapshot();
 	RetryReader *reader = retry_reader_begin(snapshot, false);
-	List	   *changes = NIL;
+	TupleTableSlot *slot = retry_find_task(reader, id, NULL, &leaf);
+	Datum		values[Task_natts] = {0};
+	bool		nulls[Task_natts];
 	bool		cancelled;
 
-	if (retry_reader_leaf(reader, leaf) && !is_empty(site, reader, leaf))
-		changes = retry_task_changes(reader, leaf, id, &cancelled);
-	if (changes != NIL)
-	{
-		TupleTableSlot *slot = retry_find_task(reader, id, NULL, &leaf);
-		Datum		values[Task_natts] = {0};
-		bool		nulls[Task_natts];
-
-		memset(nulls, true, sizeof(nulls));
-		values[site->column] = *value;
-		nulls[site->column] = *isnull;
-		if (slot != NULL && may_see(snapshot, slot))
-			retry_changes_apply(changes, values, nulls);
-		*value = values[site->column];
-		*isnull = nulls[site->column];
-	}
+	memset(nulls, true, sizeof(nulls));
+	values[column] = *value;
+	nulls[column] = *isnull;
+	if (slot != NULL && may_see(snapshot, slot))
+		retry_changes_apply(retry_task_changes(reader, leaf, id, &cancelled), values, nulls);
+	*value = values[column];
+	*isnull = nulls[column];
 	retry_reader_end(reader);
 }
 
@@ -149,16 +200,18 @@ retry_amended(PG_FUNCTION_ARGS)
 {
 	Datum		value = PG_GETARG_DATUM(2);
 	bool		isnull = PG_ARGISNULL(2);
-	Site	   *site;
-	int			leaf;
 
 	if (!PG_ARGISNULL(0) && !PG_ARGISNULL(1) && !PG_ARGISNULL(3))
 	{
-		site = find_site(fcinfo);
-		leaf = PG_GETARG_INT16(0);
-		if (leaf >= 0 && leaf < RETRY_LEAVES &&
-			(leaf == RETRY_LONG_LEAF || (site->empty & ((uint32) 1 << leaf)) == 0))
-			look_up(site, leaf, PG_GETARG_UUID_P(1), &value, &isnull);
+		int			column = find_column(fcinfo);
+		int			leaf = PG_GETARG_INT16(0);
+		pg_uuid_t  *id = PG_GETARG_UUID_P(1);
+
+		refresh_known();
+		if (leaf >= 0 && leaf < RETRY_LEAVES && (known.empty & (UINT64CONST(1) << leaf)) == 0 &&
+			!(known.has_id && known.leaf == leaf && memcmp(&known.id, id, sizeof(*id)) == 0) &&
+			was_changed(leaf, id))
+			look_up(column, leaf, id, &value, &isnull);
 	}
 	if (isnull)
 		PG_RETURN_NULL();

@@ -78,6 +78,13 @@ extern int	no_such_variable
 	index_beginscan(heap, index, snapshot, NULL, nkeys, 0)
 #endif
 
+/* 17 moved it. */
+#if PG_VERSION_NUM < 170000
+#define retry_my_lxid() (MyProc->lxid)
+#else
+#define retry_my_lxid() (MyProc->vxid.lxid)
+#endif
+
 /* 16 can do without indexes that only summarize. */
 #if PG_VERSION_NUM < 160000
 #define retry_insert_index_tuples(result_rel, slot, estate) \

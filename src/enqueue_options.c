@@ -148,6 +148,11 @@ check_url(const char *url, RetryUrl *parsed)
 void
 retry_check_task_url(const char *url)
 {
+	if (strncmp(url, "sql:", 4) == 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("url is a function: \"%.100s\"", url),
+				 errhint("A task that is enqueued to be called by HTTP stays one.")));
 	check_url(url, NULL);
 }
 

@@ -155,8 +155,8 @@ ok(!exists $header{'x-old'}, 'in place of the old ones');
 is($echo->{body}, '{"amended": true}', 'and its payload');
 
 # queued in memory behind one that is slow
-my @queue = map { enqueue($node, "'queue', key => 'queued-$_'") } 1 .. 20;
-wait_sql($node, "SELECT queued >= 15 FROM retry.dispatchers", 'some wait in memory');
+sql("SELECT count(retry.enqueue('queue', key => 'queued-' || i)) FROM generate_series(1, 20) i");
+wait_sql($node, "SELECT queued >= 1 FROM retry.dispatchers", 'some wait in memory');
 my $amended = sql("SELECT retry.amend_where('{\"url\": \"@{[ $receiver->url('/echo') ]}\"}', 'queue')");
 cmp_ok($amended, '>', 10, 'most are amended');
 wait_sql($node, "SELECT count(*) FROM retry.tasks WHERE scene = 'default/queue' AND state = 'succeeded'",
