@@ -53,6 +53,7 @@
 #include "utils/timestamp.h"
 
 #include "compat.h"
+#include "amend.h"
 #include "callback.h"
 #include "config.h"
 #include "extension.h"
@@ -152,6 +153,7 @@ read_task(Work *work, RetryReader *reader, uint64 generation)
 	TupleTableSlot *slot = retry_find_task(reader, &entry->pos.id, &entry->tid, &leaf);
 	MemoryContext old;
 	RetryProbe	probe;
+	bool		cancelled;
 	bool		good;
 
 	if (slot == NULL || leaf != entry->leaf)
@@ -160,6 +162,7 @@ read_task(Work *work, RetryReader *reader, uint64 generation)
 	if (work->scene == NULL)
 		return false;
 	old = MemoryContextSwitchTo(job_context);
+	retry_changes_apply_slot(retry_task_changes(reader, leaf, &entry->pos.id, &cancelled), slot);
 	good = retry_request_prepare(slot, work->scene, entry->attempts + 1, work->job.started_at,
 								 &work->prepared);
 	MemoryContextSwitchTo(old);

@@ -164,6 +164,17 @@ wait_sql($node, "SELECT count(*) FROM retry.tasks WHERE scene = 'default/queue' 
 cmp_ok(scalar(grep { $_->{key} =~ /^queued-/ && $_->{path} eq '/echo' } $receiver->ledger), '>=', $amended - 1,
 	'where they were told, but for one that was under way');
 
+# a function gets what it was changed to, and stays the function
+sql('CREATE TABLE called (payload jsonb);'
+	  . ' CREATE FUNCTION note(jsonb) RETURNS void LANGUAGE sql AS $$ INSERT INTO called VALUES ($1) $$');
+my $function = enqueue($node, "'sql:public.note', '1', delay => '1 day'");
+sql(qq{SELECT retry.amend('$function', '{"payload": {"n": 2}}')});
+sql_fails($node, qq{SELECT retry.amend('$function', '{"url": "$ok"}')},
+	'22023', 'calls the function "sql:public.note"', 'a function is not made a URL');
+sql("SELECT retry.run_now('$function')");
+wait_state($node, $function, 'succeeded', description => 'a function is called');
+is(sql('SELECT string_agg(payload::text, chr(10)) FROM called'), '{"n": 2}', 'with what the payload was changed to');
+
 # limits count when they are next looked at
 my %limit = map { $_ => enqueue($node, "'fails', '1', key => '$_'") } qw(lower higher expires replayed);
 wait_state($node, $limit{$_}, 'retrying') foreach sort keys %limit;
