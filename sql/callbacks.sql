@@ -31,6 +31,7 @@ INSERT INTO retry.scene (group_name, name, url, on_success, on_dead) VALUES
 	('cb', 'targets', NULL, NULL, NULL);
 UPDATE retry.scene SET archived = true WHERE name = 'no-url';
 UPDATE retry.scene SET targets = '{http://cb.example/}' WHERE name = 'targets';
+INSERT INTO retry.scene (group_name, name, targets, route) VALUES ('cb', 'all', '{http://cb.example/}', 'all');
 
 SELECT s AS statement, r.*
 FROM (VALUES
@@ -46,6 +47,7 @@ FROM (VALUES
 	(10, $$UPDATE retry.scene SET on_success = 'cb/no-url' WHERE name = 'cb-d'$$),
 	(11, $$UPDATE retry.scene SET on_success = 'default' WHERE name = 'cb-d'$$),
 	(12, $$UPDATE retry.scene SET on_success = 'cb/targets' WHERE name = 'cb-d'$$),
+	(17, $$UPDATE retry.scene SET on_dead = 'cb/all' WHERE name = 'cb-d'$$),
 	(13, $$INSERT INTO retry.scene (group_name, name, url, on_dead) VALUES ('cb', 'x', 'http://cb.example/', 'cb/x')$$),
 	(14, $$INSERT INTO retry.scene (group_name, name, url, on_dead) VALUES ('cb', 'x', 'http://cb.example/', 'cb/y')$$),
 	(15, $$DELETE FROM retry.scene WHERE name = 'cb-d'$$),

@@ -226,7 +226,7 @@ retry_callback_row(const RetryCallback *callback, const RetryConfig *config,
 }
 
 void
-retry_callback_log(const RetryEnded *ended, const char *why)
+retry_callback_log(const RetryEnded *ended, bool kept, const char *why)
 {
 	static TimestampTz last = 0;
 	static int64 unlogged = 0;
@@ -234,7 +234,7 @@ retry_callback_log(const RetryEnded *ended, const char *why)
 	const char *column = "";
 	const char *target = retry_callback_of(ended, &column);
 
-	if (!TimestampDifferenceExceeds(last, now, LOG_INTERVAL_MS))
+	if (kept && !TimestampDifferenceExceeds(last, now, LOG_INTERVAL_MS))
 	{
 		unlogged++;
 		return;

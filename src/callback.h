@@ -76,8 +76,11 @@ extern void retry_callback_row(const RetryCallback *callback, const RetryConfig 
 							   const RetryEnded *ended, TupleTableSlot *task,
 							   RetryCallbackForm form, Datum *values, bool *isnull);
 
-/* Logs, now and then, that a callback will not reach its target, and why. */
-extern void retry_callback_log(const RetryEnded *ended, const char *why);
+/*
+ * Logs that a callback will not reach its target, and why: now and then, when a
+ * dead letter tells of each ("kept"), else always.
+ */
+extern void retry_callback_log(const RetryEnded *ended, bool kept, const char *why);
 
 /*
  * callback_document.c: the body, JSON in UTF-8; see doc/sql.md.  "scene" is the

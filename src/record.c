@@ -430,7 +430,7 @@ add_callback(Batch *batch, const RetryEnded *ended, Needs *needs)
 	refused.error = callback->refusal;
 	put_letter(batch, &refused, values, isnull);
 	add_attempt(batch, &refused);
-	retry_callback_log(ended, callback->refusal);
+	retry_callback_log(ended, true, callback->refusal);
 }
 
 /* What belongs to the transaction, which has just been started. */
@@ -654,7 +654,7 @@ record_single(RetryEnded *ended, RetryConfig *config, bool *finished)
 		if (error != NULL)
 			continue;
 		if (target != NULL && ended->recorded && ladder[i].callback == RETRY_CALLBACK_NONE)
-			retry_callback_log(ended, psprintf("it cannot be stored, and is dropped: %s", batch.why));
+			retry_callback_log(ended, false, psprintf("it cannot be stored, and is dropped: %s", batch.why));
 		*finished |= ended->recorded && batch.finished;
 		return true;
 	}

@@ -9,7 +9,7 @@ use PostgreSQL::Test::Utils;
 use RetryTest;
 use Test::More;
 
-my $node = new_node('callbacks');
+my $node = new_node('callbacks', conf => 'restart_after_crash = on');
 my $receiver = start_endpoint();
 my $bells = start_endpoint();
 my $json = JSON::PP->new->canonical;
@@ -176,5 +176,83 @@ $told = child($id, 'dead');
 is(sql("SELECT scene, reason, last_error, reference FROM retry.dead_letters WHERE id = '$told'"),
 	'default/default|rejected|on_success: scene "shop/short-lived" does not exist|R-4', 'a lost callback is a dead letter that names its target');
 is_deeply(document($told)->{payload}, { order => 4 }, '... with the document');
+
+# A locked leaf holds up the outcome that has a callback, and no other; a lock
+# on the configuration holds up nothing.
+my $leaf = sql("SELECT to_char(leaf, 'FM00') FROM retry.task WHERE id = '$id'");
+my @both = map { enqueue($node, "'" . $receiver->url('/delay/700') . "', key => '$_'" . ($_ eq 'told' ? ", on_success => 'shop/paid'" : '')) } qw(told untold);
+my $holder = session($node);
+$holder->query_safe('BEGIN');
+$holder->query_safe("LOCK TABLE retry.task_$leaf IN SHARE MODE");
+wait_state($node, $both[1], 'succeeded', description => 'with the leaf for callbacks locked, an outcome without one is recorded');
+wait_for(sub { my @got = $receiver->ledger('told'); @got == 1 }, 'the other was sent');
+is(sql("SELECT count(*) FROM retry.attempt WHERE task_id = '$both[0]'"), '0', '... and its outcome waits with its callback');
+$holder->query_safe('COMMIT');
+child($both[0], 'succeeded');
+is(scalar(my @sent = $receiver->ledger('told')), 1, '... and is recorded without another request');
+
+$holder->query_safe('BEGIN');
+$id = sql("SELECT retry.enqueue('" . $receiver->url('/delay/300') . "', on_success => 'shop/paid')");
+$holder->query_safe('LOCK TABLE retry.scene, retry.scene_group IN ACCESS EXCLUSIVE MODE');
+wait_sql($node, "SELECT count(*) FROM retry.task t JOIN retry.attempt a ON a.task_id = t.id WHERE t.parent_id = '$id' AND a.outcome = 'succeeded'",
+	'with the configuration locked a callback is stored and sent', expected => '1');
+$holder->query_safe('COMMIT');
+$holder->quit;
+
+# What cannot be stored: first the document gets smaller, then the callback goes,
+# but never the outcome.
+sub poison
+{
+	my ($condition) = @_;
+	sql("CREATE INDEX poison ON retry.task_$leaf ((1 / (CASE WHEN parent_id IS NOT NULL AND $condition THEN 0 ELSE 1 END)))");
+	return;
+}
+my $answer = $receiver->url('/json?body=%7B%22say%22%3A%22poisonous%22%7D');
+poison("position('\\x706f69736f6e6f7573'::bytea IN body) > 0");
+$id = enqueue($node, "'$answer', on_success => 'shop/paid'");
+$document = document(child($id, 'succeeded'));
+is_deeply([ exists $document->{response}, $document->{outcome} ], [ '', 'succeeded' ], 'a document that cannot be stored loses its large parts');
+is(sql("SELECT convert_from(response, 'UTF8') FROM retry.attempts WHERE task_id = '$id'"), '{"say":"poisonous"}', '... and the attempt nothing');
+sql('DROP INDEX retry.poison');
+poison("reference = 'poison'");
+$id = enqueue($node, "'$answer', reference => 'poison', on_success => 'shop/paid'");
+my $other = enqueue($node, "'$answer', reference => 'good', on_success => 'shop/paid'");
+child($other, 'succeeded');
+wait_state($node, $id, 'succeeded', description => 'a callback that cannot be stored does not hold its outcome back');
+is(sql("SELECT convert_from(response, 'UTF8') FROM retry.attempts WHERE task_id = '$id'"), '{"say":"poisonous"}', '... which is stored whole');
+is(sql("SELECT count(*) FROM retry.task WHERE parent_id = '$id'"), '0', '... without it');
+wait_for(sub { slurp_file($node->logfile) =~ /LOG:  retry: callback on_success "shop\/paid" of task $id: it cannot be stored, and is dropped: division by zero/ },
+	'... and the log tells of it');
+sql('DROP INDEX retry.poison');
+
+# A dump is restored in whatever order its rows come.
+sql("UPDATE retry.scene SET on_success = 'shop/ship' WHERE group_name = 'default' AND name = 'default'");
+my $scenes = q{SELECT string_agg(concat_ws(' ', group_name, name, on_success, on_dead), ',' ORDER BY group_name, name) FROM retry.scene};
+foreach my $way ([], ['--inserts'], [ '--inserts', '--disable-triggers' ])
+{
+	my $name = 'restored' . (join '', map { s/\W//gr } @$way);
+	my $file = "$PostgreSQL::Test::Utils::tmp_check/$name.sql";
+	sql("CREATE DATABASE $name");
+	$node->command_ok([ 'pg_dump', @$way, '-f', $file, 'postgres' ], "dumped @$way");
+	$node->command_ok([ 'psql', '-X', '-q', '-v', 'ON_ERROR_STOP=1', '-d', $name, '-f', $file ], '... and restored');
+	is($node->safe_psql($name, $scenes), sql($scenes), '... with the callbacks of the scenes');
+	sql("DROP DATABASE $name");
+}
+sql("UPDATE retry.scene SET on_success = NULL WHERE group_name = 'default' AND name = 'default'");
+
+# Ten thousand at once, and a dispatcher that is killed amid them: each outcome
+# has one callback.
+sql("SELECT count(*) FROM retry.enqueue_many('" . $receiver->url('/ok/many') . "', (SELECT array_agg('1'::jsonb) FROM generate_series(1, 10000)), reference => 'many', on_success => '" . $bells->url('/ok/many') . "')");
+wait_sql($node, "SELECT count(*) > 1000 FROM retry.task WHERE reference = 'many' AND parent_id IS NOT NULL", 'some have ended', expected => 't');
+my ($dispatcher) = split /\n/, sql("SELECT pid FROM pg_stat_activity WHERE backend_type = 'retry dispatcher'");
+kill 'KILL', $dispatcher;
+wait_for(sub {
+		my ($status, $out) = eval { $node->psql('postgres', "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'retry dispatcher' AND pid <> $dispatcher") };
+		return defined $status && $status == 0 && $out >= 1;
+	}, 'the dispatcher is back');
+wait_sql($node, "SELECT count(*) FROM retry.task t JOIN retry.attempt a ON a.task_id = t.id WHERE t.reference = 'many' AND a.outcome = 'succeeded'", 'all have ended, and their callbacks', expected => '20000');
+is(sql("SELECT count(*), count(DISTINCT parent_id) FROM retry.task WHERE reference = 'many' AND parent_id IS NOT NULL"), '10000|10000', 'each has one callback');
+is(sql("SELECT count(*) FROM retry.task c JOIN retry.attempt a ON a.task_id = c.parent_id AND a.next_due IS NULL WHERE c.reference = 'many' AND a.xmin <> c.xmin"),
+	'0', '... stored with its outcome');
 
 done_testing();
