@@ -48,7 +48,8 @@ typedef struct Resumption
 	int32	   *scenes;
 	int			nscenes;
 	TimestampTz resumed_at;		/* what was due before is spread … */
-	int64		over_us;		/* … over this, from then on */
+	TimestampTz from;			/* … from then on … */
+	int64		over_us;		/* … over this */
 	RetryReader *reader;
 	RetryWriter *writer;		/* NULL: they are only counted */
 	MemoryContext scratch;
@@ -117,8 +118,8 @@ take_task(Resumption *r, TupleTableSlot *slot, int leaf)
 	if (r->writer != NULL)
 		retry_write_signal_at(r->writer, RETRY_SIGNAL_RUN_NOW, DatumGetUUIDP(id), leaf,
 							  DatumGetInt64(column(slot, Task_lane_hash)), probe.attempts, GetUserId(),
-							  r->resumed_at + (int64) ((double) r->over_us * Min(r->found, r->total) /
-													   Max(r->total, 1)));
+							  r->from + (int64) ((double) r->over_us * Min(r->found, r->total) /
+												 Max(r->total, 1)));
 	r->found++;
 }
 
@@ -187,6 +188,57 @@ spread(Resumption *r)
 	retry_writer_end(writer);
 }
 
+/* How a row says that it was resumed; false when it is not spread, or no longer. */
+static bool
+read_resumption(Resumption *r, HeapTuple row, TupleDesc desc, int at_column, int over_column)
+{
+	bool		isnull[2];
+	Datum		at = heap_getattr(row, at_column + 1, desc, &isnull[0]);
+	Datum		over = heap_getattr(row, over_column + 1, desc, &isnull[1]);
+	TimestampTz end;
+
+	if (isnull[0] || isnull[1])
+		return false;
+	end = DatumGetTimestampTz(DirectFunctionCall2(timestamptz_pl_interval, at, over));
+	r->resumed_at = DatumGetTimestampTz(at);
+	r->from = Max(r->resumed_at, GetCurrentTimestamp());
+	r->over_us = end - r->from;
+	return r->over_us > 0;
+}
+
+static bool
+is_text(Relation rel, int number, Datum a, Datum b)
+{
+	return DatumGetBool(DirectFunctionCall2Coll(texteq, TupleDescAttr(RelationGetDescr(rel), number)->attcollation,
+												a, b));
+}
+
+/* Is the scene's group in the middle of being resumed?  Then the scene takes part. */
+static bool
+read_group(Resumption *r, Datum group_name)
+{
+	Relation	rel = table_open(retry_relation_oid("scene_group"), AccessShareLock);
+	TupleTableSlot *slot = table_slot_create(rel, NULL);
+	TableScanDesc scan;
+	bool		spread = false;
+
+	PushActiveSnapshot(GetLatestSnapshot());
+	scan = table_beginscan(rel, GetActiveSnapshot(), 0, NULL);
+	while (table_scan_getnextslot(scan, ForwardScanDirection, slot))
+	{
+		if (!is_text(rel, Group_name, column(slot, Group_name), group_name) ||
+			DatumGetBool(column(slot, Group_paused)))
+			continue;
+		spread = read_resumption(r, ExecFetchSlotHeapTuple(slot, false, NULL), RelationGetDescr(rel),
+								 Group_resumed_at, Group_resume_over);
+	}
+	table_endscan(scan);
+	PopActiveSnapshot();
+	ExecDropSingleTupleTableSlot(slot);
+	table_close(rel, NoLock);
+	return spread;
+}
+
 /* The scenes of a group that are not paused themselves. */
 static void
 choose_scenes(Resumption *r, Datum group_name)
@@ -202,8 +254,7 @@ choose_scenes(Resumption *r, Datum group_name)
 	while (table_scan_getnextslot(scan, ForwardScanDirection, slot))
 	{
 		if (DatumGetBool(column(slot, Scene_paused)) ||
-			!DatumGetBool(DirectFunctionCall2Coll(texteq, rel->rd_att->attrs[Scene_group_name].attcollation,
-												  column(slot, Scene_group_name), group_name)))
+			!is_text(rel, Scene_group_name, column(slot, Scene_group_name), group_name))
 			continue;
 		if (r->nscenes == size)
 			r->scenes = repalloc(r->scenes, (size *= 2) * sizeof(int32));
@@ -226,9 +277,7 @@ retry_resumed(PG_FUNCTION_ARGS)
 	Resumption	r = {0};
 	TupleDesc	desc;
 	HeapTuple	row;
-	Datum		over;
-	Datum		at;
-	bool		isnull[2];
+	bool		isnull;
 	bool		is_scene;
 
 	if (!CALLED_AS_TRIGGER(fcinfo) || !TRIGGER_FIRED_AFTER(trigger->tg_event) ||
@@ -244,21 +293,16 @@ retry_resumed(PG_FUNCTION_ARGS)
 
 	desc = RelationGetDescr(trigger->tg_relation);
 	row = trigger->tg_newtuple;
-	over = heap_getattr(row, (is_scene ? Scene_resume_over : Group_resume_over) + 1, desc, &isnull[0]);
-	at = heap_getattr(row, (is_scene ? Scene_resumed_at : Group_resumed_at) + 1, desc, &isnull[1]);
-	if (isnull[0] || isnull[1])
-		return PointerGetDatum(NULL);
-	r.resumed_at = DatumGetTimestampTz(at);
-	r.over_us = DatumGetTimestampTz(DirectFunctionCall2(timestamptz_pl_interval, at, over)) - r.resumed_at;
-	if (r.over_us <= 0)
-		return PointerGetDatum(NULL);
 	if (is_scene)
 	{
+		if (!read_resumption(&r, row, desc, Scene_resumed_at, Scene_resume_over) &&
+			!read_group(&r, heap_getattr(row, Scene_group_name + 1, desc, &isnull)))
+			return PointerGetDatum(NULL);
 		r.scenes = palloc(sizeof(int32));
-		r.scenes[r.nscenes++] = DatumGetInt32(heap_getattr(row, Scene_id + 1, desc, &isnull[0]));
+		r.scenes[r.nscenes++] = DatumGetInt32(heap_getattr(row, Scene_id + 1, desc, &isnull));
 	}
-	else
-		choose_scenes(&r, heap_getattr(row, Group_name + 1, desc, &isnull[0]));
+	else if (read_resumption(&r, row, desc, Group_resumed_at, Group_resume_over))
+		choose_scenes(&r, heap_getattr(row, Group_name + 1, desc, &isnull));
 	if (r.nscenes > 0)
 		spread(&r);
 	return PointerGetDatum(NULL);
