@@ -319,6 +319,38 @@ sub check_links
 	return;
 }
 
+# A table whose last column is "example" names, in each line, examples that are
+# there: comments such as "-- A1" or "-- A1, A2" in blocks of SQL.
+sub check_examples
+{
+	my ($file) = @_;
+	my $page = $file =~ m{^\Q$top\E/(.*)} ? $1 : $file;
+	my (%there, %used, @wrong);
+	my $inside = 0;
+
+	foreach my $block (grep { $_->{kind} eq 'sql' } blocks($file))
+	{
+		$there{$_} = 1 foreach map { split /, / } $block->{text} =~ /^-- ([A-Z]\d+(?:, [A-Z]\d+)*)\b/mg;
+	}
+	foreach my $line (split /\n/, slurp_file($file))
+	{
+		if ($inside && $line =~ /^\|/ && $line !~ /^\|[-|]+$/)
+		{
+			my ($names) = $line =~ /\|\s*([^|]*?)\s*\|$/;
+			my @names = split /, /, $names;
+
+			push @wrong, $line if !@names || grep { !$there{$_} } @names;
+			@used{@names} = ();
+		}
+		$inside = 0 if $line !~ /^\|/;
+		$inside = 1 if $line =~ /\| example \|$/;
+	}
+	return if !%used;
+	is(join("\n", @wrong), '', "$page: each line of its tables has an example");
+	is(join(' ', grep { !exists $used{$_} } sort keys %there), '', "$page: and each example a line");
+	return;
+}
+
 # The reference leaves nothing out: each function, type, table, view and setting
 # is named in doc/sql.md, and so is each column of those that users look at.
 sub check_coverage
@@ -410,6 +442,7 @@ if (!@ARGV)
 	check_settings($_) foreach @pages;
 	check_commands($_) foreach @pages;
 	check_links($_) foreach @linked;
+	check_examples($_) foreach @pages;
 	check_coverage();
 	check_receiver();
 	check_checks();
