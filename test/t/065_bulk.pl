@@ -47,11 +47,13 @@ sql('CALL retry.maintain()');
 is(sql('SELECT count(*) FROM retry.key WHERE finished_at IS NOT NULL'), '0',
 	'while the history is kept nothing is noted');
 sql("SELECT retry.cancel('$id{waits}')");
+my $end = sql("SELECT finished_at FROM retry.tasks WHERE id = '$id{window}'");
 purge_now();
 is(sql('SELECT count(*) FROM retry.task'), '0', 'the history is gone');
 is( sql("SELECT string_agg(name || CASE WHEN finished_at IS NULL THEN '' ELSE ' noted' END, ', ' ORDER BY name)"
 		  . ' FROM retry.key k JOIN retry.scene s ON s.id = k.scene_id'),
 	'dies noted, window noted', 'the keys with a window are kept, with the ends of their tasks');
+is(sql("SELECT finished_at FROM retry.key WHERE task_id = '$id{window}'"), $end, 'which are the true ones');
 is(enqueue($node, "'window', '{}', key => 'k'"), $id{window}, 'one still leads to the task that succeeded');
 is(enqueue($node, "'dies', '{}', key => 'k'"), $id{dies}, 'and one to that which died');
 sql_fails($node, "SELECT retry.enqueue('window', '{}', key => 'k', on_conflict => 'error')",
