@@ -751,6 +751,12 @@ BEGIN
 	IF EXISTS (SELECT FROM retry.task t WHERE t.scene_id = OLD.id)
 		OR EXISTS (SELECT FROM retry.dead_letter d WHERE d.scene_id = OLD.id)
 		OR EXISTS (SELECT FROM retry.key k WHERE k.scene_id = OLD.id)
+		-- a transaction that is storing tasks, and may have some of this scene
+		OR EXISTS (
+			SELECT FROM pg_locks l
+			WHERE l.locktype = 'relation' AND l.mode = 'RowExclusiveLock' AND l.pid IS DISTINCT FROM pg_backend_pid()
+				AND l.database = (SELECT d.oid FROM pg_database d WHERE d.datname = current_database())
+				AND l.relation IN (SELECT i.inhrelid FROM pg_inherits i WHERE i.inhparent = 'retry.task'::regclass))
 	THEN
 		UPDATE retry.scene SET archived = true, deleted_at = coalesce(deleted_at, clock_timestamp()) WHERE id = OLD.id;
 		RETURN NULL;

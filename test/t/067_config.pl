@@ -273,6 +273,16 @@ sql("DELETE FROM retry.scene WHERE name = 'kept'");
 sql("DELETE FROM retry.scene_group WHERE name = 'store'");
 is(sql("SELECT count(*) FROM retry.scene_group"), 1, 'and then the group can go');
 
+# A task that is not committed yet is one, too.
+sql("INSERT INTO retry.scene (group_name, name, url) VALUES ('default', 'open', '$ok/open')");
+my $open = session($node);
+$open->query_safe('BEGIN');
+$id = $open->query_safe("SELECT retry.enqueue('open')");
+sql("DELETE FROM retry.scene WHERE name = 'open'");
+$open->query_safe('COMMIT');
+$open->quit;
+wait_state($node, $id, 'succeeded', description => 'a scene deleted while a task of it is being stored serves that task');
+
 # ------------------------------------------------------------ documents
 
 # An import that changes nothing is no change, also for dispatchers.
