@@ -18,6 +18,7 @@
 #include "utils/timestamp.h"
 
 #include "callback.h"
+#include "fanout.h"
 #include "scene.h"
 #include "store.h"
 #include "target.h"
@@ -117,19 +118,29 @@ lose(RetryConfig *config, RetryCallback *callback)
 	return true;
 }
 
+/* What lanes depend on, as enqueue would read it. */
+static RetrySceneRow
+scene_row(const RetryScene *scene)
+{
+	RetrySceneRow row = {.id = scene->id,.group = {.id = scene->group_id}};
+	const char *slash = strchr(scene->name, '/');
+
+	strlcpy(row.name, slash != NULL ? slash + 1 : scene->name, sizeof(row.name));
+	row.limited = scene->max_in_flight > 0;
+	row.own_lane = row.limited || scene->ntargets > 0;
+	return row;
+}
+
 /* The lane of a callback, as enqueue would choose it. */
 static void
 choose_lane(const RetryScene *scene, const RetryTarget *target, RetryCallback *callback)
 {
-	RetrySceneRow row = {.id = scene->id,.group = {.id = scene->group_id}};
+	RetrySceneRow row = scene_row(scene);
 	RetryUrl	url;
 	const char *origin = target->url.origin;
 	RetryTargetMistake mistake;
 	bool		sql;
 
-	strlcpy(row.name, target->scene, sizeof(row.name));
-	row.limited = scene->max_in_flight > 0;
-	row.own_lane = row.limited || scene->ntargets > 0;
 	if (callback->url == NULL && !row.own_lane)
 	{
 		/*
@@ -172,8 +183,31 @@ retry_callback_resolve(RetryConfig *config, const char *column, const char *text
 	callback->scene_id = scene->id;
 	if (target.kind == RETRY_TARGET_URL)
 		callback->url = cstring_to_text(text);
+	else if (scene->ntargets > 0 && scene->route == RETRY_ROUTE_ALL)
+		callback->all = scene;
 	choose_lane(scene, &target, callback);
 	return true;
+}
+
+int
+retry_callback_copies(const RetryCallback *callback)
+{
+	return callback->all != NULL && callback->refusal == NULL ? callback->all->ntargets : 1;
+}
+
+void
+retry_callback_copy(RetryCallback *callback, int n)
+{
+	RetrySceneRow row;
+	RetryUrl	url;
+	char		why[RETRY_ROUTE_ERROR];
+
+	if (callback->all == NULL || callback->refusal != NULL)
+		return;
+	row = scene_row(callback->all);
+	callback->url = cstring_to_text(callback->all->targets[n].url);
+	if (retry_url_check(callback->all->targets[n].url, &url, why, sizeof(why)))
+		retry_fanout_lane(&row, NULL, url.origin, &callback->lane, &callback->lane_hash);
 }
 
 void

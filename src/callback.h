@@ -32,6 +32,8 @@ typedef struct RetryCallback
 	int64		lane_hash;
 	text	   *lane;			/* as in the column: NULL, the origin of url */
 	text	   *url;			/* NULL: the scene's */
+	const RetryScene *all;		/* NULL; else it goes to each of this scene's
+								 * targets, see retry_callback_copy */
 	const char *refusal;		/* NULL; else why it cannot be sent: then it
 								 * is to be stored as dead (rejected) */
 	int			depth;
@@ -60,6 +62,15 @@ extern const char *retry_callback_of(const RetryEnded *ended, const char **colum
  */
 extern bool retry_callback_resolve(RetryConfig *config, const char *column, const char *text,
 								   RetryCallback *callback);
+
+/* How many tasks it takes: one, or one for each target. */
+extern int	retry_callback_copies(const RetryCallback *callback);
+
+/*
+ * Gives a callback that goes to all targets the URL and lane of the n-th, in
+ * the current memory context; others are left as they are.
+ */
+extern void retry_callback_copy(RetryCallback *callback, int n);
 
 /*
  * Takes the depth from the finished task's row, and refuses a callback at the

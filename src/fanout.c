@@ -50,24 +50,21 @@ hash_failed(void)
 			 errmsg("could not compute the SHA-256 of a target")));
 }
 
-/*
- * The lane of a child: where the scene limits its requests, one for the scene
- * and the target's origin, so that each target has the limit for itself.
- */
-static void
-find_lane(const RetrySceneRow *scene, text *named, const char *origin, FanoutTarget *target)
+void
+retry_fanout_lane(const RetrySceneRow *scene, text *named, const char *origin,
+				  text **lane, int64 *lane_hash)
 {
 	char	   *name;
 
 	if (named != NULL || !scene->limited)
 	{
-		retry_target_lane(scene, named, origin, true, &target->lane, &target->lane_hash);
+		retry_target_lane(scene, named, origin, true, lane, lane_hash);
 		return;
 	}
 	name = psprintf("%d %s", scene->id, origin);
-	if (!retry_lane_hash(scene->group.id, RETRY_LANE_SCENE_ORIGIN, name, strlen(name), &target->lane_hash))
+	if (!retry_lane_hash(scene->group.id, RETRY_LANE_SCENE_ORIGIN, name, strlen(name), lane_hash))
 		hash_failed();
-	target->lane = cstring_to_text(psprintf("%s %s", scene->name, origin));
+	*lane = cstring_to_text(psprintf("%s %s", scene->name, origin));
 }
 
 static void
@@ -89,7 +86,7 @@ make_target(const RetrySceneRow *scene, text *named, char *element, FanoutTarget
 		hash_failed();
 	target->url = cstring_to_text(element);
 	snprintf(target->suffix, sizeof(target->suffix), "\n%016llx", (unsigned long long) hash);
-	find_lane(scene, named, url.origin, target);
+	retry_fanout_lane(scene, named, url.origin, &target->lane, &target->lane_hash);
 }
 
 static int

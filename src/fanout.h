@@ -30,6 +30,14 @@ typedef struct RetryFanoutChild
  */
 extern RetryFanout *retry_fanout_create(const RetrySceneRow *scene, text *lane);
 
+/*
+ * The lane of a child: the named one; else, where the scene limits its requests,
+ * one for the scene and the target's origin, so that each target has the limit
+ * for itself; else that of the origin.  "lane" is for the column.
+ */
+extern void retry_fanout_lane(const RetrySceneRow *scene, text *named, const char *origin,
+							  text **lane, int64 *lane_hash);
+
 /* How many children a message has. */
 extern int	retry_fanout_count(const RetryFanout *fanout);
 

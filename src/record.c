@@ -92,7 +92,7 @@ typedef struct Needs
 	TupleTableSlot *task;		/* its row; NULL: gone, or not needed */
 	bool		told;			/* there is a callback to be stored: */
 	RetryCallback callback;
-	pg_uuid_t	id;
+	pg_uuid_t	id;				/* of the first, if it goes to several */
 	int			leaf;
 } Needs;
 
@@ -402,7 +402,7 @@ add_attempt(Batch *batch, const RetryEnded *ended)
  * transaction: it has an attempt, so nobody sends it, and a letter that says why.
  */
 static void
-add_callback(Batch *batch, const RetryEnded *ended, Needs *needs)
+add_callback(Batch *batch, const RetryEnded *ended, Needs *needs, const pg_uuid_t *id)
 {
 	RetryCallback *callback = &needs->callback;
 	FullTransactionId xid = GetTopFullTransactionId();
@@ -412,7 +412,7 @@ add_callback(Batch *batch, const RetryEnded *ended, Needs *needs)
 
 	retry_callback_row(callback, batch->config, ended, needs->task, batch->form.callback, values, isnull);
 	values[Task_leaf] = Int16GetDatum(needs->leaf);
-	values[Task_id] = UUIDPGetDatum(&needs->id);
+	values[Task_id] = UUIDPGetDatum(id);
 	values[Task_xid] = FullTransactionIdGetDatum(xid);
 	values[Task_due_at] = TimestampTzGetDatum(batch->now);
 	isnull[Task_leaf] = isnull[Task_id] = isnull[Task_xid] = isnull[Task_due_at] = false;
@@ -421,7 +421,7 @@ add_callback(Batch *batch, const RetryEnded *ended, Needs *needs)
 	if (callback->refusal == NULL)
 		return;
 
-	refused.entry.pos.id = needs->id;
+	refused.entry.pos.id = *id;
 	refused.entry.leaf = needs->leaf;
 	refused.finished_at = batch->now;
 	refused.verdict.outcome = RETRY_ERROR;
@@ -431,6 +431,22 @@ add_callback(Batch *batch, const RetryEnded *ended, Needs *needs)
 	put_letter(batch, &refused, values, isnull);
 	add_attempt(batch, &refused);
 	retry_callback_log(ended, true, callback->refusal);
+}
+
+/* One task, or one for each target of a scene that tells all of them. */
+static void
+add_callbacks(Batch *batch, const RetryEnded *ended, Needs *needs)
+{
+	pg_uuid_t	id = needs->id;
+
+	for (int i = 0; i < retry_callback_copies(&needs->callback); i++)
+	{
+		/* ids of one moment lie in one leaf */
+		if (i > 0)
+			retry_new_id(batch->now, &id);
+		retry_callback_copy(&needs->callback, i);
+		add_callback(batch, ended, needs, &id);
+	}
 }
 
 /* What belongs to the transaction, which has just been started. */
@@ -477,7 +493,7 @@ store_item(Batch *batch, RetryEnded *ended)
 	if (needs.task != NULL && is_dead(ended) && !batch->has_letter)
 		add_letter(batch, ended, needs.task);
 	if (needs.told)
-		add_callback(batch, ended, &needs);
+		add_callbacks(batch, ended, &needs);
 	add_attempt(batch, ended);
 	MemoryContextSwitchTo(old);
 	MemoryContextReset(batch->row_context);

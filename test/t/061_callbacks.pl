@@ -49,6 +49,15 @@ sql("INSERT INTO retry.scene (group_name, name, url, backoff) VALUES
 sql("INSERT INTO retry.scene (group_name, name, url, backoff, max_attempts, on_success, on_dead) VALUES
 	('shop', 'charge', '" . $receiver->url('/json?body=%7B%22charge%22%3A%2017%7D') . "', 'fixed 20ms', 2, 'shop/paid', 'shop/failed')");
 
+# A callback to a scene with route all is told to each of its targets.
+sql("INSERT INTO retry.scene (group_name, name, targets, route, backoff) VALUES
+	('shop', 'everybody', ARRAY['" . join("', '", map { $bells->url("/ok/$_") } 1 .. 3) . "'], 'all', 'fixed 20ms')");
+my $announced = enqueue($node, "'" . $receiver->url('/ok/announced') . "', '{}', on_success => 'shop/everybody'");
+wait_sql($node, "SELECT count(*) FROM retry.tasks WHERE parent_id = '$announced' AND state = 'succeeded'",
+	'each target of a callback with route all is told', expected => '3');
+is( sql("SELECT count(DISTINCT url), count(DISTINCT body), count(DISTINCT id) FROM retry.tasks WHERE parent_id = '$announced'"),
+	'3|1|3', 'of the same, in tasks of their own');
+
 # Success: the whole document, and the row that carries it.
 my $id = enqueue($node, q{'shop/charge', '{"order": 1}', key => 'order-1', reference => 'R-1'});
 my $told = child($id, 'succeeded');
