@@ -1515,6 +1515,11 @@ COMMENT ON FUNCTION retry.dispatcher_rows() IS
  * own, driven from the index that finds it, and each arm is a security barrier
  * that shows a role only what it may see; the union over them adds the state,
  * so that a filter on it leaves one arm.
+ *
+ * Where a row has exactly one partner, it is a LEFT JOIN: for (leaf, id) the
+ * planner multiplies the selectivities of two columns that go together, and
+ * would expect one row of thousands; of a left join it expects no fewer rows
+ * than there are on the left.
  */
 
 CREATE VIEW retry.task_rows AS
@@ -1542,12 +1547,12 @@ SELECT
 	retry.amended(t.leaf, t.id, t.body, 'body') AS body,
 	t.enqueued_by, t.replay_of, t.parent_id
 FROM retry.task t
-JOIN retry.scene s ON s.id = t.scene_id
-JOIN retry.scene_group g ON g.name = s.group_name;
+LEFT JOIN retry.scene s ON s.id = t.scene_id
+LEFT JOIN retry.scene_group g ON g.name = s.group_name;
 COMMENT ON VIEW retry.task_rows IS 'Tasks with what their scene adds; what the arms of retry.tasks are made from';
 
 CREATE VIEW retry.last_attempts AS
-SELECT a.leaf, a.task_id, a.attempt_no, a.outcome, a.http_status, a.error, a.finished_at, a.next_due
+SELECT a.leaf, a.task_id, a.scene_id, a.attempt_no, a.outcome, a.http_status, a.error, a.finished_at, a.next_due
 FROM retry.attempt a
 WHERE NOT EXISTS (
 	SELECT FROM retry.attempt b
@@ -1582,21 +1587,21 @@ COMMENT ON VIEW retry.tasks_running IS 'Arm of retry.tasks: an attempt is under 
 CREATE VIEW retry.tasks_retrying WITH (security_barrier) AS
 SELECT r.*, a.attempt_no, a.http_status, a.error, a.next_due
 FROM retry.last_attempts a
-JOIN retry.task_rows r ON r.leaf = a.leaf AND r.id = a.task_id
+LEFT JOIN retry.task_rows r ON r.leaf = a.leaf AND r.id = a.task_id
 WHERE a.next_due IS NOT NULL
-	AND (r.scene_id IN (SELECT retry.my_scenes(false))
-		 OR r.scene_id IN (SELECT retry.my_scenes(true)) AND pg_has_role(r.enqueued_by, 'USAGE'))
-	AND NOT EXISTS (SELECT FROM retry.signal c WHERE c.leaf = r.leaf AND c.task_id = r.id AND c.action = 'c')
-	AND NOT EXISTS (SELECT FROM retry.running_rows() w WHERE w.task_id = r.id);
+	AND (a.scene_id IN (SELECT retry.my_scenes(false))
+		 OR a.scene_id IN (SELECT retry.my_scenes(true)) AND pg_has_role(r.enqueued_by, 'USAGE'))
+	AND NOT EXISTS (SELECT FROM retry.signal c WHERE c.leaf = a.leaf AND c.task_id = a.task_id AND c.action = 'c')
+	AND NOT EXISTS (SELECT FROM retry.running_rows() w WHERE w.task_id = a.task_id);
 COMMENT ON VIEW retry.tasks_retrying IS 'Arm of retry.tasks: the last attempt asks for another';
 
 CREATE VIEW retry.tasks_succeeded WITH (security_barrier) AS
 SELECT r.*, a.attempt_no, a.http_status, a.error, a.finished_at
 FROM retry.attempt a
-JOIN retry.task_rows r ON r.leaf = a.leaf AND r.id = a.task_id
+LEFT JOIN retry.task_rows r ON r.leaf = a.leaf AND r.id = a.task_id
 WHERE a.next_due IS NULL AND a.outcome = 'succeeded'
-	AND (r.scene_id IN (SELECT retry.my_scenes(false))
-		 OR r.scene_id IN (SELECT retry.my_scenes(true)) AND pg_has_role(r.enqueued_by, 'USAGE'));
+	AND (a.scene_id IN (SELECT retry.my_scenes(false))
+		 OR a.scene_id IN (SELECT retry.my_scenes(true)) AND pg_has_role(r.enqueued_by, 'USAGE'));
 COMMENT ON VIEW retry.tasks_succeeded IS 'Arm of retry.tasks: the last attempt succeeded';
 
 CREATE VIEW retry.tasks_dead WITH (security_barrier) AS
@@ -1614,7 +1619,7 @@ SELECT
 	d.headers, d.body, d.enqueued_by, d.replay_of, p.replayed_as, d.parent_id,
 	d.attempts, d.http_status, d.error, d.died_at, d.reason, d.response
 FROM retry.dead_letter d
-JOIN retry.scene s ON s.id = d.scene_id
+LEFT JOIN retry.scene s ON s.id = d.scene_id
 LEFT JOIN retry.replayed p ON p.task_id = d.id
 WHERE d.scene_id IN (SELECT retry.my_scenes(false))
 	OR d.scene_id IN (SELECT retry.my_scenes(true)) AND pg_has_role(d.enqueued_by, 'USAGE');
@@ -1716,8 +1721,8 @@ SELECT
 	a.outcome, a.http_status, a.error, a.response, a.next_due, a.remote_address, a.target,
 	a.finished_at, a.dns_us, a.connect_us, a.tls_us, a.first_byte_us
 FROM retry.attempt a
-JOIN retry.task t ON t.leaf = a.leaf AND t.id = a.task_id
-JOIN retry.scene s ON s.id = a.scene_id
+LEFT JOIN retry.task t ON t.leaf = a.leaf AND t.id = a.task_id
+LEFT JOIN retry.scene s ON s.id = a.scene_id
 WHERE a.scene_id IN (SELECT retry.my_scenes(false))
 	OR a.scene_id IN (SELECT retry.my_scenes(true)) AND pg_has_role(t.enqueued_by, 'USAGE');
 COMMENT ON VIEW retry.attempts IS 'All finished attempts of the tasks that the current role may see';
