@@ -175,11 +175,6 @@ retry_target_check_callback(const char *what, const char *text, Snapshot snapsho
 	if (target.sql)
 		retry_sql_target_check(what, text, caller, &function);
 	retry_target_find(what, &target, snapshot, role, &scene);
-	if (target.kind == RETRY_TARGET_SCENE && scene.fan_out)
-		ereport(ERROR,
-				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-				 errmsg("%s: scene \"%s/%s\" has the route all", what, target.group, target.scene),
-				 errhint("A callback is one task: name a scene that chooses one of its targets.")));
 	if (target.kind == RETRY_TARGET_SCENE && scene.url == NULL && !scene.routed)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
