@@ -29,14 +29,15 @@ sub burn
 }
 
 # All that is to arrive, in an order of its own; what each row was given anew
-# (the number of its transaction, the inert mark) left out.
+# (the number of its transaction, the inert mark) left out, and so are the keys
+# of finished tasks, which upkeep may drop at any time.
 my @tables = (
 	[ task => "to_jsonb(t) - 'xid' - 'inert'" ],
 	[ attempt => 'to_jsonb(t)' ],
 	[ signal => "to_jsonb(t) - 'xid' - 'inert'" ],
 	[ dead_letter => 'to_jsonb(t)' ],
 	[ replayed => 'to_jsonb(t)' ],
-	[ key => 'to_jsonb(t)' ],
+	[ key => 'to_jsonb(t)', q{WHERE key IN ('retrying', 'soon', 'pending', 'year')} ],
 	[ scene => 'to_jsonb(t)' ],
 	[ scene_group => 'to_jsonb(t)' ],
 	[ group_member => 'to_jsonb(t)' ]);
@@ -47,7 +48,7 @@ sub contents
 	my %rows;
 
 	$rows{ $_->[0] } =
-	  $node->safe_psql($dbname, "SELECT $_->[1]::text FROM retry.$_->[0] t ORDER BY 1")
+	  $node->safe_psql($dbname, "SELECT $_->[1]::text FROM retry.$_->[0] t " . ($_->[2] // '') . ' ORDER BY 1')
 	  foreach @tables;
 	return \%rows;
 }
