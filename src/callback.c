@@ -138,7 +138,7 @@ choose_lane(const RetryScene *scene, const RetryTarget *target, RetryCallback *c
 	RetrySceneRow row = scene_row(scene);
 	RetryUrl	url;
 	const char *origin = target->url.origin;
-	RetryTargetMistake mistake;
+	RetryMistake mistake;
 	bool		sql;
 
 	if (callback->url == NULL && !row.own_lane)
@@ -161,7 +161,7 @@ retry_callback_resolve(RetryConfig *config, const char *column, const char *text
 					   RetryCallback *callback)
 {
 	RetryTarget target;
-	RetryTargetMistake mistake;
+	RetryMistake mistake;
 	RetryScene *scene;
 	bool		locked = false;
 

@@ -42,6 +42,7 @@
 #include "sqlsend.h"
 #include "turn.h"
 #include "upkeep.h"
+#include "worker.h"
 
 #define CHECKPOINT_INTERVAL_US	(10 * USECS_PER_SEC)
 #define DRAIN_LIMIT_US			(2 * USECS_PER_SEC) /* for what is in flight
@@ -62,48 +63,6 @@ static int	max_transfers;		/* retry.max_in_flight, or what descriptors
 static bool blocked;			/* somebody has a table locked: not before
 								 * turn_again */
 
-/*
- * What a DBA may set for a database or a role must not change how the worker
- * works: whatever ALTER DATABASE says, these are its own.
- */
-void
-retry_pin_settings(void)
-{
-	static const char *const pinned[][2] = {
-		{"default_transaction_isolation", "read committed"},
-		{"default_transaction_read_only", "off"},
-		{"default_transaction_deferrable", "off"},
-		{"transaction_timeout", "0"},
-		{"statement_timeout", "0"},
-		{"lock_timeout", "50ms"},
-		{"idle_in_transaction_session_timeout", "0"},
-		{"idle_session_timeout", "0"},
-		{"synchronous_commit", "local"},
-		{"row_security", "off"},
-		{"session_replication_role", "origin"},
-		{"jit", "off"},
-		{"search_path", "pg_catalog, pg_temp"},
-		{"client_min_messages", "error"},
-		{"log_min_duration_statement", "-1"},
-	};
-
-	for (int i = 0; i < lengthof(pinned); i++)
-	{
-		if (GetConfigOption(pinned[i][0], true, false) != NULL)
-			SetConfigOption(pinned[i][0], pinned[i][1], PGC_SUSET, PGC_S_OVERRIDE);
-	}
-}
-
-/* Starts a transaction of the worker's, seen as "activity". */
-static void
-begin(const char *activity)
-{
-	pgstat_report_activity(STATE_RUNNING, activity);
-	SetCurrentStatementStartTimestamp();
-	StartTransactionCommand();
-	PushActiveSnapshot(GetTransactionSnapshot());
-}
-
 static void
 commit(void)
 {
@@ -119,7 +78,7 @@ extension_present(void)
 	RetryDatabaseState state;
 	char	   *version;
 
-	begin("looking for the extension");
+	retry_worker_begin("looking for the extension");
 	version = retry_extension_version();
 	state = version == NULL ? RETRY_DB_ABSENT :
 		strcmp(version, RETRY_VERSION) == 0 ? RETRY_DB_PRESENT : RETRY_DB_MISMATCH;
@@ -278,7 +237,7 @@ read_turn(RetryTurn *turn)
 	MemoryContext old;
 
 	turn->now = GetCurrentTimestamp();
-	begin("delivering");
+	retry_worker_begin("delivering");
 	turn->snapshot = GetActiveSnapshot();
 	old = MemoryContextSwitchTo(d->turn_context);
 	turn->reader = retry_reader_begin(turn->snapshot, true);
@@ -472,7 +431,7 @@ drain(WaitEventSet *events)
 	}
 	retry_send_reap(d);
 	record_ended();
-	begin("writing a checkpoint");
+	retry_worker_begin("writing a checkpoint");
 	retry_checkpoint_save(d);
 	commit();
 }

@@ -11,10 +11,4 @@
 /* Entry point; the argument is the index of its RetryWorker. */
 extern PGDLLEXPORT void retry_dispatcher_main(Datum main_arg);
 
-/*
- * Sets what a worker of ours depends on, whatever is set for the database:
- * isolation, timeouts, search_path and the like.  After connecting.
- */
-extern void retry_pin_settings(void);
-
 #endif							/* RETRY_DISPATCHER_H */

@@ -133,7 +133,7 @@ retry_check_body_size(Size bytes)
 static bool
 check_url(const char *url, RetryUrl *parsed)
 {
-	RetryTargetMistake mistake;
+	RetryMistake mistake;
 	RetryUrl	ignored;
 	bool		sql;
 

@@ -65,6 +65,7 @@
 #include "shmem.h"
 #include "sqltarget.h"
 #include "store.h"
+#include "worker.h"
 
 #define IDLE_MS			(60 * 1000) /* without a job, until it leaves */
 #define LIFE_US			(10 * USECS_PER_MINUTE) /* then it leaves, to take up
@@ -99,15 +100,6 @@ static uint64 config_generation = 0;	/* that it was read at */
 static bool config_known = false;
 
 /* The first transaction */
-
-static void
-begin(const char *activity)
-{
-	pgstat_report_activity(STATE_RUNNING, activity);
-	SetCurrentStatementStartTimestamp();
-	StartTransactionCommand();
-	PushActiveSnapshot(GetTransactionSnapshot());
-}
 
 static void
 commit(void)
@@ -179,7 +171,7 @@ read_task(Work *work, RetryReader *reader, uint64 generation)
 static void
 find_function(Work *work)
 {
-	RetrySqlMistake mistake;
+	RetryMistake mistake;
 
 	if (!SearchSysCacheExists1(AUTHOID, ObjectIdGetDatum(work->job.role)))
 		ereport(ERROR,
@@ -200,7 +192,7 @@ look_up(Work *work)
 	RetryReader *reader;
 	bool		good;
 
-	begin("looking up a task");
+	retry_worker_begin("looking up a task");
 	good = retry_extension_version() != NULL;
 	if (good)
 	{
@@ -485,7 +477,7 @@ do_job(const RetryJob *job)
 static void
 pin_settings(void)
 {
-	static const char *const pinned[][2] = {
+	static const RetrySetting pinned[] = {
 		{"default_transaction_isolation", "read committed"},
 		{"default_transaction_read_only", "off"},
 		{"default_transaction_deferrable", "off"},
@@ -496,11 +488,7 @@ pin_settings(void)
 		{"session_replication_role", "origin"},
 	};
 
-	for (int i = 0; i < lengthof(pinned); i++)
-	{
-		if (GetConfigOption(pinned[i][0], true, false) != NULL)
-			SetConfigOption(pinned[i][0], pinned[i][1], PGC_SUSET, PGC_S_OVERRIDE);
-	}
+	retry_worker_set(pinned, lengthof(pinned));
 }
 
 static void

@@ -55,8 +55,8 @@
 #include "guc.h"
 #include "launcher.h"
 #include "shmem.h"
+#include "worker.h"
 
-#define LIBRARY				"retry"
 #define IDLE_MS				60000	/* between looks that nobody asked for */
 #define MAX_PROBES			3	/* unknown databases looked into at once */
 #define SHORT_MS			100 /* until a slot is asked for again, the first
@@ -109,7 +109,7 @@ retry_launcher_register(void)
 	worker.bgw_restart_time = 1;
 	snprintf(worker.bgw_name, BGW_MAXLEN, "retry launcher");
 	snprintf(worker.bgw_type, BGW_MAXLEN, "retry launcher");
-	snprintf(worker.bgw_library_name, BGW_MAXLEN, LIBRARY);
+	snprintf(worker.bgw_library_name, BGW_MAXLEN, RETRY_LIBRARY);
 	snprintf(worker.bgw_function_name, BGW_MAXLEN, "retry_launcher_main");
 	RegisterBackgroundWorker(&worker);
 }
@@ -401,10 +401,8 @@ typedef enum StartResult
 static StartResult
 start_dispatcher(Database *db, int number)
 {
-	BackgroundWorker worker;
-	MemoryContext old;
+	char		name[BGW_MAXLEN];
 	uint64		ticket;
-	bool		registered;
 	int			index;
 
 	index = retry_shmem_prepare_worker(db->oid, number, retry_dispatchers, &ticket);
@@ -419,25 +417,12 @@ start_dispatcher(Database *db, int number)
 		return HELD;
 	}
 
-	memset(&worker, 0, sizeof(worker));
-	worker.bgw_flags = BGWORKER_SHMEM_ACCESS | BGWORKER_BACKEND_DATABASE_CONNECTION;
-	worker.bgw_start_time = BgWorkerStart_RecoveryFinished;
-	worker.bgw_restart_time = BGW_NEVER_RESTART;
-	snprintf(worker.bgw_name, BGW_MAXLEN, "retry dispatcher %d for database %u", number, db->oid);
-	snprintf(worker.bgw_type, BGW_MAXLEN, "retry dispatcher");
-	snprintf(worker.bgw_library_name, BGW_MAXLEN, LIBRARY);
-	snprintf(worker.bgw_function_name, BGW_MAXLEN, "retry_dispatcher_main");
-	worker.bgw_main_arg = Int32GetDatum(index);
-	worker.bgw_notify_pid = MyProcPid;
-	memcpy(worker.bgw_extra, &ticket, sizeof(ticket));
-
 	drop_handle(index);
-	old = MemoryContextSwitchTo(TopMemoryContext);
-	registered = RegisterDynamicBackgroundWorker(&worker, &handles[index]);
-	MemoryContextSwitchTo(old);
-	if (!registered)
+	snprintf(name, sizeof(name), "retry dispatcher %d for database %u", number, db->oid);
+	handles[index] = retry_worker_start(name, "retry dispatcher", "retry_dispatcher_main",
+										Int32GetDatum(index), &ticket, sizeof(ticket));
+	if (handles[index] == NULL)
 	{
-		handles[index] = NULL;
 		retry_shmem_free_worker(index);
 		return NO_SLOT;
 	}
@@ -620,15 +605,17 @@ start_what_lacks(int64 now)
 static void
 pin_settings(void)
 {
-	SetConfigOption("lock_timeout", "2s", PGC_SUSET, PGC_S_OVERRIDE);
-	SetConfigOption("statement_timeout", "0", PGC_SUSET, PGC_S_OVERRIDE);
-	SetConfigOption("idle_in_transaction_session_timeout", "0", PGC_SUSET, PGC_S_OVERRIDE);
-#if PG_VERSION_NUM >= 170000
-	SetConfigOption("transaction_timeout", "0", PGC_SUSET, PGC_S_OVERRIDE);
-#endif
-	SetConfigOption("default_transaction_isolation", "read committed", PGC_SUSET, PGC_S_OVERRIDE);
-	SetConfigOption("default_transaction_deferrable", "off", PGC_SUSET, PGC_S_OVERRIDE);
-	SetConfigOption("search_path", "", PGC_SUSET, PGC_S_OVERRIDE);
+	static const RetrySetting pinned[] = {
+		{"lock_timeout", "2s"},
+		{"statement_timeout", "0"},
+		{"idle_in_transaction_session_timeout", "0"},
+		{"transaction_timeout", "0"},
+		{"default_transaction_isolation", "read committed"},
+		{"default_transaction_deferrable", "off"},
+		{"search_path", ""},
+	};
+
+	retry_worker_set(pinned, lengthof(pinned));
 }
 
 static void

@@ -23,22 +23,20 @@
 #include "executor/spi.h"
 #include "executor/tuptable.h"
 #include "miscadmin.h"
-#include "pgstat.h"
 #include "postmaster/bgworker.h"
 #include "storage/ipc.h"
 #include "storage/lmgr.h"
 #include "tcop/tcopprot.h"
 #include "utils/builtins.h"
-#include "utils/guc.h"
 #include "utils/memutils.h"
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
 #include "compat.h"
-#include "dispatcher.h"
 #include "schedule.h"
 #include "store.h"
+#include "worker.h"
 
 #define AGAIN_US		(2 * USECS_PER_SEC) /* when not all could be run */
 #define LOCKED_US		(100 * 1000)	/* when the definitions are locked */
@@ -161,22 +159,11 @@ retry_schedules_next(void)
 static void
 start_worker(void)
 {
-	BackgroundWorker worker;
-	MemoryContext old = MemoryContextSwitchTo(TopMemoryContext);
+	char		name[BGW_MAXLEN];
 
-	memset(&worker, 0, sizeof(worker));
-	worker.bgw_flags = BGWORKER_SHMEM_ACCESS | BGWORKER_BACKEND_DATABASE_CONNECTION;
-	worker.bgw_start_time = BgWorkerStart_RecoveryFinished;
-	worker.bgw_restart_time = BGW_NEVER_RESTART;
-	snprintf(worker.bgw_name, BGW_MAXLEN, "retry schedules for database %u", MyDatabaseId);
-	snprintf(worker.bgw_type, BGW_MAXLEN, "retry schedules");
-	snprintf(worker.bgw_library_name, BGW_MAXLEN, "retry");
-	snprintf(worker.bgw_function_name, BGW_MAXLEN, "retry_schedules_main");
-	worker.bgw_main_arg = ObjectIdGetDatum(MyDatabaseId);
-	worker.bgw_notify_pid = MyProcPid;
-	if (!RegisterDynamicBackgroundWorker(&worker, &handle))
-		handle = NULL;
-	MemoryContextSwitchTo(old);
+	snprintf(name, sizeof(name), "retry schedules for database %u", MyDatabaseId);
+	handle = retry_worker_start(name, "retry schedules", "retry_schedules_main",
+								ObjectIdGetDatum(MyDatabaseId), NULL, 0);
 }
 
 void
@@ -196,14 +183,8 @@ stop_at_exit(int code, Datum arg)
 static bool
 is_working(RetryDatabase *db, TimestampTz now)
 {
-	pid_t		pid;
-
-	if (handle == NULL)
-		return false;
-	if (GetBackgroundWorkerPid(handle, &pid) != BGWH_STOPPED)
-		return true;
-	pfree(handle);
-	handle = NULL;
+	if (!retry_worker_ended(&handle))
+		return handle != NULL;
 	if (pg_atomic_read_u32(&db->schedule_looks) == looks_before)
 		next_look = Min(next_look, now + AGAIN_US);
 	return false;
@@ -253,31 +234,6 @@ retry_schedules_consider(Snapshot snapshot, RetryDatabase *db, uint64 generation
 
 /* ---------------------------------------------------------------- the worker */
 
-/* The memory context that was current before the transaction. */
-static MemoryContext outside = NULL;
-
-static void
-begin(const char *activity)
-{
-	outside = CurrentMemoryContext;
-	pgstat_report_activity(STATE_RUNNING, activity);
-	SetCurrentStatementStartTimestamp();
-	StartTransactionCommand();
-	SPI_connect();
-	PushActiveSnapshot(GetTransactionSnapshot());
-}
-
-static void
-commit(void)
-{
-	PopActiveSnapshot();
-	SPI_finish();
-	CommitTransactionCommand();
-	MemoryContextSwitchTo(outside);
-	pgstat_report_stat(false);
-	CHECK_FOR_INTERRUPTS();
-}
-
 /* A job of pg_cron's that went with pg_cron is none. */
 static void
 forget_pg_cron(void)
@@ -300,9 +256,10 @@ typedef struct Pass
 static void
 find_due(Pass *pass)
 {
+	MemoryContext outside = CurrentMemoryContext;
 	int32	   *found;
 
-	begin("looking for schedules that are due");
+	retry_worker_begin_spi("looking for schedules that are due");
 	if (OidIsValid(get_extension_oid("retry", true)))
 	{
 		forget_pg_cron();
@@ -310,15 +267,15 @@ find_due(Pass *pass)
 		pass->due = MemoryContextAlloc(outside, Max(pass->count, 1) * sizeof(int32));
 		memcpy(pass->due, found, pass->count * sizeof(int32));
 	}
-	commit();
+	retry_worker_commit_spi();
 }
 
 static void
 run_current(Pass *pass)
 {
-	begin("running a schedule");
+	retry_worker_begin_spi("running a schedule");
 	retry_schedules_run(pass->due[pass->current], InvalidOid, true, pass->now, &pass->runs);
-	commit();
+	retry_worker_commit_spi();
 }
 
 /*
@@ -336,14 +293,8 @@ attempt(void (*step) (Pass *), Pass *pass)
 	}
 	PG_CATCH();
 	{
-		ErrorData  *error;
+		ErrorData  *error = retry_worker_recover(context);
 
-		HOLD_INTERRUPTS();
-		MemoryContextSwitchTo(context);
-		error = CopyErrorData();
-		FlushErrorState();
-		AbortOutOfAnyTransaction();
-		RESUME_INTERRUPTS();
 		pass->runs.busy = true;
 		if (error->sqlerrcode != ERRCODE_LOCK_NOT_AVAILABLE)
 			ereport(LOG,

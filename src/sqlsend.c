@@ -19,6 +19,7 @@
 
 #include "guc.h"
 #include "sqlsend.h"
+#include "worker.h"
 
 /* How long a function that has not heeded its time-out may still go on. */
 #define GRACE_MS		2000
@@ -93,25 +94,11 @@ retry_sql_lane_cap(void)
 static BackgroundWorkerHandle *
 start_executor(int executor, uint64 ticket)
 {
-	BackgroundWorker worker;
-	BackgroundWorkerHandle *handle;
-	MemoryContext old = MemoryContextSwitchTo(TopMemoryContext);
+	char		name[BGW_MAXLEN];
 
-	memset(&worker, 0, sizeof(worker));
-	worker.bgw_flags = BGWORKER_SHMEM_ACCESS | BGWORKER_BACKEND_DATABASE_CONNECTION;
-	worker.bgw_start_time = BgWorkerStart_RecoveryFinished;
-	worker.bgw_restart_time = BGW_NEVER_RESTART;
-	snprintf(worker.bgw_name, BGW_MAXLEN, "retry executor for database %u", MyDatabaseId);
-	snprintf(worker.bgw_type, BGW_MAXLEN, "retry executor");
-	snprintf(worker.bgw_library_name, BGW_MAXLEN, "retry");
-	snprintf(worker.bgw_function_name, BGW_MAXLEN, "retry_executor_main");
-	worker.bgw_main_arg = Int32GetDatum(executor);
-	worker.bgw_notify_pid = MyProcPid;
-	memcpy(worker.bgw_extra, &ticket, sizeof(ticket));
-	if (!RegisterDynamicBackgroundWorker(&worker, &handle))
-		handle = NULL;
-	MemoryContextSwitchTo(old);
-	return handle;
+	snprintf(name, sizeof(name), "retry executor for database %u", MyDatabaseId);
+	return retry_worker_start(name, "retry executor", "retry_executor_main",
+							  Int32GetDatum(executor), &ticket, sizeof(ticket));
 }
 
 static void
@@ -216,13 +203,7 @@ pause_lane(RetrySqlSender *s, int64 lane_hash)
 static bool
 never_came(Running *r)
 {
-	pid_t		pid;
-
-	if (r->handle == NULL || GetBackgroundWorkerPid(r->handle, &pid) != BGWH_STOPPED)
-		return false;
-	pfree(r->handle);
-	r->handle = NULL;
-	return retry_pool_take_back(r->executor);
+	return retry_worker_ended(&r->handle) && retry_pool_take_back(r->executor);
 }
 
 bool

@@ -29,24 +29,8 @@
 
 PG_FUNCTION_INFO_V1(retry_check_function);
 
-static bool refuse(RetrySqlMistake *mistake, int sqlstate, const char *hint,
-				   const char *format,...) pg_attribute_printf(4, 5);
-
-static bool
-refuse(RetrySqlMistake *mistake, int sqlstate, const char *hint, const char *format,...)
-{
-	va_list		args;
-
-	mistake->sqlstate = sqlstate;
-	mistake->hint = hint;
-	va_start(args, format);
-	vsnprintf(mistake->message, sizeof(mistake->message), format, args);
-	va_end(args);
-	return false;
-}
-
 bool
-retry_sql_target_parse(const char *text, RetrySqlTarget *target, RetrySqlMistake *mistake)
+retry_sql_target_parse(const char *text, RetrySqlTarget *target, RetryMistake *mistake)
 {
 	char	   *copy;
 	List	   *names = NIL;
@@ -54,8 +38,8 @@ retry_sql_target_parse(const char *text, RetrySqlTarget *target, RetrySqlMistake
 
 	memset(target, 0, sizeof(*target));
 	if (!retry_is_sql_target(text))
-		return refuse(mistake, ERRCODE_INVALID_PARAMETER_VALUE, NULL,
-					  "\"%.100s\" is no function target", text);
+		return retry_refuse(mistake, ERRCODE_INVALID_PARAMETER_VALUE, NULL,
+							"\"%.100s\" is no function target", text);
 	copy = pstrdup(text + strlen(RETRY_SQL_PREFIX));
 	good = SplitIdentifierString(copy, '.', &names) && list_length(names) == 2;
 	if (good)
@@ -68,25 +52,25 @@ retry_sql_target_parse(const char *text, RetrySqlTarget *target, RetrySqlMistake
 	list_free(names);
 	pfree(copy);
 	if (!good)
-		return refuse(mistake, ERRCODE_INVALID_PARAMETER_VALUE,
-					  "A function is given as sql:schema.function, without arguments; names with capitals or other characters go into double quotes.",
-					  "\"%.100s\" names no function", text);
+		return retry_refuse(mistake, ERRCODE_INVALID_PARAMETER_VALUE,
+							"A function is given as sql:schema.function, without arguments; names with capitals or other characters go into double quotes.",
+							"\"%.100s\" names no function", text);
 	return true;
 }
 
 /* The schema's OID, if the role may look into it. */
 static bool
-find_schema(const RetrySqlTarget *target, Oid role, Oid *schema, RetrySqlMistake *mistake)
+find_schema(const RetrySqlTarget *target, Oid role, Oid *schema, RetryMistake *mistake)
 {
 	*schema = get_namespace_oid(target->schema, true);
 	if (!OidIsValid(*schema))
-		return refuse(mistake, ERRCODE_UNDEFINED_SCHEMA,
-					  "A target sql:schema.function needs the function's schema.",
-					  "schema \"%s\" does not exist", target->schema);
+		return retry_refuse(mistake, ERRCODE_UNDEFINED_SCHEMA,
+							"A target sql:schema.function needs the function's schema.",
+							"schema \"%s\" does not exist", target->schema);
 	if (OidIsValid(role) && !retry_may_use_schema(*schema, role))
-		return refuse(mistake, ERRCODE_INSUFFICIENT_PRIVILEGE,
-					  "GRANT USAGE ON SCHEMA lets the role that enqueues call its functions.",
-					  "permission denied for schema %s", target->schema);
+		return retry_refuse(mistake, ERRCODE_INSUFFICIENT_PRIVILEGE,
+							"GRANT USAGE ON SCHEMA lets the role that enqueues call its functions.",
+							"permission denied for schema %s", target->schema);
 	return true;
 }
 
@@ -99,7 +83,7 @@ returns_something_usable(Oid type)
 
 bool
 retry_sql_target_find(const RetrySqlTarget *target, Oid role, RetrySqlReturns *returns,
-					  RetrySqlMistake *mistake)
+					  RetryMistake *mistake)
 {
 	Oid			argument = JSONBOID;
 	oidvector  *arguments = buildoidvector(&argument, 1);
@@ -114,9 +98,9 @@ retry_sql_target_find(const RetrySqlTarget *target, Oid role, RetrySqlReturns *r
 	tuple = SearchSysCache3(PROCNAMEARGSNSP, CStringGetDatum(target->function),
 							PointerGetDatum(arguments), ObjectIdGetDatum(schema));
 	if (!HeapTupleIsValid(tuple))
-		return refuse(mistake, ERRCODE_UNDEFINED_FUNCTION,
-					  "A target is a function with exactly one argument, of type jsonb: it is called with the payload.",
-					  "function %s(jsonb) does not exist", target->text + strlen(RETRY_SQL_PREFIX));
+		return retry_refuse(mistake, ERRCODE_UNDEFINED_FUNCTION,
+							"A target is a function with exactly one argument, of type jsonb: it is called with the payload.",
+							"function %s(jsonb) does not exist", target->text + strlen(RETRY_SQL_PREFIX));
 	function = ((Form_pg_proc) GETSTRUCT(tuple))->oid;
 	kind = ((Form_pg_proc) GETSTRUCT(tuple))->prokind;
 	type = ((Form_pg_proc) GETSTRUCT(tuple))->prorettype;
@@ -125,20 +109,20 @@ retry_sql_target_find(const RetrySqlTarget *target, Oid role, RetrySqlReturns *r
 	ReleaseSysCache(tuple);
 
 	if (kind != PROKIND_FUNCTION || !returns_something_usable(type))
-		return refuse(mistake, ERRCODE_WRONG_OBJECT_TYPE,
-					  "A target is a plain function: no procedure, aggregate, window or trigger function.",
-					  "%s(jsonb) cannot be a target", target->text + strlen(RETRY_SQL_PREFIX));
+		return retry_refuse(mistake, ERRCODE_WRONG_OBJECT_TYPE,
+							"A target is a plain function: no procedure, aggregate, window or trigger function.",
+							"%s(jsonb) cannot be a target", target->text + strlen(RETRY_SQL_PREFIX));
 	if (OidIsValid(role) && !retry_may_execute(function, role))
-		return refuse(mistake, ERRCODE_INSUFFICIENT_PRIVILEGE,
-					  "GRANT EXECUTE ON FUNCTION lets the role that enqueues call it.",
-					  "permission denied for function %s", target->text + strlen(RETRY_SQL_PREFIX));
+		return retry_refuse(mistake, ERRCODE_INSUFFICIENT_PRIVILEGE,
+							"GRANT EXECUTE ON FUNCTION lets the role that enqueues call it.",
+							"permission denied for function %s", target->text + strlen(RETRY_SQL_PREFIX));
 	return true;
 }
 
 void
 retry_sql_target_check(const char *what, const char *text, Oid role, RetrySqlTarget *target)
 {
-	RetrySqlMistake mistake;
+	RetryMistake mistake;
 	RetrySqlReturns returns;
 
 	if (!retry_sql_target_parse(text, target, &mistake) ||

@@ -10,6 +10,8 @@
 #ifndef RETRY_SQLTARGET_H
 #define RETRY_SQLTARGET_H
 
+#include "mistake.h"
+
 #define RETRY_SQL_PREFIX	"sql:"
 
 /* The longest canonical text: two identifiers of nothing but double quotes. */
@@ -22,14 +24,6 @@ typedef struct RetrySqlTarget
 	char		text[RETRY_SQL_TEXT_MAX];	/* canonical: equal texts, equal
 											 * functions */
 } RetrySqlTarget;
-
-/* Why something is no such target, or may not be called. */
-typedef struct RetrySqlMistake
-{
-	int			sqlstate;
-	char		message[400];
-	const char *hint;			/* a constant; NULL: none */
-} RetrySqlMistake;
 
 /* How a function is to be called, which depends on what it returns. */
 typedef enum RetrySqlReturns
@@ -49,7 +43,7 @@ retry_is_sql_target(const char *text)
  * up.  False with the reason when it is none.  Raises nothing but out of memory.
  */
 extern bool retry_sql_target_parse(const char *text, RetrySqlTarget *target,
-								   RetrySqlMistake *mistake);
+								   RetryMistake *mistake);
 
 /*
  * Looks the function up: it must be a plain function of one argument of type
@@ -57,7 +51,7 @@ extern bool retry_sql_target_parse(const char *text, RetrySqlTarget *target,
  * False with the reason otherwise.  Needs a transaction.
  */
 extern bool retry_sql_target_find(const RetrySqlTarget *target, Oid role,
-								  RetrySqlReturns *returns, RetrySqlMistake *mistake);
+								  RetrySqlReturns *returns, RetryMistake *mistake);
 
 /* Both, with an ERROR for a mistake; "what" names the argument or column in it. */
 extern void retry_sql_target_check(const char *what, const char *text, Oid role,

@@ -37,29 +37,13 @@ goes_without_saying(const char *what)
 	return strcmp(what, "target") == 0;
 }
 
-static bool refuse(RetryTargetMistake *mistake, int sqlstate, const char *hint,
-				   const char *format,...) pg_attribute_printf(4, 5);
-
-static bool
-refuse(RetryTargetMistake *mistake, int sqlstate, const char *hint, const char *format,...)
-{
-	va_list		args;
-
-	mistake->sqlstate = sqlstate;
-	mistake->hint = hint;
-	va_start(args, format);
-	vsnprintf(mistake->message, sizeof(mistake->message), format, args);
-	va_end(args);
-	return false;
-}
-
 bool
 retry_target_parse_url(const char *what, const char *text, RetryUrl *url, bool *sql,
-					   RetryTargetMistake *mistake)
+					   RetryMistake *mistake)
 {
 	bool		silent = goes_without_saying(what);
 	RetrySqlTarget function;
-	RetrySqlMistake no_function;
+	RetryMistake no_function;
 	char		why[256];
 
 	*sql = retry_is_sql_target(text);
@@ -67,8 +51,8 @@ retry_target_parse_url(const char *what, const char *text, RetryUrl *url, bool *
 	{
 		memset(url, 0, sizeof(*url));
 		if (!retry_sql_target_parse(text, &function, &no_function))
-			return refuse(mistake, no_function.sqlstate, no_function.hint,
-						  "invalid %s: %s", what, no_function.message);
+			return retry_refuse(mistake, no_function.sqlstate, no_function.hint,
+								"invalid %s: %s", what, no_function.message);
 		strlcpy(url->origin, function.text, sizeof(url->origin));
 		return true;
 	}
@@ -76,14 +60,14 @@ retry_target_parse_url(const char *what, const char *text, RetryUrl *url, bool *
 	/* the URL is not shown: there may be a password in it */
 	if (retry_url_check(text, url, why, sizeof(why)))
 		return true;
-	return refuse(mistake, ERRCODE_INVALID_PARAMETER_VALUE,
-				  "A URL looks like https://host[:port]/path.",
-				  "invalid URL%s%s: %s", silent ? "" : " in ", silent ? "" : what, why);
+	return retry_refuse(mistake, ERRCODE_INVALID_PARAMETER_VALUE,
+						"A URL looks like https://host[:port]/path.",
+						"invalid URL%s%s: %s", silent ? "" : " in ", silent ? "" : what, why);
 }
 
 bool
 retry_target_parse(const char *what, const char *text, RetryTarget *target,
-				   RetryTargetMistake *mistake)
+				   RetryMistake *mistake)
 {
 	memset(target, 0, sizeof(*target));
 	target->text = text;
@@ -98,14 +82,14 @@ retry_target_parse(const char *what, const char *text, RetryTarget *target,
 	target->kind = RETRY_TARGET_SCENE;
 	if (retry_scene_parse(text, target->group, target->scene))
 		return true;
-	return refuse(mistake, ERRCODE_INVALID_PARAMETER_VALUE, TARGET_SYNTAX,
-				  "invalid %s: \"%.100s\"", what, text);
+	return retry_refuse(mistake, ERRCODE_INVALID_PARAMETER_VALUE, TARGET_SYNTAX,
+						"invalid %s: \"%.100s\"", what, text);
 }
 
 void
 retry_target_read(const char *what, const char *text, RetryTarget *target)
 {
-	RetryTargetMistake mistake;
+	RetryMistake mistake;
 
 	if (!retry_target_parse(what, text, target, &mistake))
 		ereport(ERROR,

@@ -11,6 +11,7 @@
 #define RETRY_TARGET_H
 
 #include "utils/snapshot.h"
+#include "mistake.h"
 #include "scene.h"
 #include "url.h"
 
@@ -34,28 +35,20 @@ typedef struct RetryTarget
 								 * its canonical text, is filled */
 } RetryTarget;
 
-/* Why a text is no target. */
-typedef struct RetryTargetMistake
-{
-	int			sqlstate;
-	char		message[400];
-	const char *hint;			/* NULL: none */
-} RetryTargetMistake;
-
 /*
  * Reads a text as a target, by its syntax alone.  False when it is none;
  * "mistake" then says why, beginning with "what", the name of the argument or
  * column.  Looks nothing up, raises nothing; "text" must outlive the result.
  */
 extern bool retry_target_parse(const char *what, const char *text, RetryTarget *target,
-							   RetryTargetMistake *mistake);
+							   RetryMistake *mistake);
 
 /*
  * The same for what may stand in place of a URL: a URL or a function.  On
  * success fills "url" as above and "sql".
  */
 extern bool retry_target_parse_url(const char *what, const char *text, RetryUrl *url, bool *sql,
-								   RetryTargetMistake *mistake);
+								   RetryMistake *mistake);
 
 /* The same, as an ERROR (invalid_parameter_value) when it is none. */
 extern void retry_target_read(const char *what, const char *text, RetryTarget *target);

@@ -17,13 +17,11 @@
 
 #include "access/table.h"
 #include "access/tableam.h"
-#include "access/xact.h"
 #include "commands/extension.h"
 #include "executor/spi.h"
 #include "executor/tuptable.h"
 #include "fmgr.h"
 #include "miscadmin.h"
-#include "pgstat.h"
 #include "postmaster/bgworker.h"
 #include "storage/ipc.h"
 #include "storage/lmgr.h"
@@ -37,10 +35,10 @@
 #include "utils/timestamp.h"
 
 #include "compat.h"
-#include "dispatcher.h"
 #include "guc.h"
 #include "store.h"
 #include "upkeep.h"
+#include "worker.h"
 
 #define FIRST_US		USECS_PER_MINUTE	/* after the dispatcher's start */
 #define INTERVAL_US		USECS_PER_HOUR
@@ -63,25 +61,11 @@ static BackgroundWorkerHandle *handle = NULL;
 static BackgroundWorkerHandle *
 start_worker(bool wait)
 {
-	BackgroundWorker worker;
-	BackgroundWorkerHandle *started = NULL;
-	MemoryContext old = MemoryContextSwitchTo(TopMemoryContext);
+	char		name[BGW_MAXLEN];
 
-	memset(&worker, 0, sizeof(worker));
-	worker.bgw_flags = BGWORKER_SHMEM_ACCESS | BGWORKER_BACKEND_DATABASE_CONNECTION;
-	worker.bgw_start_time = BgWorkerStart_RecoveryFinished;
-	worker.bgw_restart_time = BGW_NEVER_RESTART;
-	snprintf(worker.bgw_name, BGW_MAXLEN, "retry upkeep for database %u", MyDatabaseId);
-	snprintf(worker.bgw_type, BGW_MAXLEN, "retry upkeep");
-	snprintf(worker.bgw_library_name, BGW_MAXLEN, "retry");
-	snprintf(worker.bgw_function_name, BGW_MAXLEN, "retry_upkeep_main");
-	worker.bgw_main_arg = ObjectIdGetDatum(MyDatabaseId);
-	worker.bgw_notify_pid = MyProcPid;
-	worker.bgw_extra[0] = wait;
-	if (!RegisterDynamicBackgroundWorker(&worker, &started))
-		started = NULL;
-	MemoryContextSwitchTo(old);
-	return started;
+	snprintf(name, sizeof(name), "retry upkeep for database %u", MyDatabaseId);
+	return retry_worker_start(name, "retry upkeep", "retry_upkeep_main",
+							  ObjectIdGetDatum(MyDatabaseId), &wait, sizeof(wait));
 }
 
 /* True when retry.purge() has asked for something that is not done yet. */
@@ -119,21 +103,6 @@ stop_at_exit(int code, Datum arg)
 	retry_upkeep_stop();
 }
 
-/* True while the worker that we have started is there. */
-static bool
-is_working(void)
-{
-	pid_t		pid;
-
-	if (handle == NULL)
-		return false;
-	if (GetBackgroundWorkerPid(handle, &pid) != BGWH_STOPPED)
-		return true;
-	pfree(handle);
-	handle = NULL;
-	return false;
-}
-
 void
 retry_upkeep_consider(Snapshot snapshot, uint64 generation, TimestampTz now)
 {
@@ -159,7 +128,7 @@ retry_upkeep_consider(Snapshot snapshot, uint64 generation, TimestampTz now)
 	not_before = now + PAUSE_US;
 	if (handle != NULL)
 	{
-		if (!is_working() && requests_waiting(snapshot))
+		if (retry_worker_ended(&handle) && requests_waiting(snapshot))
 		{
 			requested = true;
 			not_before = now + AGAIN_US;
@@ -211,39 +180,14 @@ retry_maintain(PG_FUNCTION_ARGS)
 
 /* ---------------------------------------------------------------- the worker */
 
-/* The memory context that was current before the transaction. */
-static MemoryContext outside = NULL;
-
-void
-retry_upkeep_begin(const char *activity)
-{
-	outside = CurrentMemoryContext;
-	pgstat_report_activity(STATE_RUNNING, activity);
-	SetCurrentStatementStartTimestamp();
-	StartTransactionCommand();
-	SPI_connect();
-	PushActiveSnapshot(GetTransactionSnapshot());
-}
-
-void
-retry_upkeep_commit(void)
-{
-	PopActiveSnapshot();
-	SPI_finish();
-	CommitTransactionCommand();
-	MemoryContextSwitchTo(outside);
-	pgstat_report_stat(false);
-	CHECK_FOR_INTERRUPTS();
-}
-
 static bool
 extension_present(void)
 {
 	bool		present;
 
-	retry_upkeep_begin("looking for the extension");
+	retry_worker_begin_spi("looking for the extension");
 	present = OidIsValid(get_extension_oid("retry", true));
-	retry_upkeep_commit();
+	retry_worker_commit_spi();
 	return present;
 }
 
@@ -255,11 +199,15 @@ extension_present(void)
 static void
 pin_settings(void)
 {
+	static const RetrySetting pinned[] = {
+		{"enable_seqscan", "off"},
+		{"enable_hashjoin", "off"},
+		{"enable_mergejoin", "off"},
+		{"max_parallel_workers_per_gather", "0"},
+	};
+
 	retry_pin_settings();
-	SetConfigOption("enable_seqscan", "off", PGC_SUSET, PGC_S_OVERRIDE);
-	SetConfigOption("enable_hashjoin", "off", PGC_SUSET, PGC_S_OVERRIDE);
-	SetConfigOption("enable_mergejoin", "off", PGC_SUSET, PGC_S_OVERRIDE);
-	SetConfigOption("max_parallel_workers_per_gather", "0", PGC_SUSET, PGC_S_OVERRIDE);
+	retry_worker_set(pinned, lengthof(pinned));
 }
 
 /* Makes this the only upkeep of the database, until the process ends. */
@@ -271,9 +219,9 @@ lock_upkeep(bool wait)
 
 	SET_LOCKTAG_ADVISORY(tag, MyDatabaseId, 0x72657472, 0, UPKEEP_LOCK_CLASS);
 	SetConfigOption("lock_timeout", "0", PGC_SUSET, PGC_S_OVERRIDE);
-	retry_upkeep_begin("waiting for another upkeep");
+	retry_worker_begin_spi("waiting for another upkeep");
 	locked = LockAcquire(&tag, ExclusiveLock, true, !wait) != LOCKACQUIRE_NOT_AVAIL;
-	retry_upkeep_commit();
+	retry_worker_commit_spi();
 	return locked;
 }
 
@@ -293,14 +241,8 @@ attempt(void (*job) (RetryUpkeep *, int), RetryUpkeep *upkeep, int leaf)
 	}
 	PG_CATCH();
 	{
-		ErrorData  *error;
+		ErrorData  *error = retry_worker_recover(context);
 
-		HOLD_INTERRUPTS();
-		MemoryContextSwitchTo(context);
-		error = CopyErrorData();
-		FlushErrorState();
-		AbortOutOfAnyTransaction();
-		RESUME_INTERRUPTS();
 		upkeep->blocked = true;
 		failed = true;
 		if (error->sqlerrcode != ERRCODE_LOCK_NOT_AVAILABLE && extension_present())
@@ -339,7 +281,7 @@ read_requests(RetryUpkeep *upkeep, MemoryContext context)
 	Datum		value;
 	bool		isnull;
 
-	retry_upkeep_begin("reading requests to purge");
+	retry_worker_begin_spi("reading requests to purge");
 	(void) retry_upkeep_execute("SELECT max(p.before), array_agg(p.ctid) FROM retry.purge_request p",
 								0, NULL, NULL, SPI_OK_SELECT);
 	value = SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull);
@@ -352,7 +294,7 @@ read_requests(RetryUpkeep *upkeep, MemoryContext context)
 		requests = DatumGetArrayTypePCopy(value);
 		MemoryContextSwitchTo(old);
 	}
-	retry_upkeep_commit();
+	retry_worker_commit_spi();
 	return requests;
 }
 
@@ -362,10 +304,10 @@ delete_requests(ArrayType *requests)
 	Oid			type = TIDARRAYOID;
 	Datum		value = PointerGetDatum(requests);
 
-	retry_upkeep_begin("deleting requests to purge");
+	retry_worker_begin_spi("deleting requests to purge");
 	(void) retry_upkeep_execute("DELETE FROM retry.purge_request p WHERE p.ctid = ANY ($1)",
 								1, &type, &value, SPI_OK_DELETE);
-	retry_upkeep_commit();
+	retry_worker_commit_spi();
 }
 
 /* One pass through everything. */

@@ -35,15 +35,9 @@ extern void retry_upkeep_consider(Snapshot snapshot, uint64 generation, Timestam
 extern void retry_upkeep_stop(void);
 
 /*
- * For the jobs below: a transaction with an active snapshot, in which SPI may
- * be used.  Each of them makes its own, one or more.
- */
-extern void retry_upkeep_begin(const char *activity);
-extern void retry_upkeep_commit(void);
-
-/*
- * A statement in it; returns the number of rows, which are SPI's if it gives
- * any.  ERROR when its result is not the expected one.
+ * A statement in a transaction of the jobs below, of which each makes its own;
+ * returns the number of rows, which are SPI's if it gives any.  ERROR when its
+ * result is not the expected one.
  */
 extern uint64 retry_upkeep_execute(const char *sql, int nargs, Oid *types, Datum *values, int expected);
 

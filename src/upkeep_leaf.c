@@ -46,6 +46,7 @@
 #include "turn.h"
 #include "upkeep.h"
 #include "wakeup.h"
+#include "worker.h"
 
 #define MOVE_LIMIT			1000	/* survivors that are moved, not waited
 									 * for */
@@ -402,7 +403,7 @@ retry_upkeep_leaf(RetryUpkeep *upkeep, int leaf)
 	RetryHorizon seen;
 	bool		looked;
 
-	retry_upkeep_begin("looking for history that may go");
+	retry_worker_begin_spi("looking for history that may go");
 	reader = retry_reader_begin(GetActiveSnapshot(), true);
 	retry_horizon_of(GetActiveSnapshot(), &seen);
 	if (!retry_reader_leaf(reader, leaf))
@@ -423,7 +424,7 @@ retry_upkeep_leaf(RetryUpkeep *upkeep, int leaf)
 				(errcode(ERRCODE_LOCK_NOT_AVAILABLE),
 				 errmsg("leaf %d is in use", leaf)));
 	}
-	retry_upkeep_commit();
+	retry_worker_commit_spi();
 }
 
 /* Collects finished and old tasks after an id; the id it came to, false at the end. */
@@ -493,10 +494,10 @@ retry_upkeep_long_leaf(RetryUpkeep *upkeep, int leaf)
 	{
 		int			count;
 
-		retry_upkeep_begin("deleting old history beside the ring");
+		retry_worker_begin_spi("deleting old history beside the ring");
 		more = collect_old(upkeep, leaf, &after, ids, &count);
 		if (count > 0)
 			delete_tasks(leaf, ids, count);
-		retry_upkeep_commit();
+		retry_worker_commit_spi();
 	}
 }

@@ -29,6 +29,7 @@
 #include "trigger_guard.h"
 #include "upkeep.h"
 #include "uuid7.h"
+#include "worker.h"
 
 #define BATCH	500
 
@@ -67,7 +68,7 @@ mend_table(RetryUpkeep *upkeep, Oid table)
 void
 retry_upkeep_triggers(RetryUpkeep *upkeep, int unused)
 {
-	retry_upkeep_begin("looking at the triggers");
+	retry_worker_begin_spi("looking at the triggers");
 	for (int leaf = 0; leaf < RETRY_LEAVES; leaf++)
 	{
 		mend_table(upkeep, retry_leaf_oid(RETRY_TASK, leaf));
@@ -76,7 +77,7 @@ retry_upkeep_triggers(RetryUpkeep *upkeep, int unused)
 	mend_table(upkeep, retry_relation_oid("scene_group"));
 	mend_table(upkeep, retry_relation_oid("scene"));
 	mend_table(upkeep, retry_relation_oid("schedule_definition"));
-	retry_upkeep_commit();
+	retry_worker_commit_spi();
 }
 
 /*
@@ -92,9 +93,9 @@ delete_older(const char *activity, const char *sql, TimestampTz cutoff)
 
 	do
 	{
-		retry_upkeep_begin(activity);
+		retry_worker_begin_spi(activity);
 		count = retry_upkeep_execute(sql, 2, types, values, SPI_OK_DELETE);
-		retry_upkeep_commit();
+		retry_worker_commit_spi();
 	} while (count == BATCH);
 }
 
@@ -124,12 +125,12 @@ retry_upkeep_dead_letters(RetryUpkeep *upkeep, int unused)
 	delete_older("deleting old dead letters", delete_letters, upkeep->dead_cutoff);
 	do
 	{
-		retry_upkeep_begin("deleting notes on replays of dead letters that are gone");
+		retry_worker_begin_spi("deleting notes on replays of dead letters that are gone");
 		values[0] = UUIDPGetDatum(&after);
 		count = retry_upkeep_execute(delete_replayed, 2, types, values, SPI_OK_SELECT);
 		if (count > 0)
 			after = *DatumGetUUIDP(result(0, 1));
-		retry_upkeep_commit();
+		retry_worker_commit_spi();
 	} while (count > 0);
 }
 
@@ -346,7 +347,7 @@ retry_upkeep_keys(RetryUpkeep *upkeep, int unused)
 			ObjectIdGetDatum(place.role), Int32GetDatum(BATCH)
 		};
 
-		retry_upkeep_begin("looking after the keys of finished tasks");
+		retry_worker_begin_spi("looking after the keys of finished tasks");
 		count = retry_upkeep_execute(read_keys, 4, types, values, SPI_OK_SELECT);
 		if (count > 0)
 		{
@@ -359,7 +360,7 @@ retry_upkeep_keys(RetryUpkeep *upkeep, int unused)
 			MemoryContextSwitchTo(old);
 			keep_key_batch(upkeep, count);
 		}
-		retry_upkeep_commit();
+		retry_worker_commit_spi();
 	} while (count == BATCH);
 }
 
@@ -391,7 +392,7 @@ retry_upkeep_scenes(RetryUpkeep *upkeep, int unused)
 	Datum		horizon;
 	uint64		count = 0;
 
-	retry_upkeep_begin("deleting archived scenes");
+	retry_worker_begin_spi("deleting archived scenes");
 	if (retry_upkeep_execute(archived_scenes, 0, NULL, NULL, SPI_OK_SELECT) > 0)
 	{
 		rel = table_open(retry_relation_oid("scene"), RowExclusiveLock);
@@ -401,7 +402,7 @@ retry_upkeep_scenes(RetryUpkeep *upkeep, int unused)
 		count = retry_upkeep_execute(delete_scenes, 1, &type, &horizon, SPI_OK_DELETE);
 		PopActiveSnapshot();
 	}
-	retry_upkeep_commit();
+	retry_worker_commit_spi();
 	if (count > 0)
 		elog(DEBUG1, "retry: " UINT64_FORMAT " archived scenes are gone", count);
 }
