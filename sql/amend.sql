@@ -6,7 +6,6 @@
 \set ECHO none
 \set helpers `echo "${PG_ABS_SRCDIR:-.}/sql/include/helpers.sql"`
 \i :helpers
-\set ECHO all
 CREATE ROLE regress_amend_user;
 CREATE ROLE regress_amend_other;
 INSERT INTO retry.scene_group (name, paused) VALUES ('amend', true);

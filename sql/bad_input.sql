@@ -5,7 +5,6 @@
 \set ECHO none
 \set helpers `echo "${PG_ABS_SRCDIR:-.}/sql/include/helpers.sql"`
 \i :helpers
-\set ECHO all
 \pset format unaligned
 \pset null '(null)'
 

@@ -6,7 +6,6 @@
 \set ECHO none
 \set helpers `echo "${PG_ABS_SRCDIR:-.}/sql/include/helpers.sql"`
 \i :helpers
-\set ECHO all
 CREATE ROLE regress_bulk_owner;
 CREATE ROLE regress_bulk_user;
 CREATE ROLE regress_bulk_other;

@@ -2,22 +2,11 @@
 -- Callbacks of scenes: what may be named, and what happens to those that name
 -- a scene when it is renamed or deleted.
 --
-SET client_min_messages = warning;
-CREATE EXTENSION IF NOT EXISTS retry;
-RESET client_min_messages;
+\set ECHO none
+\set helpers `echo "${PG_ABS_SRCDIR:-.}/sql/include/helpers.sql"`
+\i :helpers
 \pset format unaligned
 \pset null '(null)'
-
-CREATE FUNCTION pg_temp.refused(statement text, OUT code text, OUT message text, OUT hint text)
-LANGUAGE plpgsql AS $$
-BEGIN
-	EXECUTE statement;
-	code := '00000';
-	message := 'not refused';
-EXCEPTION WHEN OTHERS THEN
-	GET STACKED DIAGNOSTICS code = RETURNED_SQLSTATE, message = MESSAGE_TEXT, hint = PG_EXCEPTION_HINT;
-END
-$$;
 
 INSERT INTO retry.scene_group (name, paused) VALUES ('cb', true), ('cb2', true);
 -- scenes that one statement makes may name each other
@@ -33,7 +22,7 @@ UPDATE retry.scene SET archived = true WHERE name = 'no-url';
 UPDATE retry.scene SET targets = '{http://cb.example/}' WHERE name = 'targets';
 INSERT INTO retry.scene (group_name, name, targets, route) VALUES ('cb', 'all', '{http://cb.example/}', 'all');
 
-SELECT s AS statement, r.*
+SELECT s AS statement, r.code, r.message, r.hint
 FROM (VALUES
 	(1, $$UPDATE retry.scene SET on_success = '' WHERE group_name = 'cb' AND name = 'a'$$),
 	(2, $$UPDATE retry.scene SET on_success = 'cb/B' WHERE group_name = 'cb' AND name = 'a'$$),

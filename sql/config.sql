@@ -2,21 +2,14 @@
 -- Groups and scenes: what the tables take and refuse, and how they travel as
 -- one document.
 --
+\set ECHO none
+\set helpers `echo "${PG_ABS_SRCDIR:-.}/sql/include/helpers.sql"`
+\i :helpers
+SET intervalstyle = 'postgres_verbose';
 \pset format unaligned
 SET client_min_messages = warning;
 CREATE ROLE regress_config_owner;
 CREATE ROLE "regress_config Odd";
-CREATE FUNCTION pg_temp.refused(statement text, OUT code text, OUT message text, OUT detail text, OUT hint text, OUT at_column text)
-LANGUAGE plpgsql AS $$
-BEGIN
-	EXECUTE statement;
-	code := '00000';
-	message := 'not refused';
-EXCEPTION WHEN OTHERS THEN
-	GET STACKED DIAGNOSTICS code = RETURNED_SQLSTATE, message = MESSAGE_TEXT, detail = PG_EXCEPTION_DETAIL,
-		hint = PG_EXCEPTION_HINT, at_column = COLUMN_NAME;
-END
-$$;
 
 -- Each constraint says which column has which value.
 INSERT INTO retry.scene_group (name, owner) VALUES ('conf', 'regress_config_owner');

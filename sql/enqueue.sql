@@ -5,7 +5,6 @@
 \set ECHO none
 \set helpers `echo "${PG_ABS_SRCDIR:-.}/sql/include/helpers.sql"`
 \i :helpers
-\set ECHO all
 CREATE ROLE regress_retry_ann;
 CREATE ROLE regress_retry_ben;
 GRANT USAGE ON SCHEMA retry TO regress_retry_ann, regress_retry_ben;

@@ -1,22 +1,11 @@
 --
 -- Routing: what targets a scene may have, and how bad ones are refused
 --
-SET client_min_messages = warning;
-CREATE EXTENSION IF NOT EXISTS retry;
-RESET client_min_messages;
+\set ECHO none
+\set helpers `echo "${PG_ABS_SRCDIR:-.}/sql/include/helpers.sql"`
+\i :helpers
 \pset format unaligned
 \pset null '(null)'
-
-CREATE FUNCTION pg_temp.refused(statement text, OUT code text, OUT message text, OUT hint text)
-LANGUAGE plpgsql AS $$
-BEGIN
-	EXECUTE statement;
-	code := '00000';
-	message := 'not refused';
-EXCEPTION WHEN OTHERS THEN
-	GET STACKED DIAGNOSTICS code = RETURNED_SQLSTATE, message = MESSAGE_TEXT, hint = PG_EXCEPTION_HINT;
-END
-$$;
 
 INSERT INTO retry.scene_group (name, paused) VALUES ('routing', true);
 INSERT INTO retry.scene (group_name, name, targets) VALUES

@@ -2,22 +2,12 @@
 -- What scenes say about answers: a rule that makes no sense is refused when it
 -- is written, with the column, the part that is wrong, and a hint.
 --
-SET client_min_messages = warning;
-CREATE EXTENSION IF NOT EXISTS retry;
-RESET client_min_messages;
+\set ECHO none
+\set helpers `echo "${PG_ABS_SRCDIR:-.}/sql/include/helpers.sql"`
+\i :helpers
+SET intervalstyle = 'postgres_verbose';
 \pset format unaligned
 \pset null '(null)'
-
-CREATE FUNCTION pg_temp.refused(statement text, OUT code text, OUT message text, OUT detail text, OUT hint text)
-LANGUAGE plpgsql AS $$
-BEGIN
-	EXECUTE statement;
-	code := '00000';
-	message := 'not refused';
-EXCEPTION WHEN OTHERS THEN
-	GET STACKED DIAGNOSTICS code = RETURNED_SQLSTATE, message = MESSAGE_TEXT, detail = PG_EXCEPTION_DETAIL, hint = PG_EXCEPTION_HINT;
-END
-$$;
 
 INSERT INTO retry.scene_group (name, paused) VALUES ('rules', true);
 INSERT INTO retry.scene (group_name, name, url) VALUES ('rules', 'r', 'http://rules.example/');

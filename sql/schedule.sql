@@ -3,29 +3,18 @@
 -- Yearly expressions are run as if it were the year 2100, so that nothing here
 -- comes due by itself.
 --
-SET client_min_messages = warning;
-CREATE EXTENSION IF NOT EXISTS retry;
+\set ECHO none
+\set helpers `echo "${PG_ABS_SRCDIR:-.}/sql/include/helpers.sql"`
+\i :helpers
+SET intervalstyle = 'postgres_verbose';
 CREATE ROLE regress_schedule_a;
 CREATE ROLE regress_schedule_b;
 INSERT INTO retry.scene_group (name, owner, paused) VALUES ('sched', 'regress_schedule_a', true);
 INSERT INTO retry.scene (group_name, name, url) VALUES
 	('sched', 'report', 'http://127.0.0.1:9/report'), ('sched', 'other', 'http://127.0.0.1:9/other');
-RESET client_min_messages;
-SET timezone = 'UTC';
-SET datestyle = 'ISO';
 \pset null '(null)'
 
 -- what is refused, and how
-CREATE FUNCTION pg_temp.refused(statement text, OUT code text, OUT message text, OUT detail text)
-LANGUAGE plpgsql AS $$
-BEGIN
-	EXECUTE statement;
-	code := '00000';
-	message := 'not refused';
-EXCEPTION WHEN OTHERS THEN
-	GET STACKED DIAGNOSTICS code = RETURNED_SQLSTATE, message = MESSAGE_TEXT, detail = PG_EXCEPTION_DETAIL;
-END
-$$;
 CREATE TEMP TABLE arguments (no int GENERATED ALWAYS AS IDENTITY, given text);
 INSERT INTO arguments (given) VALUES
 	($$NULL, '@daily', 'sched/report'$$),

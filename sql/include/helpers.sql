@@ -1,7 +1,8 @@
 --
 -- What the scripts of this folder open with: the extension, settings that make
 -- output the same everywhere, and functions that several of them use.  It is
--- included with ECHO off, so that it is no part of their output.
+-- included with ECHO off, so that it is no part of their output, and ends with
+-- ECHO on again.
 --
 SET client_min_messages = warning;
 CREATE EXTENSION IF NOT EXISTS retry;
@@ -11,14 +12,16 @@ SET datestyle = 'ISO';
 SET intervalstyle = 'postgres';
 
 -- how a statement is refused, the ids of new tasks left out
-CREATE FUNCTION pg_temp.refused(statement text, OUT code text, OUT message text, OUT hint text)
+CREATE FUNCTION pg_temp.refused(statement text, OUT code text, OUT message text, OUT detail text, OUT hint text,
+	OUT at_column text)
 LANGUAGE plpgsql AS $$
 BEGIN
 	EXECUTE statement;
 	code := '00000';
 	message := 'not refused';
 EXCEPTION WHEN OTHERS THEN
-	GET STACKED DIAGNOSTICS code = RETURNED_SQLSTATE, message = MESSAGE_TEXT, hint = PG_EXCEPTION_HINT;
+	GET STACKED DIAGNOSTICS code = RETURNED_SQLSTATE, message = MESSAGE_TEXT, detail = PG_EXCEPTION_DETAIL,
+		hint = PG_EXCEPTION_HINT, at_column = COLUMN_NAME;
 	message := regexp_replace(message, '\m01[0-9a-f]{6}-[0-9a-f-]{27}', '(id)');
 END
 $$;
@@ -43,3 +46,5 @@ LANGUAGE sql AS $$
 	SELECT t.*, reason, at, 1, 503, error, NULL FROM retry.task t WHERE id = of_task;
 	SELECT 1
 $$;
+
+\set ECHO all
