@@ -20,6 +20,7 @@ our @EXPORT = qw(
   wait_sql
   wait_state
   enqueue
+  others_go_on
   session
   sql_fails
   workers
@@ -158,6 +159,17 @@ sub enqueue
 
 	return $node->safe_psql($opt{dbname} // 'postgres',
 		"SELECT retry.enqueue($arguments)");
+}
+
+# others_go_on(NODE, RECEIVER, WHAT): a task enqueued now succeeds.  So would
+# what was enqueued before it have been sent by then, if it might be.
+sub others_go_on
+{
+	my ($node, $receiver, $what) = @_;
+	my $id = enqueue($node, "'" . $receiver->url('/ok/other') . "'");
+	local $Test::Builder::Level = $Test::Builder::Level + 1;
+
+	return wait_state($node, $id, 'succeeded', description => "$what: others go on");
 }
 
 # session(NODE, %options): a session that stays open, e.g. to hold a

@@ -11,17 +11,6 @@ my $node = new_node('main');
 my $receiver = start_endpoint();
 my $paused = start_endpoint();			# for scenes that are paused
 
-# What is enqueued after has gone through: so had what was before, if it may.
-sub others_go_on
-{
-	my ($what) = @_;
-	my $id = enqueue($node, "'" . $receiver->url('/ok/other') . "'");
-	local $Test::Builder::Level = $Test::Builder::Level + 1;
-
-	wait_state($node, $id, 'succeeded', description => "$what: others go on");
-	return;
-}
-
 sub enqueue_lanes
 {
 	my ($scene, $count, $lanes) = @_;
@@ -50,20 +39,20 @@ foreach my $lanes (1, 10, 200)
 			"INSERT INTO retry.scene (group_name, name, url, paused) VALUES ('default', '$scene', '"
 			  . $paused->url("/ok/$scene") . "', true)");
 		enqueue_lanes($scene, 400, $lanes);
-		others_go_on($what);
+		others_go_on($node, $receiver, $what);
 		wait_sql($node, "SELECT count(*) FROM retry.tasks WHERE scene = 'default/$scene' AND due_at < now()",
 			"$what: all are due", expected => '400');
-		others_go_on($what);
+		others_go_on($node, $receiver, $what);
 		if ($restart eq 'stop')
 		{
 			$node->restart;
-			others_go_on("$what, restarted");
+			others_go_on($node, $receiver, "$what, restarted");
 		}
 		elsif ($restart eq 'kill')
 		{
 			$node->stop('immediate');
 			$node->start;
-			others_go_on("$what, restarted");
+			others_go_on($node, $receiver, "$what, restarted");
 		}
 		is($paused->stats->{total}, 0, "$what: nothing is sent while paused");
 		is( $node->safe_psql(
@@ -88,11 +77,11 @@ SELECT count(retry.enqueue('shop/order', '{}', key => 'o' || i)) FROM generate_s
 SQL
 wait_for(sub { $paused->stats->{total} >= 50 }, 'all were tried once');
 $node->safe_psql('postgres', "UPDATE retry.scene_group SET paused = true WHERE name = 'shop'");
-others_go_on('group paused');
+others_go_on($node, $receiver, 'group paused');
 my $before = $paused->stats->{total};
 wait_sql($node, "SELECT count(*) FROM retry.tasks WHERE scene = 'shop/order' AND state = 'retrying' AND next_due > now()",
 	'their next attempts are due', expected => '0');
-others_go_on('group paused');
+others_go_on($node, $receiver, 'group paused');
 is($paused->stats->{total}, $before, 'a paused group sends no next attempts');
 $node->safe_psql('postgres', "UPDATE retry.scene_group SET paused = false WHERE name = 'shop'");
 wait_sql($node, "SELECT count(*) FROM retry.tasks WHERE scene = 'shop/order' AND state = 'succeeded'",
@@ -102,10 +91,10 @@ is($paused->stats->{total}, 100, 'two attempts each');
 # A paused scene's task may still be cancelled.
 set('paused = true', "name = 'paused-1'");
 my $id = enqueue($node, "'paused-1', '{}', key => 'never'");
-others_go_on('to cancel');
+others_go_on($node, $receiver, 'to cancel');
 is($node->safe_psql('postgres', "SELECT retry.cancel('$id')"), 't', 'a held task can be cancelled');
 set('paused = false', "name = 'paused-1'");
-others_go_on('cancelled');
+others_go_on($node, $receiver, 'cancelled');
 is(scalar $paused->ledger('never'), 0, 'and is not sent after');
 
 # Off and on, for the server and for one database.

@@ -4,39 +4,15 @@
 use strict;
 use warnings FATAL => 'all';
 
-use File::Basename;
 use PostgreSQL::Test::Utils;
 use RetryTest;
+use RetryTest::Clock;
 use Test::More;
 
-my $base = PostgreSQL::Test::Utils::tempdir;
-my $clock = "$base/clock";
-my $source = dirname(__FILE__) . '/../clock/clock.c';
-system($ENV{CC} // 'cc', '-shared', '-fPIC', '-O1', '-o', "$base/clock.so", $source) == 0
-  or die "cannot compile $source";
-
+my $clock = RetryTest::Clock->new;
 my $receiver = start_endpoint();
 my $url = $receiver->url('/ok');
 my $node = new_node('main', start => 0);
-
-# Seconds from the true time, for all processes of the server at once.
-sub set_clock
-{
-	my ($offset) = @_;
-
-	open(my $f, -e $clock ? '+<' : '>', $clock) or die $!;
-	syswrite($f, pack('q', $offset * 1_000_000)) == 8 or die $!;
-	close $f;
-	return;
-}
-
-sub start
-{
-	local %ENV = (%ENV, LD_PRELOAD => "$base/clock.so", RETRY_TEST_CLOCK => $clock);
-
-	$node->start;
-	return;
-}
 
 sub offset_is
 {
@@ -67,8 +43,7 @@ sub delivers
 	return;
 }
 
-set_clock(0);
-start();
+$clock->start($node);
 $node->safe_psql('postgres', 'CREATE EXTENSION retry');
 $node->safe_psql('postgres', <<"SQL");
 INSERT INTO retry.scene (group_name, name, url, backoff, paused) VALUES
@@ -83,7 +58,7 @@ my $hourly = enqueue($node, "'hourly', key => 'hourly'");
 my $held = enqueue($node, "'held', key => 'held'");
 wait_state($node, $hourly, 'retrying');
 
-set_clock(40 * 86400);
+$clock->set(40 * 86400);
 offset_is(40 * 86400, 'the clock jumps forty days ahead');
 # by the receiver's word: their leaves are past retention, and may be emptied
 wait_for(sub { $receiver->ledger($_) == 1 }, "what waited for $_ is delivered") foreach @far;
@@ -96,7 +71,7 @@ wait_state($node, $stranded, 'retrying');
 my $flying = enqueue($node, "'" . $receiver->url('/delay/2000?status=500') . "', backoff => 'fixed 1s'");
 wait_state($node, $flying, 'running');
 
-set_clock(0);
+$clock->set(0);
 offset_is(0, 'the clock jumps back');
 wait_sql($node, "SELECT attempts >= 2 FROM retry.tasks WHERE id = '$flying'",
 	'what was under way is tried again soon');
@@ -107,18 +82,18 @@ wait_state($node, $stranded, 'succeeded', description => 'what was put off in th
 my $waits = enqueue($node, "'hourly', key => 'waits'");
 wait_state($node, $waits, 'retrying');
 
-set_clock(-3600);
+$clock->set(-3600);
 offset_is(-3600, 'an hour back');
 delivers('an hour back');
 my $crossing = enqueue($node, "'$url', delay => '30 min'");
 
 # What was written down lies in the future now.
 $node->stop('immediate');
-start();
+$clock->start($node);
 delivers('after a crash');
 $node->safe_psql('postgres', "UPDATE retry.scene SET paused = false WHERE name = 'held'");
 
-set_clock(7200);
+$clock->set(7200);
 offset_is(7200, 'two hours ahead');
 delivers('two hours ahead');
 wait_state($node, $held, 'succeeded', description => 'what was held is delivered');

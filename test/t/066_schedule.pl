@@ -6,48 +6,21 @@
 use strict;
 use warnings FATAL => 'all';
 
-use File::Basename;
 use PostgreSQL::Test::Utils;
 use RetryTest;
+use RetryTest::Clock;
 use Test::More;
 
-my $base = PostgreSQL::Test::Utils::tempdir;
-my $clock = "$base/clock";
-my $source = dirname(__FILE__) . '/../clock/clock.c';
-system($ENV{CC} // 'cc', '-shared', '-fPIC', '-O1', '-o', "$base/clock.so", $source) == 0
-  or die "cannot compile $source";
-
+my $clock = RetryTest::Clock->new;
 my $receiver = start_endpoint();
 my $url = $receiver->url('/ok');
-
-# The clock of all processes of the server: seconds from the true time.
-my $offset = 0;
-
-sub set_clock
-{
-	($offset) = @_;
-
-	open(my $f, -e $clock ? '+<' : '>', $clock) or die $!;
-	syswrite($f, pack('q', $offset * 1_000_000)) == 8 or die $!;
-	close $f;
-	return;
-}
 
 # Moves it on, never back, to that second of an hour.
 sub forward_to
 {
 	my ($minute, $second) = @_;
 
-	set_clock($offset + ($minute * 60 + $second - (time() + $offset)) % 3600);
-	return;
-}
-
-sub start
-{
-	my ($node) = @_;
-	local %ENV = (%ENV, LD_PRELOAD => "$base/clock.so", RETRY_TEST_CLOCK => $clock);
-
-	$node->start;
+	$clock->set($clock->offset + ($minute * 60 + $second - $clock->now) % 3600);
 	return;
 }
 
@@ -88,9 +61,8 @@ SQL
 }
 
 my $node = new_node('main', start => 0, conf => "retry.dispatchers = 2\n");
-set_clock(0);
 forward_to(3, 50);
-start($node);
+$clock->start($node);
 $node->safe_psql('postgres', 'CREATE EXTENSION retry');
 
 # ---- the dispatcher runs them
@@ -126,25 +98,25 @@ has_run($node, 'once', '10 12', 'a replaced schedule runs at its new times');
 
 $node->stop('immediate');
 forward_to(50, 20);
-start($node);
+$clock->start($node);
 has_run($node, 'skip', '10 50', 'skip: only what is not a minute late');
 has_run($node, 'once', '10 12 40 50', 'once: the latest of those that were missed, and what is not');
 has_run($node, 'all', '10 20 30 40 50', 'all: each');
 has_run($node, 'five', '05 10 45 50', 'once is the default');
 $node->stop;
 forward_to(59, 30);
-start($node);
+$clock->start($node);
 wait_sql($node, "SELECT max(nominal) = date_trunc('hour', clock_timestamp()) + interval '55 min' FROM retry.schedule_run", 'a run that was missed is found at the start');
 nothing_doubled($node, 'after two restarts');
 
 # ---- the clock is set back an hour, and on again
 
 wait_sql($node, "SELECT count(*) FROM retry.tasks WHERE state <> 'succeeded'", 'all tasks are done', expected => '0');
-set_clock($offset - 3600);
+$clock->set($clock->offset - 3600);
 $node->safe_psql('postgres', "SELECT retry.run_schedules()");
 nothing_doubled($node, 'an hour back');
-set_clock($offset + 3600);
-forward_to(59, 59) if (time() + $offset) % 3600 < 3599;
+$clock->set($clock->offset + 3600);
+forward_to(59, 59) if $clock->now % 3600 < 3599;
 has_run($node, 'all', '10 20 30 40 50 00', 'after a clock that went back and forth the next run is made');
 nothing_doubled($node, 'back and forth');
 
@@ -167,7 +139,7 @@ nothing_doubled($node, 'three sessions and the worker');
 my $holder = session($node);
 $holder->query_safe("BEGIN; LOCK retry.schedule_definition");
 forward_to(14, 59);
-wait_for(sub { (time() + $offset) % 3600 >= 901 }, 'its time comes while the table is locked');
+wait_for(sub { $clock->now % 3600 >= 901 }, 'its time comes while the table is locked');
 my $id = enqueue($node, "'$url'");
 $node->safe_psql('postgres', "SELECT retry.wait('$id')");
 is($node->safe_psql('postgres', "SELECT state FROM retry.tasks WHERE id = '$id'"), 'succeeded', 'tasks are delivered meanwhile');
@@ -187,14 +159,14 @@ forward_to(29, 58);
 wait_for(
 	sub {
 		$terminated += $node->safe_psql('postgres', "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE backend_type LIKE 'retry%'");
-		return (time() + $offset) % 3600 >= 1801;
+		return $clock->now % 3600 >= 1801;
 	},
 	'workers are ended as they come');
 wait_for(sub { ran($node, $_) =~ /20 30$/ }, "$_: runs all the same") foreach qw(skip once all);
 forward_to(39, 59);
-wait_for(sub { (time() + $offset) % 3600 >= 2400 }, 'ten minutes later');
+wait_for(sub { $clock->now % 3600 >= 2400 }, 'ten minutes later');
 $node->stop('immediate');
-start($node);
+$clock->start($node);
 wait_for(sub { ran($node, $_) =~ /30 40$/ }, "$_: none is lost in a crash at that moment") foreach qw(skip once all);
 nothing_doubled($node, 'after crashes');
 
@@ -217,9 +189,10 @@ is($node->safe_psql('postgres', "SELECT retry.unschedule('broken')"), 't', 'unsc
 
 # ---- a restored copy
 
-$node->command_ok([ 'pg_dump', '-Fc', '-f', "$base/dump", $node->connstr('postgres') ], 'dump');
+my $dump = PostgreSQL::Test::Utils::tempdir . '/dump';
+$node->command_ok([ 'pg_dump', '-Fc', '-f', $dump, $node->connstr('postgres') ], 'dump');
 $node->safe_psql('postgres', 'CREATE DATABASE copy TEMPLATE template0');
-$node->command_ok([ 'pg_restore', '-1', '-d', $node->connstr('copy'), "$base/dump" ], 'restore');
+$node->command_ok([ 'pg_restore', '-1', '-d', $node->connstr('copy'), $dump ], 'restore');
 is($node->safe_psql('copy', "SELECT bool_and(inert), count(*) FROM retry.schedule_definition"), 't|6', 'the schedules came with it');
 is($node->safe_psql('copy', "SELECT count(*), min(held_reason) FROM retry.schedules WHERE next_run IS NULL"), '6|not adopted', 'they are held');
 my $runs = $node->safe_psql('copy', 'SELECT count(*) FROM retry.schedule_run');
@@ -253,9 +226,9 @@ cron.use_background_workers = on
 retry.allowed_networks = '127.0.0.0/8'
 retry.databases = 'none'
 CONF
-	set_clock(0);
+	$clock->set(0);
 	forward_to(3, 40);
-	start($cron);
+	$clock->start($cron);
 	$cron->safe_psql('postgres', 'CREATE EXTENSION pg_cron; CREATE EXTENSION retry; CREATE ROLE tenant LOGIN; CREATE ROLE stranger LOGIN; CREATE ROLE application');
 	$cron->safe_psql('postgres', "GRANT USAGE ON SCHEMA cron TO tenant, application");
 	$cron->safe_psql('postgres', "SELECT retry.grant('tenant', 'default'), retry.grant('stranger', 'default'), retry.grant('application', 'default')");
@@ -287,7 +260,7 @@ SQL
 	has_run($cron, 'report', '05 10', 'pg_cron and the dispatcher are there');
 	$cron->safe_psql('postgres', 'SELECT cron.alter_job(jobid, active => false) FROM cron.job');
 	forward_to(14, 57);
-	wait_for(sub { (time() + $offset) % 3600 >= 901 }, 'its time comes, and pg_cron does not');
+	wait_for(sub { $clock->now % 3600 >= 901 }, 'its time comes, and pg_cron does not');
 	forward_to(15, 9);
 	has_run($cron, 'report', '05 10 15', 'the dispatcher stands in');
 	nothing_doubled($cron, 'pg_cron and the dispatcher');
@@ -301,7 +274,7 @@ SQL
 	$cron->safe_psql('postgres', "SET ROLE tenant; SELECT retry.schedule('report', '*/5 * * * *', '$url')");
 	$cron->safe_psql('postgres', 'DROP EXTENSION pg_cron');
 	forward_to(29, 57);
-	wait_for(sub { (time() + $offset) % 3600 >= 1801 }, 'its time comes, and pg_cron is gone');
+	wait_for(sub { $clock->now % 3600 >= 1801 }, 'its time comes, and pg_cron is gone');
 	forward_to(30, 9);
 	wait_for(sub { ran($cron, 'report') =~ /30$/ }, 'it runs without');
 	wait_sql($cron, "SELECT runs_by FROM retry.schedules WHERE name = 'report'", 'and the view says so', expected => 'retry');

@@ -30,16 +30,6 @@ sub seen
 	return join(', ', map { "$_->{attempt} $_->{method} $_->{path}" } $receiver->ledger($key));
 }
 
-sub others_go_on
-{
-	my ($what) = @_;
-	my $id = enqueue($node, "'" . $receiver->url('/ok/other') . "'");
-	local $Test::Builder::Level = $Test::Builder::Level + 1;
-
-	wait_state($node, $id, 'succeeded', description => "$what: others go on");
-	return;
-}
-
 # ------------------------------------------------------------ live edits
 #
 # A task whose first attempt has failed waits for its second.  The scene is
@@ -84,10 +74,10 @@ foreach my $case (@columns)
 	my $editor = session($node);
 	$editor->query_safe('BEGIN');
 	$editor->query_safe("UPDATE retry.scene SET $column = $new WHERE name = 'edit-$column'");
-	others_go_on($column);
+	others_go_on($node, $receiver, $column);
 	$next->('not committed', $before);
 	$editor->query_safe('ROLLBACK');
-	others_go_on($column);
+	others_go_on($node, $receiver, $column);
 	$next->('rolled back', $before);
 	$editor->query_safe('BEGIN');
 	$editor->query_safe("UPDATE retry.scene SET $column = $new WHERE name = 'edit-$column'");
@@ -135,14 +125,14 @@ backlog('spread', 100, 30);
 my $later = enqueue($node, "'spread', '{}', key => 'later', delay => '2 h'");
 my $asked = enqueue($node, "'spread', '{}', key => 'asked', delay => '2 h'");
 sql("SELECT retry.run_now('$asked')");
-others_go_on('paused');
+others_go_on($node, $receiver, 'paused');
 is($paused->stats->{total}, 0, 'paused: nothing is sent');
 set('spread', 'paused = false');
 is(spread_of('scene', '1 h', "name = 'spread'"), '11 10 10 10 10 10 10 10 10 10 of 101',
 	'resumed over an hour: all that was due is spread evenly, and what is not due is left alone');
 # the first is due at once, the others in their time
 wait_for(sub { $paused->stats->{total} >= 1 }, 'the first goes at once');
-others_go_on('spreading');
+others_go_on($node, $receiver, 'spreading');
 is($paused->stats->{distinct}, 1, 'and no other');
 my $fresh = enqueue($node, "'spread', '{}', key => 'fresh'");
 wait_state($node, $fresh, 'succeeded', description => 'what is enqueued after goes at once');
@@ -152,21 +142,21 @@ foreach my $how (qw(fast immediate))
 {
 	$node->stop($how);
 	$node->start;
-	others_go_on("$how restart");
+	others_go_on($node, $receiver, "$how restart");
 	sql('SELECT 1');
-	others_go_on("$how restart");
+	others_go_on($node, $receiver, "$how restart");
 	is($paused->stats->{distinct}, 2, "$how restart: the others still wait for their time");
 }
 
 # Another change does not matter; paused and resumed again, it begins anew.
 set('spread', "description = 'x'");
-others_go_on('changed');
+others_go_on($node, $receiver, 'changed');
 is($paused->stats->{distinct}, 2, 'another change: the others still wait');
 set('spread', 'paused = true');
-others_go_on('paused again');
+others_go_on($node, $receiver, 'paused again');
 set('spread', "resume_over = '2 h', paused = false");
 is(spread_of('scene', '2 h', "name = 'spread' AND resume_over = '2 h'") =~ /of (\d+)/ && $1 >= 99, 1, 'paused again and resumed: spread anew');
-others_go_on('resumed again');
+others_go_on($node, $receiver, 'resumed again');
 cmp_ok($paused->stats->{distinct}, '<=', 3, 'and only the first of that goes at once');
 
 # With no more time to spread it over, everything goes.
@@ -184,7 +174,7 @@ my $straggler = session($node);
 $straggler->query_safe('BEGIN');
 $straggler->query_safe("SELECT retry.enqueue('quick', '{}', key => 'straggler')");
 backlog('quick', 300, 5);
-others_go_on('quick');
+others_go_on($node, $receiver, 'quick');
 set('quick', 'paused = false');
 $straggler->query_safe('COMMIT');
 $straggler->quit;
@@ -200,7 +190,7 @@ is( sql("SELECT a.started_at >= s.resumed_at + s.resume_over FROM retry.attempts
 $paused->reset;
 sql("INSERT INTO retry.scene (group_name, name, url, paused) VALUES ('default', 'atonce', '" . $paused->url('/ok/atonce') . "', true)");
 backlog('atonce', 100, 3);
-others_go_on('at once');
+others_go_on($node, $receiver, 'at once');
 set('atonce', 'paused = false');
 wait_sql($node, "SELECT count(*) FROM retry.tasks WHERE scene = 'default/atonce' AND state = 'succeeded'", 'no resume_over: at once', expected => 100);
 is(sql("SELECT count(*) FROM retry.signal WHERE task_id IN (SELECT id FROM retry.tasks WHERE scene = 'default/atonce')"), 0, 'and nothing is asked for');
@@ -223,9 +213,9 @@ my $waiting = sql("SELECT count(*) FROM retry.tasks WHERE scene IN ('shop/a', 's
 sql("UPDATE retry.scene_group SET paused = false WHERE name = 'shop'");
 like(spread_of('group', '1 h', "group_name = 'shop'"), qr/^\d( \d){9} of $waiting$/, 'a group: its scenes that are not paused share the time evenly');
 is(sql("SELECT count(*) FROM retry.signal g JOIN retry.tasks t ON t.id = g.task_id WHERE t.scene = 'shop/c'"), 0, 'nothing is asked for the one that is paused');
-others_go_on('group');
+others_go_on($node, $receiver, 'group');
 set_in_shop("paused = false");
-others_go_on('group');
+others_go_on($node, $receiver, 'group');
 is( sql("SELECT count(*) || ' ' || bool_and(s.due_at >= g.resumed_at AND s.due_at < g.resumed_at + g.resume_over) || ' ' || (max(s.due_at) - min(s.due_at) BETWEEN '50 min' AND '56 min') FROM retry.signal s JOIN retry.tasks t ON t.id = s.task_id, retry.scene_group g WHERE t.scene = 'shop/c' AND g.name = 'shop'"),
 	'10 true true', 'resumed too, it takes what is left of the time');
 cmp_ok(scalar(grep { $_->{path} =~ m{^/ok/c} } $paused->ledger), '<=', 1, 'and the others of its tasks wait');

@@ -1,0 +1,66 @@
+# A clock that a test moves, for servers that were started with it and for all of
+# their processes at once; the test and its psql keep the true time.  Built from
+# test/clock/clock.c, which says how it works.
+package RetryTest::Clock;
+
+use strict;
+use warnings FATAL => 'all';
+
+use File::Basename;
+use PostgreSQL::Test::Utils;
+
+my $count = 0;
+
+# new(): a clock that shows the true time.
+sub new
+{
+	my ($class) = @_;
+	my $file = PostgreSQL::Test::Utils::tempdir . '/clock' . ++$count;
+	my $source = dirname(__FILE__) . '/../../clock/clock.c';
+	my $self = bless { file => $file, library => "$file.so", offset => 0 }, $class;
+
+	system($ENV{CC} // 'cc', '-shared', '-fPIC', '-O1', '-o', $self->{library}, $source) == 0
+	  or die "cannot compile $source";
+	$self->set(0);
+	return $self;
+}
+
+# Seconds from the true time.
+sub set
+{
+	my ($self, $offset) = @_;
+
+	# written over in place, since the servers have mapped the file
+	open(my $f, -e $self->{file} ? '+<' : '>', $self->{file}) or die $!;
+	syswrite($f, pack('q', $offset * 1_000_000)) == 8 or die $!;
+	close $f;
+	$self->{offset} = $offset;
+	return;
+}
+
+sub offset
+{
+	my ($self) = @_;
+
+	return $self->{offset};
+}
+
+# What it shows: seconds since 1970.
+sub now
+{
+	my ($self) = @_;
+
+	return time() + $self->{offset};
+}
+
+# Starts a server that goes by it.
+sub start
+{
+	my ($self, $node) = @_;
+	local %ENV = (%ENV, LD_PRELOAD => $self->{library}, RETRY_TEST_CLOCK => $self->{file});
+
+	$node->start;
+	return;
+}
+
+1;
