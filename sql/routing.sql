@@ -75,7 +75,7 @@ SELECT set_config('test.p2', retry.enqueue('routing/all', '"new"', key => 'k', o
 SELECT parent, url, state, body FROM pg_temp.children WHERE key = 'k' AND state <> 'cancelled' ORDER BY url, body;
 
 -- when all have ended, a new parent too
-SELECT count(retry.cancel(id)) FROM retry.tasks WHERE key = 'k' AND state = 'pending';
+SELECT count(retry.cancel(id)) FROM retry.tasks WHERE key = 'k' AND scene = 'routing/all' AND state = 'pending';
 SELECT retry.enqueue('routing/all', '"fresh"', key => 'k') NOT IN (current_setting('test.p1')::uuid, current_setting('test.p2')::uuid) AS new_parent;
 
 -- many at once: one parent a payload, the same one for the same key
