@@ -29,6 +29,7 @@
 #include "compat.h"
 #include "access.h"
 #include "amend.h"
+#include "live_walk.h"
 #include "locate.h"
 #include "selection.h"
 #include "writer.h"
@@ -201,7 +202,8 @@ replay_row(ReplayDead *call, HeapTuple row, TupleDesc desc)
 
 	if (!retry_selection_has(&call->selection, scene_id, enqueued_by))
 		return;
-	due_at = retry_selection_due(&call->selection, call->seen++, call->total);
+	due_at = retry_spread_due(call->selection.now, call->selection.spread_us,
+							  call->seen++, call->total);
 
 	retry_new_id(call->selection.now, &new_id);
 	if (mark_replayed(call->mark, DatumGetUUIDP(id), &new_id))

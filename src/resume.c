@@ -23,24 +23,17 @@
 #include "executor/tuptable.h"
 #include "fmgr.h"
 #include "miscadmin.h"
-#include "storage/lmgr.h"
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
-#include "utils/memutils.h"
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
 #include "compat.h"
+#include "live_walk.h"
 #include "scene.h"
-#include "shmem.h"
-#include "uuid7.h"
-#include "writer.h"
 
 PG_FUNCTION_INFO_V1(retry_resumed);
-
-/* Tasks after which scratch memory is given back. */
-#define SCRATCH_ROWS	64
 
 /* One resumption. */
 typedef struct Resumption
@@ -50,12 +43,6 @@ typedef struct Resumption
 	TimestampTz resumed_at;		/* what was due before is spread … */
 	TimestampTz from;			/* … from then on … */
 	int64		over_us;		/* … over this */
-	RetryReader *reader;
-	RetryWriter *writer;		/* NULL: they are only counted */
-	MemoryContext scratch;
-	int64		looked_at;
-	int64		total;			/* counted before */
-	int64		found;
 } Resumption;
 
 static inline Datum
@@ -79,16 +66,16 @@ is_meant(const Resumption *r, int32 scene_id)
 
 /* Did somebody ask for the task's next attempt to be made before it was resumed? */
 static bool
-was_asked_for(Resumption *r, int leaf, Datum id, int32 attempts)
+was_asked_for(const Resumption *r, RetryReader *reader, int leaf, Datum id, int32 attempts)
 {
 	ScanKeyData key;
 	TupleTableSlot *slot;
 
-	if (retry_reader_empty(r->reader, RETRY_SIGNAL, leaf))
+	if (retry_reader_empty(reader, RETRY_SIGNAL, leaf))
 		return false;
 	ScanKeyInit(&key, 1, BTEqualStrategyNumber, F_UUID_EQ, id);
-	retry_scan_start(r->reader, RETRY_SIGNAL_TASK, leaf, 1, &key);
-	while ((slot = retry_scan_next(r->reader, RETRY_SIGNAL_TASK, leaf, ForwardScanDirection)) != NULL)
+	retry_scan_start(reader, RETRY_SIGNAL_TASK, leaf, 1, &key);
+	while ((slot = retry_scan_next(reader, RETRY_SIGNAL_TASK, leaf, ForwardScanDirection)) != NULL)
 	{
 		if (DatumGetChar(column(slot, Signal_action)) == RETRY_SIGNAL_RUN_NOW &&
 			DatumGetInt32(column(slot, Signal_after_attempt)) == attempts &&
@@ -100,91 +87,50 @@ was_asked_for(Resumption *r, int leaf, Datum id, int32 attempts)
 
 /* Counts a task if it is one of the backlog, and says when it is to go. */
 static void
-take_task(Resumption *r, TupleTableSlot *slot, int leaf)
+take_task(RetryLiveWalk *walk, TupleTableSlot *slot, int leaf)
 {
+	const Resumption *r = walk->arg;
 	Datum		id = column(slot, Task_id);
 	TimestampTz due = DatumGetTimestampTz(column(slot, Task_due_at));
 	RetryProbe	probe;
 
 	if (!is_meant(r, DatumGetInt32(column(slot, Task_scene_id))))
 		return;
-	retry_probe_task(r->reader, leaf, DatumGetUUIDP(id), &probe);
+	retry_probe_task(walk->reader, leaf, DatumGetUUIDP(id), &probe);
 	if (probe.terminal || probe.cancelled)
 		return;
 	if (probe.attempts > 0)
 		due = probe.next_due;
-	if (due >= r->resumed_at && !was_asked_for(r, leaf, id, probe.attempts))
+	if (due >= r->resumed_at && !was_asked_for(r, walk->reader, leaf, id, probe.attempts))
 		return;
-	if (r->writer != NULL)
-		retry_write_signal_at(r->writer, RETRY_SIGNAL_RUN_NOW, DatumGetUUIDP(id), leaf,
+	if (walk->writer != NULL)
+		retry_write_signal_at(walk->writer, RETRY_SIGNAL_RUN_NOW, DatumGetUUIDP(id), leaf,
 							  DatumGetInt64(column(slot, Task_lane_hash)), probe.attempts, GetUserId(),
-							  r->from + (int64) ((double) r->over_us * Min(r->found, r->total) /
-												 Max(r->total, 1)));
-	r->found++;
+							  retry_spread_due(r->from, r->over_us, walk->found, walk->total));
+	walk->found++;
 }
 
+/* All of them: no index knows what is due, and signals at once. */
 static void
-take_leaf(Resumption *r, int leaf)
+scan_leaf(RetryLiveWalk *walk, int leaf)
 {
-	RetryDatabase *db = retry_shmem_database();
-	TupleTableSlot *slot;
 	ScanKeyData key;
 	pg_uuid_t	first;
 
-	if ((db != NULL && retry_shmem_leaf_done(db, leaf)) ||
-		!retry_reader_leaf(r->reader, leaf) || retry_reader_empty(r->reader, RETRY_TASK, leaf))
-		return;
 	memset(&first, 0, sizeof(first));
 	ScanKeyInit(&key, 1, BTGreaterEqualStrategyNumber, F_UUID_GE, UUIDPGetDatum(&first));
-	retry_scan_start(r->reader, RETRY_TASK_ID, leaf, 1, &key);
-	while ((slot = retry_scan_next(r->reader, RETRY_TASK_ID, leaf, ForwardScanDirection)) != NULL)
-	{
-		MemoryContext old = MemoryContextSwitchTo(r->scratch);
-
-		CHECK_FOR_INTERRUPTS();
-		take_task(r, slot, leaf);
-		MemoryContextSwitchTo(old);
-		if (++r->looked_at % SCRATCH_ROWS == 0)
-			MemoryContextReset(r->scratch);
-	}
+	retry_scan_start(walk->reader, RETRY_TASK_ID, leaf, 1, &key);
+	retry_live_walk_take(walk, RETRY_TASK_ID, leaf);
 }
 
-/* All leaves, those of the ring in the order of their days, the oldest first. */
-static void
-take_all(Resumption *r, RetryWriter *writer)
-{
-	pg_uuid_t	today;
-	int			first;
-
-	r->writer = writer;
-	r->total = r->found;
-	r->found = 0;
-	retry_uuid7_bound(r->resumed_at, &today);
-	first = retry_ring_leaf(&today) + 1;
-	take_leaf(r, RETRY_LONG_LEAF);
-	for (int i = 0; i < RETRY_RING_LEAVES; i++)
-		take_leaf(r, (first + i) % RETRY_RING_LEAVES);
-}
-
-/*
- * Counts first, then spreads.  The leaves are locked against upkeep before the
- * snapshot is taken: TRUNCATE heeds no snapshots.
- */
+/* Counts first, then spreads. */
 static void
 spread(Resumption *r)
 {
+	RetryLiveWalk walk = {.scan_leaf = scan_leaf,.take = take_task,.arg = r};
 	RetryWriter *writer = retry_writer_begin("a resumption");
 
-	for (int leaf = 0; leaf < RETRY_LEAVES; leaf++)
-		LockRelationOid(retry_leaf_oid(RETRY_TASK, leaf), AccessShareLock);
-	PushActiveSnapshot(GetLatestSnapshot());
-	r->reader = retry_reader_begin(GetActiveSnapshot(), false);
-	r->scratch = AllocSetContextCreate(CurrentMemoryContext, "retry resumption", ALLOCSET_DEFAULT_SIZES);
-	take_all(r, NULL);
-	take_all(r, writer);
-	MemoryContextDelete(r->scratch);
-	retry_reader_end(r->reader);
-	PopActiveSnapshot();
+	retry_live_walk(&walk, writer, r->resumed_at, true);
 	retry_writer_end(writer);
 }
 

@@ -235,11 +235,3 @@ retry_selection_has_error(const RetrySelection *s, const text *error)
 		DatumGetBool(DirectFunctionCall2Coll(textlike, DEFAULT_COLLATION_OID,
 											 PointerGetDatum(error), PointerGetDatum(s->error)));
 }
-
-TimestampTz
-retry_selection_due(const RetrySelection *s, int64 n, int64 total)
-{
-	if (s->spread_us == 0 || total <= 0)
-		return s->now;
-	return s->now + (int64) ((double) s->spread_us * Min(n, total) / total);
-}

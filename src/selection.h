@@ -62,7 +62,4 @@ extern bool retry_selection_has_key(const RetrySelection *selection, const text 
 /* Is an error like what is meant?  NULL: there was none. */
 extern bool retry_selection_has_error(const RetrySelection *selection, const text *error);
 
-/* When the n-th (from 0) of so many is due. */
-extern TimestampTz retry_selection_due(const RetrySelection *selection, int64 n, int64 total);
-
 #endif							/* RETRY_SELECTION_H */
