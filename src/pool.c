@@ -68,9 +68,6 @@ static Pool *pool = NULL;
 static RetryExecutor *mine = NULL;	/* of an executor's process */
 static bool committing = false; /* the transaction is the function's */
 
-static shmem_request_hook_type previous_request_hook = NULL;
-static shmem_startup_hook_type previous_startup_hook = NULL;
-
 static Size
 pool_size(void)
 {
@@ -78,39 +75,24 @@ pool_size(void)
 					mul_size(sizeof(RetryExecutor), max_worker_processes));
 }
 
-static void
-request_memory(void)
+void
+retry_pool_request_memory(void)
 {
-	if (previous_request_hook)
-		previous_request_hook();
 	RequestAddinShmemSpace(pool_size());
 	RequestNamedLWLockTranche(TRANCHE, 1);
 }
 
-static void
-create_memory(void)
+void
+retry_pool_create_memory(void)
 {
 	bool		found;
 
-	if (previous_startup_hook)
-		previous_startup_hook();
-	LWLockAcquire(AddinShmemInitLock, LW_EXCLUSIVE);
 	pool = ShmemInitStruct("retry executors", pool_size(), &found);
 	if (!found)
 	{
 		memset(pool, 0, pool_size());
 		pool->lock = &(GetNamedLWLockTranche(TRANCHE))->lock;
 	}
-	LWLockRelease(AddinShmemInitLock);
-}
-
-void
-retry_pool_init(void)
-{
-	previous_request_hook = shmem_request_hook;
-	shmem_request_hook = request_memory;
-	previous_startup_hook = shmem_startup_hook;
-	shmem_startup_hook = create_memory;
 }
 
 /* ---------------------------------------------------------------- inside; the caller holds the lock */

@@ -58,8 +58,12 @@ typedef struct RetryJobResult
 
 typedef struct RetryExecutor RetryExecutor;
 
-/* Installs the shared memory hooks; called from _PG_init while preloading. */
-extern void retry_pool_init(void);
+/*
+ * The pool's part of the shared memory, for the hooks of shmem.c: asks for it,
+ * and finds or makes it, which the lock AddinShmemInitLock is held for.
+ */
+extern void retry_pool_request_memory(void);
+extern void retry_pool_create_memory(void);
 
 /* ---- for dispatchers; "executor" is the number of a slot ---- */
 

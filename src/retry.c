@@ -16,7 +16,6 @@
 #include "database_hook.h"
 #include "guc.h"
 #include "launcher.h"
-#include "pool.h"
 #include "shmem.h"
 
 PG_MODULE_MAGIC;
@@ -36,7 +35,6 @@ _PG_init(void)
 	if (!preloading || IsBinaryUpgrade)
 		return;
 	retry_shmem_init();
-	retry_pool_init();
 	retry_database_hook_init();
 	retry_launcher_register();
 }

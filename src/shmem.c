@@ -21,47 +21,22 @@
 #include "storage/ipc.h"
 #include "storage/lwlock.h"
 #include "storage/proc.h"
-#include "storage/procarray.h"
 #include "storage/shmem.h"
 #include "utils/timestamp.h"
 
 #include "compat.h"
 #include "guc.h"
 #include "pool.h"
-#include "shmem.h"
+#include "shmem_private.h"
 
-#define TRANCHE			"retry"
-#define MAX_HOLDS		64
+#define TRANCHE		"retry"
 
-/* A session that needs a database empty. */
-typedef struct RetryHold
-{
-	Oid			database;		/* InvalidOid: this entry is free */
-	pid_t		pid;
-	Latch	   *latch;
-} RetryHold;
-
-typedef struct RetryShared
-{
-	LWLock	   *lock;
-	uint64		last_ticket;
-	pid_t		launcher_pid;
-	Latch	   *volatile launcher_latch;
-	pg_atomic_uint32 catalog_generation;
-	int			starved;
-	RetryHold	holds[MAX_HOLDS];
-	RetryDatabase databases[RETRY_MAX_DATABASES];
-	RetryWorker workers[FLEXIBLE_ARRAY_MEMBER];
-	/* then the in-flight entries of each worker */
-} RetryShared;
-
-static RetryShared *shared = NULL;
+RetryShared *retry_shared = NULL;
 static RetryInFlight *in_flight = NULL; /* in shared memory */
 
 /* This process's own entries. */
 static RetryDatabase *my_database = NULL;
 static RetryWorker *my_worker = NULL;
-static RetryHold *my_hold = NULL;
 
 static shmem_request_hook_type previous_request_hook = NULL;
 static shmem_startup_hook_type previous_startup_hook = NULL;
@@ -88,6 +63,7 @@ request_memory(void)
 		previous_request_hook();
 	RequestAddinShmemSpace(shared_size());
 	RequestNamedLWLockTranche(TRANCHE, 1);
+	retry_pool_request_memory();
 }
 
 /* Runs in the postmaster, again after each crash; elsewhere under EXEC_BACKEND. */
@@ -100,14 +76,15 @@ create_memory(void)
 		previous_startup_hook();
 
 	LWLockAcquire(AddinShmemInitLock, LW_EXCLUSIVE);
-	shared = ShmemInitStruct("retry", shared_size(), &found);
-	in_flight = (RetryInFlight *) ((char *) shared + workers_size());
+	retry_shared = ShmemInitStruct("retry", shared_size(), &found);
+	in_flight = (RetryInFlight *) ((char *) retry_shared + workers_size());
 	if (!found)
 	{
-		memset(shared, 0, shared_size());
-		shared->lock = &(GetNamedLWLockTranche(TRANCHE))->lock;
-		pg_atomic_init_u32(&shared->catalog_generation, 0);
+		memset(retry_shared, 0, shared_size());
+		retry_shared->lock = &(GetNamedLWLockTranche(TRANCHE))->lock;
+		pg_atomic_init_u32(&retry_shared->catalog_generation, 0);
 	}
+	retry_pool_create_memory();
 	LWLockRelease(AddinShmemInitLock);
 }
 
@@ -123,7 +100,7 @@ retry_shmem_init(void)
 bool
 retry_shmem_ready(void)
 {
-	return shared != NULL;
+	return retry_shared != NULL;
 }
 
 void
@@ -131,7 +108,7 @@ retry_warn_not_preloaded(void)
 {
 	static bool warned = false;
 
-	if (warned || shared != NULL)
+	if (warned || retry_shared != NULL)
 		return;
 	warned = true;
 	ereport(WARNING,
@@ -150,8 +127,8 @@ find_database(Oid database)
 
 	for (i = 0; i < RETRY_MAX_DATABASES; i++)
 	{
-		if (shared->databases[i].database == database)
-			return &shared->databases[i];
+		if (retry_shared->databases[i].database == database)
+			return &retry_shared->databases[i];
 	}
 	return NULL;
 }
@@ -189,11 +166,11 @@ retry_shmem_database(void)
 	RetryDatabase *db;
 	uint64		xid;
 
-	if (my_database != NULL || shared == NULL || !OidIsValid(MyDatabaseId))
+	if (my_database != NULL || retry_shared == NULL || !OidIsValid(MyDatabaseId))
 		return my_database;
 
 	xid = U64FromFullTransactionId(ReadNextFullTransactionId());
-	LWLockAcquire(shared->lock, LW_EXCLUSIVE);
+	LWLockAcquire(retry_shared->lock, LW_EXCLUSIVE);
 	db = find_database(MyDatabaseId);
 	if (db == NULL)
 	{
@@ -201,7 +178,7 @@ retry_shmem_database(void)
 		if (db != NULL)
 			init_database(db, MyDatabaseId, xid);
 	}
-	LWLockRelease(shared->lock);
+	LWLockRelease(retry_shared->lock);
 	my_database = db;
 	return db;
 }
@@ -210,7 +187,7 @@ retry_shmem_database(void)
 RetryDatabase *
 retry_shmem_peek_database(void)
 {
-	if (my_database == NULL && shared != NULL && OidIsValid(MyDatabaseId))
+	if (my_database == NULL && retry_shared != NULL && OidIsValid(MyDatabaseId))
 		my_database = find_database(MyDatabaseId);
 	return my_database;
 }
@@ -221,10 +198,10 @@ retry_shmem_databases(RetryDatabaseLook *out)
 	int			n = 0;
 	int			i;
 
-	LWLockAcquire(shared->lock, LW_SHARED);
+	LWLockAcquire(retry_shared->lock, LW_SHARED);
 	for (i = 0; i < RETRY_MAX_DATABASES; i++)
 	{
-		RetryDatabase *db = &shared->databases[i];
+		RetryDatabase *db = &retry_shared->databases[i];
 
 		if (!OidIsValid(db->database))
 			continue;
@@ -233,7 +210,7 @@ retry_shmem_databases(RetryDatabaseLook *out)
 		out[n].state = db->state;
 		n++;
 	}
-	LWLockRelease(shared->lock);
+	LWLockRelease(retry_shared->lock);
 	return n;
 }
 
@@ -242,11 +219,11 @@ retry_shmem_forget_database(Oid database)
 {
 	RetryDatabase *db;
 
-	LWLockAcquire(shared->lock, LW_EXCLUSIVE);
+	LWLockAcquire(retry_shared->lock, LW_EXCLUSIVE);
 	db = find_database(database);
 	if (db != NULL)
 		db->database = InvalidOid;
-	LWLockRelease(shared->lock);
+	LWLockRelease(retry_shared->lock);
 }
 
 void
@@ -254,63 +231,19 @@ retry_shmem_publish(Oid database, RetryDatabaseState state)
 {
 	RetryDatabase *db;
 
-	LWLockAcquire(shared->lock, LW_EXCLUSIVE);
+	LWLockAcquire(retry_shared->lock, LW_EXCLUSIVE);
 	db = find_database(database);
 	if (db != NULL)
 		db->state = state;
-	LWLockRelease(shared->lock);
+	LWLockRelease(retry_shared->lock);
 }
 
 /* ---------------------------------------------------------------- workers */
-
-static void
-set_launcher_latch(void)
-{
-	Latch	   *latch = shared->launcher_latch;
-
-	if (latch != NULL)
-		SetLatch(latch);
-}
 
 static RetryInFlight *
 transfers_of(int index)
 {
 	return in_flight + (Size) index * retry_max_in_flight;
-}
-
-/* The caller holds the lock. */
-static bool
-is_held(Oid database)
-{
-	int			i;
-
-	for (i = 0; i < MAX_HOLDS; i++)
-	{
-		if (shared->holds[i].database == database)
-			return true;
-	}
-	return false;
-}
-
-/* Those who need the database empty look again.  The caller holds the lock. */
-static void
-wake_holders(Oid database)
-{
-	int			i;
-
-	for (i = 0; i < MAX_HOLDS; i++)
-	{
-		if (shared->holds[i].database == database)
-			SetLatch(shared->holds[i].latch);
-	}
-}
-
-void
-retry_shmem_wake_holders(Oid database)
-{
-	LWLockAcquire(shared->lock, LW_SHARED);
-	wake_holders(database);
-	LWLockRelease(shared->lock);
 }
 
 /*
@@ -326,19 +259,19 @@ release_worker(int code, Datum arg)
 	if (worker == NULL)
 		return;
 	my_worker = NULL;
-	LWLockAcquire(shared->lock, LW_EXCLUSIVE);
+	LWLockAcquire(retry_shared->lock, LW_EXCLUSIVE);
 	if (worker->phase == RETRY_WORKER_RUNNING && worker->pid == MyProcPid)
 	{
-		memset(transfers_of(worker - shared->workers), 0,
+		memset(transfers_of(worker - retry_shared->workers), 0,
 			   sizeof(RetryInFlight) * retry_max_in_flight);
 		worker->in_flight = worker->queued = worker->lanes = 0;
 		worker->latch = NULL;
 		worker->pid = 0;
 		worker->phase = RETRY_WORKER_ENDED;
-		wake_holders(worker->database);
+		retry_wake_holders(worker->database);
 	}
-	LWLockRelease(shared->lock);
-	set_launcher_latch();
+	LWLockRelease(retry_shared->lock);
+	retry_set_launcher_latch();
 }
 
 /*
@@ -352,17 +285,17 @@ retry_shmem_attach_worker(int index)
 	uint64		ticket;
 	bool		wanted = false;
 
-	if (shared == NULL || index < 0 || index >= max_worker_processes)
+	if (retry_shared == NULL || index < 0 || index >= max_worker_processes)
 		return NULL;
-	worker = &shared->workers[index];
+	worker = &retry_shared->workers[index];
 	memcpy(&ticket, MyBgworkerEntry->bgw_extra, sizeof(ticket));
 
 	on_shmem_exit(release_worker, (Datum) 0);
 
-	LWLockAcquire(shared->lock, LW_EXCLUSIVE);
+	LWLockAcquire(retry_shared->lock, LW_EXCLUSIVE);
 	if (worker->phase == RETRY_WORKER_STARTING && worker->ticket == ticket)
 	{
-		wanted = !worker->stop && !is_held(worker->database);
+		wanted = !worker->stop && !retry_is_held(worker->database);
 		if (wanted)
 		{
 			worker->phase = RETRY_WORKER_RUNNING;
@@ -376,10 +309,10 @@ retry_shmem_attach_worker(int index)
 			worker->phase = RETRY_WORKER_ENDED;
 		}
 	}
-	LWLockRelease(shared->lock);
+	LWLockRelease(retry_shared->lock);
 	if (!wanted)
 	{
-		set_launcher_latch();
+		retry_set_launcher_latch();
 		return NULL;
 	}
 	my_worker = worker;
@@ -402,19 +335,19 @@ retry_shmem_mark_database(RetryDatabaseState state)
 			state = RETRY_DB_NO_ROOM;
 		}
 	}
-	LWLockAcquire(shared->lock, LW_EXCLUSIVE);
+	LWLockAcquire(retry_shared->lock, LW_EXCLUSIVE);
 	my_worker->verdict = state;
 	db = find_database(my_worker->database);
 	if (db != NULL)
 		db->state = state;
-	LWLockRelease(shared->lock);
-	set_launcher_latch();
+	LWLockRelease(retry_shared->lock);
+	retry_set_launcher_latch();
 }
 
 RetryInFlight *
 retry_shmem_in_flight(const RetryWorker *worker)
 {
-	return transfers_of(worker - shared->workers);
+	return transfers_of(worker - retry_shared->workers);
 }
 
 bool
@@ -453,11 +386,11 @@ find_transfers(Oid database, const pg_uuid_t *id, int leaf, RetryInFlight *out, 
 	int			w;
 	int			i;
 
-	if (shared == NULL)
+	if (retry_shared == NULL)
 		return 0;
 	for (w = 0; w < max_worker_processes; w++)
 	{
-		const RetryWorker *worker = &shared->workers[w];
+		const RetryWorker *worker = &retry_shared->workers[w];
 		const RetryInFlight *transfers = transfers_of(w);
 
 		if (worker->database != database || worker->phase != RETRY_WORKER_RUNNING)
@@ -513,27 +446,27 @@ retry_shmem_workers(Oid database, RetryWorker *out)
 	int			n = 0;
 	int			i;
 
-	if (shared == NULL)
+	if (retry_shared == NULL)
 		return 0;
-	LWLockAcquire(shared->lock, LW_SHARED);
+	LWLockAcquire(retry_shared->lock, LW_SHARED);
 	for (i = 0; i < max_worker_processes; i++)
 	{
-		const RetryWorker *worker = &shared->workers[i];
+		const RetryWorker *worker = &retry_shared->workers[i];
 
 		if ((worker->phase == RETRY_WORKER_STARTING || worker->phase == RETRY_WORKER_RUNNING) &&
 			(database == InvalidOid || worker->database == database))
 			out[n++] = *worker;
 	}
-	LWLockRelease(shared->lock);
+	LWLockRelease(retry_shared->lock);
 	return n;
 }
 
 void
 retry_shmem_get_worker(int index, RetryWorker *out)
 {
-	LWLockAcquire(shared->lock, LW_SHARED);
-	*out = shared->workers[index];
-	LWLockRelease(shared->lock);
+	LWLockAcquire(retry_shared->lock, LW_SHARED);
+	*out = retry_shared->workers[index];
+	LWLockRelease(retry_shared->lock);
 }
 
 int
@@ -543,16 +476,16 @@ retry_shmem_prepare_worker(Oid database, int number, int count, uint64 *ticket)
 	RetryDatabase *db;
 	int			i;
 
-	LWLockAcquire(shared->lock, LW_EXCLUSIVE);
-	if (is_held(database))
+	LWLockAcquire(retry_shared->lock, LW_EXCLUSIVE);
+	if (retry_is_held(database))
 	{
-		LWLockRelease(shared->lock);
+		LWLockRelease(retry_shared->lock);
 		return -2;
 	}
 	for (i = 0; i < max_worker_processes && worker == NULL; i++)
 	{
-		if (shared->workers[i].phase == RETRY_WORKER_FREE)
-			worker = &shared->workers[i];
+		if (retry_shared->workers[i].phase == RETRY_WORKER_FREE)
+			worker = &retry_shared->workers[i];
 	}
 	if (worker != NULL)
 	{
@@ -562,53 +495,53 @@ retry_shmem_prepare_worker(Oid database, int number, int count, uint64 *ticket)
 		worker->database = database;
 		worker->number = number;
 		worker->count = count;
-		worker->ticket = *ticket = ++shared->last_ticket;
+		worker->ticket = *ticket = ++retry_shared->last_ticket;
 		worker->look = db != NULL ? pg_atomic_read_u32(&db->look) : 0;
 	}
-	LWLockRelease(shared->lock);
-	return worker != NULL ? worker - shared->workers : -1;
+	LWLockRelease(retry_shared->lock);
+	return worker != NULL ? worker - retry_shared->workers : -1;
 }
 
 void
 retry_shmem_free_worker(int index)
 {
-	RetryWorker *worker = &shared->workers[index];
+	RetryWorker *worker = &retry_shared->workers[index];
 
-	LWLockAcquire(shared->lock, LW_EXCLUSIVE);
+	LWLockAcquire(retry_shared->lock, LW_EXCLUSIVE);
 	if (worker->phase != RETRY_WORKER_RUNNING)
 	{
 		worker->phase = RETRY_WORKER_FREE;
 		worker->database = InvalidOid;
 		worker->ticket = 0;
 	}
-	LWLockRelease(shared->lock);
+	LWLockRelease(retry_shared->lock);
 }
 
 void
 retry_shmem_stop_worker(int index)
 {
-	RetryWorker *worker = &shared->workers[index];
+	RetryWorker *worker = &retry_shared->workers[index];
 
-	LWLockAcquire(shared->lock, LW_EXCLUSIVE);
+	LWLockAcquire(retry_shared->lock, LW_EXCLUSIVE);
 	worker->stop = true;
 	if (worker->latch != NULL)
 		SetLatch(worker->latch);
-	LWLockRelease(shared->lock);
+	LWLockRelease(retry_shared->lock);
 }
 
 void
 retry_shmem_set_count(int index, int count)
 {
-	RetryWorker *worker = &shared->workers[index];
+	RetryWorker *worker = &retry_shared->workers[index];
 
-	LWLockAcquire(shared->lock, LW_EXCLUSIVE);
+	LWLockAcquire(retry_shared->lock, LW_EXCLUSIVE);
 	if (worker->count != count)
 	{
 		worker->count = count;
 		if (worker->latch != NULL)
 			SetLatch(worker->latch);
 	}
-	LWLockRelease(shared->lock);
+	LWLockRelease(retry_shared->lock);
 }
 
 /* ---------------------------------------------------------------- waking */
@@ -641,7 +574,7 @@ wake_workers(Oid database, uint64 slots)
 	pg_memory_barrier();
 	for (i = 0; i < max_worker_processes; i++)
 	{
-		RetryWorker *worker = &shared->workers[i];
+		RetryWorker *worker = &retry_shared->workers[i];
 		Latch	   *latch = worker->latch;
 
 		if (latch != NULL && worker->database == database &&
@@ -660,7 +593,7 @@ retry_shmem_wake(RetryDatabase *db, uint64 slots)
 void
 retry_shmem_wake_workers(Oid database)
 {
-	if (shared != NULL)
+	if (retry_shared != NULL)
 		wake_workers(database, PG_UINT64_MAX);
 }
 
@@ -669,7 +602,7 @@ retry_shmem_wake_config(Oid database)
 {
 	RetryDatabase *db;
 
-	if (shared == NULL)
+	if (retry_shared == NULL)
 		return;
 	db = find_database(database);
 	if (db == NULL)
@@ -683,12 +616,12 @@ retry_shmem_restart_workers(Oid database)
 {
 	int			i;
 
-	if (shared == NULL)
+	if (retry_shared == NULL)
 		return;
 	for (i = 0; i < max_worker_processes; i++)
 	{
-		if (shared->workers[i].database == database)
-			shared->workers[i].stop = true;
+		if (retry_shared->workers[i].database == database)
+			retry_shared->workers[i].stop = true;
 	}
 	wake_workers(database, PG_UINT64_MAX);
 }
@@ -696,10 +629,10 @@ retry_shmem_restart_workers(Oid database)
 void
 retry_shmem_wake_launcher(void)
 {
-	if (shared == NULL)
+	if (retry_shared == NULL)
 		return;
-	pg_atomic_fetch_add_u32(&shared->catalog_generation, 1);
-	set_launcher_latch();
+	pg_atomic_fetch_add_u32(&retry_shared->catalog_generation, 1);
+	retry_set_launcher_latch();
 }
 
 void
@@ -708,19 +641,19 @@ retry_shmem_look(RetryDatabase *db)
 	if (db == NULL)
 		return;
 	pg_atomic_fetch_add_u32(&db->look, 1);
-	set_launcher_latch();
+	retry_set_launcher_latch();
 }
 
 int
 retry_shmem_starved(void)
 {
-	return shared != NULL ? *(volatile int *) &shared->starved : 0;
+	return retry_shared != NULL ? *(volatile int *) &retry_shared->starved : 0;
 }
 
 void
 retry_shmem_set_starved(int databases)
 {
-	shared->starved = databases;
+	retry_shared->starved = databases;
 }
 
 /* ---------------------------------------------------------------- the launcher */
@@ -728,34 +661,34 @@ retry_shmem_set_starved(int databases)
 uint32
 retry_shmem_catalog_generation(void)
 {
-	return pg_atomic_read_u32(&shared->catalog_generation);
+	return pg_atomic_read_u32(&retry_shared->catalog_generation);
 }
 
 pid_t
 retry_shmem_launcher_pid(void)
 {
-	return shared != NULL ? *(volatile pid_t *) &shared->launcher_pid : 0;
+	return retry_shared != NULL ? *(volatile pid_t *) &retry_shared->launcher_pid : 0;
 }
 
 static void
 release_launcher(int code, Datum arg)
 {
-	LWLockAcquire(shared->lock, LW_EXCLUSIVE);
-	if (shared->launcher_pid == MyProcPid)
+	LWLockAcquire(retry_shared->lock, LW_EXCLUSIVE);
+	if (retry_shared->launcher_pid == MyProcPid)
 	{
-		shared->launcher_latch = NULL;
-		shared->launcher_pid = 0;
+		retry_shared->launcher_latch = NULL;
+		retry_shared->launcher_pid = 0;
 	}
-	LWLockRelease(shared->lock);
+	LWLockRelease(retry_shared->lock);
 }
 
 void
 retry_shmem_become_launcher(void)
 {
-	LWLockAcquire(shared->lock, LW_EXCLUSIVE);
-	shared->launcher_pid = MyProcPid;
-	shared->launcher_latch = MyLatch;
-	LWLockRelease(shared->lock);
+	LWLockAcquire(retry_shared->lock, LW_EXCLUSIVE);
+	retry_shared->launcher_pid = MyProcPid;
+	retry_shared->launcher_latch = MyLatch;
+	LWLockRelease(retry_shared->lock);
 	on_shmem_exit(release_launcher, (Datum) 0);
 }
 
@@ -766,97 +699,4 @@ retry_monotonic_us(void)
 
 	clock_gettime(CLOCK_MONOTONIC, &now);
 	return (int64) now.tv_sec * USECS_PER_SEC + now.tv_nsec / 1000;
-}
-
-/* ---------------------------------------------------------------- holds */
-
-bool
-retry_shmem_hold(Oid database)
-{
-	int			i;
-
-	retry_shmem_release_hold();
-	LWLockAcquire(shared->lock, LW_EXCLUSIVE);
-	for (i = 0; i < MAX_HOLDS && my_hold == NULL; i++)
-	{
-		if (!OidIsValid(shared->holds[i].database))
-			my_hold = &shared->holds[i];
-	}
-	if (my_hold != NULL)
-	{
-		my_hold->pid = MyProcPid;
-		my_hold->latch = MyLatch;
-		my_hold->database = database;
-		for (i = 0; i < max_worker_processes; i++)
-		{
-			RetryWorker *worker = &shared->workers[i];
-
-			if (worker->database != database)
-				continue;
-			worker->stop = true;
-			if (worker->latch != NULL)
-				SetLatch(worker->latch);
-		}
-	}
-	LWLockRelease(shared->lock);
-	if (my_hold != NULL)
-		retry_pool_stop(database);
-	return my_hold != NULL;
-}
-
-void
-retry_shmem_release_hold(void)
-{
-	if (my_hold == NULL)
-		return;
-
-	/* First, so that nobody starts a dispatcher by an outdated list. */
-	pg_atomic_fetch_add_u32(&shared->catalog_generation, 1);
-	LWLockAcquire(shared->lock, LW_EXCLUSIVE);
-	if (my_hold->pid == MyProcPid)
-	{
-		my_hold->database = InvalidOid;
-		my_hold->pid = 0;
-		my_hold->latch = NULL;
-	}
-	my_hold = NULL;
-	LWLockRelease(shared->lock);
-	set_launcher_latch();
-}
-
-bool
-retry_shmem_occupied(Oid database)
-{
-	bool		occupied = false;
-	int			i;
-
-	LWLockAcquire(shared->lock, LW_SHARED);
-	for (i = 0; i < max_worker_processes && !occupied; i++)
-	{
-		if (shared->workers[i].database == database &&
-			shared->workers[i].phase == RETRY_WORKER_RUNNING)
-			occupied = true;
-	}
-	LWLockRelease(shared->lock);
-	return occupied || retry_pool_occupied(database);
-}
-
-/*
- * A session ends its hold itself, however it ends; this is for what nobody
- * thought of, since a forgotten hold would silence a database for good.
- */
-void
-retry_shmem_sweep_holds(void)
-{
-	int			i;
-
-	LWLockAcquire(shared->lock, LW_EXCLUSIVE);
-	for (i = 0; i < MAX_HOLDS; i++)
-	{
-		RetryHold  *hold = &shared->holds[i];
-
-		if (OidIsValid(hold->database) && BackendPidGetProc(hold->pid) == NULL)
-			memset(hold, 0, sizeof(RetryHold));
-	}
-	LWLockRelease(shared->lock);
 }
