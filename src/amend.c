@@ -108,12 +108,13 @@ set_int(JsonbValue *stored, int32 value)
 	stored->val.numeric = DatumGetNumeric(DirectFunctionCall1(int4_numeric, Int32GetDatum(value)));
 }
 
+/* The bytes of base64 are char up to 17 and uint8 from 18 on: hence void. */
 static void
 set_bytes(JsonbValue *stored, const char *bytes, int len)
 {
 	int			room = pg_b64_enc_len(len);
 	char	   *text = palloc(room + 1);
-	int			n = pg_b64_encode(bytes, len, text, room);
+	int			n = pg_b64_encode((const void *) bytes, len, text, room);
 
 	if (n < 0)
 		ereport(ERROR,
@@ -220,7 +221,7 @@ read_body(JsonbValue *value, TimestampTz now, JsonbValue *stored)
 	char	   *string = require_string("body", value, hint);
 	int			room = pg_b64_dec_len(strlen(string));
 	char	   *bytes = palloc(room + 1);
-	int			len = pg_b64_decode(string, strlen(string), bytes, room);
+	int			len = pg_b64_decode(string, strlen(string), (void *) bytes, room);
 
 	require("body", value, len >= 0, "base64", hint);
 	retry_check_body_size(len);
@@ -435,7 +436,7 @@ bytes_datum(const char *string)
 {
 	int			room = pg_b64_dec_len(strlen(string));
 	bytea	   *bytes = palloc(VARHDRSZ + room);
-	int			len = pg_b64_decode(string, strlen(string), VARDATA(bytes), room);
+	int			len = pg_b64_decode(string, strlen(string), (void *) VARDATA(bytes), room);
 
 	if (len < 0)
 		return (Datum) 0;

@@ -39,6 +39,11 @@ CppConcat(pg_finfo_,funcname) (void) \
 extern int	no_such_variable
 #endif
 
+/* 18 has one word for it, which comes first, and forgot the attribute's. */
+#if PG_VERSION_NUM < 180000
+#define pg_noreturn __attribute__((noreturn))
+#endif
+
 /* 16 moved the macros of variable-length values out of postgres.h. */
 #if PG_VERSION_NUM >= 160000
 #include "varatt.h"

@@ -72,11 +72,13 @@ arg_given(const Args *args, int arg)
 	return position >= 0 && !args->fcinfo->args[position].isnull;
 }
 
+/* Only of an argument that is given. */
 static inline Datum
 arg_value(const Args *args, int arg)
 {
 	int			position = arg_position(args, arg);
 
+	Assert(position >= 0);
 	return position >= 0 ? args->fcinfo->args[position].value : (Datum) 0;
 }
 

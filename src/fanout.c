@@ -18,6 +18,7 @@
 #include "utils/array.h"
 #include "utils/builtins.h"
 
+#include "compat.h"
 #include "fanout.h"
 #include "lane_name.h"
 #include "route.h"
@@ -41,6 +42,8 @@ struct RetryFanout
 								 * order of the targets */
 	FanoutTarget *targets;
 };
+
+pg_noreturn static void hash_failed(void);
 
 static void
 hash_failed(void)

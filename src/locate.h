@@ -12,6 +12,7 @@
 #include "access/tupdesc.h"
 #include "nodes/pg_list.h"
 #include "utils/uuid.h"
+#include "compat.h"
 #include "scene.h"
 #include "store.h"
 
@@ -44,7 +45,7 @@ extern void retry_locate(const pg_uuid_t *id, RetryLocated *task);
 extern bool retry_locate_again(Snapshot snapshot, RetryLocated *task);
 
 /* "task ... does not exist" */
-extern void retry_no_such_task(const pg_uuid_t *id) pg_attribute_noreturn();
+pg_noreturn extern void retry_no_such_task(const pg_uuid_t *id);
 
 /* An id as text, palloc'd. */
 extern char *retry_id_text(const pg_uuid_t *id);

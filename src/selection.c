@@ -54,20 +54,20 @@ find_group(Snapshot snapshot, Oid role, const char *name)
 static void
 choose_scene(RetrySelection *s, Snapshot snapshot, const text *target, const char *group_name)
 {
-	char	   *given = text_to_cstring(target);
+	char	   *spelled = text_to_cstring(target);
 	char		group[RETRY_NAME_MAX + 1];
 	char		name[RETRY_NAME_MAX + 1];
 	RetrySceneRow scene;
 
-	if (!retry_scene_parse(given, group, name))
+	if (!retry_scene_parse(spelled, group, name))
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("invalid target: \"%.100s\"", given),
+				 errmsg("invalid target: \"%.100s\"", spelled),
 				 errhint("The target is scene or group/scene here; plain URLs are of the scene default.")));
 	if (group_name != NULL && strcmp(group, group_name) != 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("target \"%s\" is not of group \"%s\"", given, group_name),
+				 errmsg("target \"%s\" is not of group \"%s\"", spelled, group_name),
 				 errhint("A target without a group means the group default. Give target or group_name.")));
 	if (!retry_scene_by_name(snapshot, group, name, &scene))
 		ereport(ERROR,

@@ -160,9 +160,8 @@ retry_sql_start(RetryDispatcher *d, const RetryJob *job, void *tag, TimestampTz 
 	/* a pause of longer than it may be is one of a clock that was ahead */
 	if (until > now && until <= now + PAUSE_US)
 		return until;
-	if (s->nrunning < RETRY_MAX_SQL_WORKERS)
-		r->executor = retry_pool_hand_over(job, &ticket);
-	if (s->nrunning == RETRY_MAX_SQL_WORKERS || r->executor < 0)
+	if (s->nrunning >= RETRY_MAX_SQL_WORKERS ||
+		(r->executor = retry_pool_hand_over(job, &ticket)) < 0)
 	{
 		if (retry_sql_workers == 0)
 		{
