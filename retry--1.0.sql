@@ -800,12 +800,18 @@ COMMENT ON FUNCTION retry.keep_group() IS 'Trigger: a group that has scenes is n
 
 CREATE FUNCTION retry.set_row() RETURNS trigger
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+	owner_missing boolean := false;
 BEGIN
 	IF TG_OP = 'INSERT' THEN
 		NEW.resumed_at := NULL;
+		IF TG_TABLE_NAME = 'scene_group' THEN
+			owner_missing := NEW.owner = 0::oid;
+		END IF;
 	ELSE
 		NEW.resumed_at := CASE WHEN OLD.paused AND NOT NEW.paused AND NEW.resume_over > '0' THEN clock_timestamp() ELSE OLD.resumed_at END;
 		IF TG_TABLE_NAME = 'scene_group' THEN
+			owner_missing := NEW.owner <> OLD.owner AND NOT EXISTS (SELECT FROM pg_roles r WHERE r.oid = NEW.owner);
 			IF OLD.name = 'default' AND NEW.name <> 'default' THEN
 				RAISE EXCEPTION 'the group default cannot be renamed to "%"', NEW.name
 					USING ERRCODE = 'dependent_objects_still_exist', HINT = 'Targets without a group use it.';
@@ -814,6 +820,11 @@ BEGIN
 			RAISE EXCEPTION 'the scene default/default cannot be renamed to "%/%"', NEW.group_name, NEW.name
 				USING ERRCODE = 'dependent_objects_still_exist', HINT = 'Targets that are plain URLs use it.';
 		END IF;
+	END IF;
+	/* a number as such may come in a dump, made after the role was dropped */
+	IF owner_missing THEN
+		RAISE EXCEPTION 'group "%", column "owner": invalid value "%"', NEW.name, NEW.owner
+			USING ERRCODE = 'undefined_object', DETAIL = 'It is not a role.', COLUMN = 'owner';
 	END IF;
 	IF TG_TABLE_NAME = 'scene' THEN
 		IF NOT NEW.archived THEN

@@ -50,7 +50,9 @@ FROM (VALUES
 	(1, $$name = 'No'$$),
 	(2, $$resume_over = '31 days'$$),
 	(3, $$owner = 'regress_config_nobody'$$),
-	(4, $$owner = NULL$$)
+	(4, $$owner = NULL$$),
+	(5, $$owner = 0$$),
+	(6, $$owner = 1234567$$)
 ) AS t (n, change), pg_temp.refused('UPDATE retry.scene_group SET ' || change || $$ WHERE name = 'conf'$$) r
 ORDER BY n;
 SELECT r.* FROM pg_temp.refused($$INSERT INTO retry.scene (group_name, name, max_attempts) VALUES ('conf', 'two', 0)$$) r;

@@ -73,14 +73,21 @@ text_or_null(TupleTableSlot *slot, int attribute)
 
 /* Is the error of the task's last attempt one that is meant? */
 static bool
-has_error(const Bulk *bulk, RetryReader *reader, const pg_uuid_t *id, int leaf)
+has_error(const Bulk *bulk, RetryReader *reader, const pg_uuid_t *id, int leaf, int outcome)
 {
 	TupleTableSlot *slot;
+	Datum		status;
+	bool		isnull;
 
 	if (bulk->selection.error == NULL)
 		return true;
 	slot = retry_last_attempt(reader, leaf, id);
-	return slot != NULL && retry_selection_has_error(&bulk->selection, text_or_null(slot, Attempt_error));
+	if (slot == NULL)
+		return false;
+	/* a receiver that is still at work has not failed, whatever the status */
+	status = slot_getattr(slot, Attempt_http_status + 1, &isnull);
+	return retry_selection_has_error(&bulk->selection, text_or_null(slot, Attempt_error),
+									 isnull || outcome != RETRY_FAILED ? 0 : DatumGetInt16(status));
 }
 
 /* Judges one task, and asks of it what is to be asked. */
@@ -97,7 +104,7 @@ take_task(RetryLiveWalk *walk, TupleTableSlot *slot, int leaf)
 		!retry_selection_has_key(&bulk->selection, text_or_null(slot, Task_key)))
 		return;
 	retry_probe_task(walk->reader, leaf, id, &probe);
-	if (probe.terminal || probe.cancelled || !has_error(bulk, walk->reader, id, leaf))
+	if (probe.terminal || probe.cancelled || !has_error(bulk, walk->reader, id, leaf, probe.outcome))
 		return;
 	if (bulk->action == RETRY_SIGNAL_AMEND)
 	{

@@ -64,7 +64,8 @@ typedef struct ReplayDead
 	" AND ($3 IS NULL OR d.died_at OPERATOR(pg_catalog.<) $3)" \
 	" AND ($4 IS NULL OR d.reference OPERATOR(pg_catalog.=) $4)" \
 	" AND ($5 IS NULL OR pg_catalog.starts_with(d.key, $5))" \
-	" AND ($6 IS NULL OR d.error OPERATOR(pg_catalog.~~) $6)" \
+	" AND ($6 IS NULL OR coalesce(d.error, 'status ' OPERATOR(pg_catalog.||) d.http_status::pg_catalog.text)" \
+	"  OPERATOR(pg_catalog.~~) $6)" \
 	" AND ($7 IS NULL OR d.reason::pg_catalog.text OPERATOR(pg_catalog.=) $7)" \
 	" AND NOT EXISTS (SELECT FROM retry.replayed r WHERE r.task_id OPERATOR(pg_catalog.=) d.id)"
 

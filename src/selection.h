@@ -59,7 +59,10 @@ extern bool retry_selection_has(const RetrySelection *selection, int32 scene_id,
 /* Does a task's key begin with what is meant?  NULL: it has none. */
 extern bool retry_selection_has_key(const RetrySelection *selection, const text *key);
 
-/* Is an error like what is meant?  NULL: there was none. */
-extern bool retry_selection_has_error(const RetrySelection *selection, const text *error);
+/*
+ * Is an error like what is meant?  NULL: there was none, or an answer whose
+ * status says it all: this is then "status 503", as retry.call() names it.  0: no such status.
+ */
+extern bool retry_selection_has_error(const RetrySelection *selection, const text *error, int http_status);
 
 #endif							/* RETRY_SELECTION_H */

@@ -203,6 +203,26 @@ FROM retry.attempts a JOIN retry.task t ON t.id = a.task_id WHERE t.key = 'repla
 SQL
 
 ##########################################################################
+# By the error, which may be nothing but a status
+##########################################################################
+
+sql(<<"SQL");
+INSERT INTO retry.scene (name, url, backoff, max_attempts, pending_interval) VALUES
+	('unwell', '@{[ $receiver->url('/status/503') ]}', 'fixed 1h', 16, '1 h'),
+	('working', '@{[ $receiver->url('/retry-control/processing?status=503') ]}', 'fixed 1h', 16, '1 h'),
+	('unwell-once', '@{[ $receiver->url('/status/504') ]}', 'fixed 1h', 1, '1 h');
+SQL
+my %of = map { $_ => enqueue($node, "'$_', '{}'") } qw(unwell working unwell-once);
+wait_state($node, $of{unwell}, 'retrying');
+wait_state($node, $of{working}, 'retrying');
+wait_state($node, $of{'unwell-once'}, 'dead');
+is( sql("SELECT retry.run_now_where('unwell', error => 'status 50_') || ' ' || retry.run_now_where('unwell', error => 'status 504')"
+		  . " || ' ' || retry.run_now_where('working', error => '%')"),
+	'1 0 0', 'a failure by status is found by it, and a receiver still at work is none');
+is( sql("SELECT retry.replay_dead('unwell-once', error => 'status 503') || ' ' || retry.replay_dead('unwell-once', error => 'status 504')"),
+	'0 1', 'so is a dead letter');
+
+##########################################################################
 # Many dead letters beside live traffic
 ##########################################################################
 
