@@ -335,6 +335,7 @@ one_turn(void)
 	recorded = record_ended();
 	read_turn(&turn);
 	retry_send_start(d);
+	retry_sql_started(d);
 	retry_send_reap(d);
 
 	now = GetCurrentTimestamp();

@@ -163,6 +163,10 @@ read_task(Work *work, RetryReader *reader, uint64 generation)
 	retry_probe_task(reader, leaf, &entry->pos.id, &probe);
 	if (probe.attempts > 0 && !probe.terminal)
 		work->previous_delay_us = Max(probe.next_due - probe.finished_at, 0);
+
+	/* what is locked reads as if there were nothing */
+	if (retry_reader_leaf_blocked(reader, leaf))
+		return false;
 	return good && probe.attempts == entry->attempts && !probe.terminal && !probe.cancelled &&
 		retry_is_sql_target(work->prepared.http.url);
 }

@@ -240,16 +240,28 @@ retry_pool_collect(int executor, RetryJobResult *result)
 	return done;
 }
 
-bool
-retry_pool_has_room(void)
+int
+retry_pool_room(void)
 {
-	bool		room;
+	int			idle = 0;
+	int			ours = 0;
+	int			unused = 0;
 
 	LWLockAcquire(pool->lock, LW_SHARED);
-	room = find_idle(MyDatabaseId, InvalidOid) != NULL ||
-		(count_executors(MyDatabaseId) < retry_sql_workers && find_free() != NULL);
+	for (int i = 0; i < max_worker_processes; i++)
+	{
+		const RetryExecutor *e = &pool->executors[i];
+
+		if (e->phase == EXECUTOR_FREE)
+			unused++;
+		else if (e->database == MyDatabaseId)
+		{
+			ours++;
+			idle += e->phase == EXECUTOR_IDLE && !e->stop;
+		}
+	}
 	LWLockRelease(pool->lock);
-	return room;
+	return idle + Min(unused, Max(retry_sql_workers - ours, 0));
 }
 
 long

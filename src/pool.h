@@ -80,8 +80,8 @@ extern bool retry_pool_take_back(int executor);
 /* True when the job has ended, which frees the executor for another. */
 extern bool retry_pool_collect(int executor, RetryJobResult *result);
 
-/* Could a job of any role be handed over now, or soon? */
-extern bool retry_pool_has_room(void);
+/* How many jobs could be handed over now, or soon, were they of the right roles. */
+extern int	retry_pool_room(void);
 
 /*
  * Ends the process of an executor that has been at its job's function for

@@ -485,7 +485,6 @@ reap_functions(RetryDispatcher *d)
 	RetryJobResult result;
 	void	   *tag;
 
-	retry_sql_run(d);
 	while (retry_sql_next(d, &tag, &result))
 	{
 		Transfer   *t = tag;
@@ -516,6 +515,9 @@ reap_functions(RetryDispatcher *d)
 		retry_lane_transfer_ended(d->lanes, t->lane);
 		dlist_push_tail(&d->ended, &t->ended.node);
 	}
+
+	/* with the executors that have become free, and before their lanes go on */
+	retry_sql_run(d);
 }
 
 void

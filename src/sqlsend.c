@@ -7,6 +7,8 @@
  * executors are few.  A lane that finds none waits in a queue of lanes, with
  * its entry at its head, and takes no place among the requests under way; so
  * functions that are slow, however many, are in nobody's way but their own.
+ * An executor that becomes free is for the lane that has waited longest: who
+ * comes while others wait, and be it the lane that had it, goes behind them.
  */
 #include "postgres.h"
 
@@ -35,6 +37,9 @@
 /* One that waits for an executor is told when there is one. */
 #define WAIT_US			USECS_PER_HOUR
 
+/* Lanes that are told in one turn. */
+#define CALLS			RETRY_MAX_SQL_WORKERS
+
 typedef struct Running
 {
 	int			executor;
@@ -59,7 +64,10 @@ struct RetrySqlSender
 	int			waiting_size;
 	int			waiting_head;
 	int			nwaiting;
-	long		timeout_ms;		/* until a time-out has to be enforced; -1 */
+	int64		called[CALLS];	/* lanes whose turn it is */
+	int			ncalled;
+	long		timeout_ms;		/* until a time-out has to be enforced, 0 when
+								 * lanes were called; -1 */
 };
 
 static void
@@ -117,9 +125,12 @@ note_shortage(RetryDispatcher *d)
 			 errhint("Increase max_worker_processes, or set fewer retry.sql_workers.")));
 }
 
-/* The lane's turn will come when an executor is free. */
+/*
+ * The lane's turn will come when an executor is free.  One whose turn it was,
+ * and which found none all the same, is first again.
+ */
 static void
-enqueue_lane(RetrySqlSender *s, int64 lane_hash)
+enqueue_lane(RetrySqlSender *s, int64 lane_hash, bool first)
 {
 	if (s->nwaiting == s->waiting_size)
 	{
@@ -133,7 +144,28 @@ enqueue_lane(RetrySqlSender *s, int64 lane_hash)
 		s->waiting_size *= 2;
 		s->waiting_head = 0;
 	}
-	s->waiting[(s->waiting_head + s->nwaiting++) % s->waiting_size] = lane_hash;
+	if (first)
+	{
+		s->waiting_head = (s->waiting_head + s->waiting_size - 1) % s->waiting_size;
+		s->waiting[s->waiting_head] = lane_hash;
+	}
+	else
+		s->waiting[(s->waiting_head + s->nwaiting) % s->waiting_size] = lane_hash;
+	s->nwaiting++;
+}
+
+/* Is it the lane's turn?  For one job. */
+static bool
+take_call(RetrySqlSender *s, int64 lane_hash)
+{
+	for (int i = 0; i < s->ncalled; i++)
+	{
+		if (s->called[i] != lane_hash)
+			continue;
+		s->called[i] = s->called[--s->ncalled];
+		return true;
+	}
+	return false;
 }
 
 static TimestampTz
@@ -155,22 +187,27 @@ retry_sql_start(RetryDispatcher *d, const RetryJob *job, void *tag, TimestampTz 
 	RetrySqlSender *s = d->sql;
 	TimestampTz until = paused_until(s, job->lane_hash);
 	Running    *r = &s->running[s->nrunning];
-	uint64		ticket;
+	int			executor = -1;
+	bool		called;
+	uint64		ticket = 0;
 
 	/* a pause of longer than it may be is one of a clock that was ahead */
 	if (until > now && until <= now + PAUSE_US)
 		return until;
-	if (s->nrunning >= RETRY_MAX_SQL_WORKERS ||
-		(r->executor = retry_pool_hand_over(job, &ticket)) < 0)
+	called = take_call(s, job->lane_hash);
+	if (s->nrunning < RETRY_MAX_SQL_WORKERS && (called || s->nwaiting + s->ncalled == 0))
+		executor = retry_pool_hand_over(job, &ticket);
+	if (executor < 0)
 	{
 		if (retry_sql_workers == 0)
 		{
 			d->db->executors_short_at = now;
 			return now + STARVED_US;
 		}
-		enqueue_lane(s, job->lane_hash);
+		enqueue_lane(s, job->lane_hash, called);
 		return now + WAIT_US;
 	}
+	r->executor = executor;
 	r->tag = tag;
 	r->lane_hash = job->lane_hash;
 	r->handle = NULL;
@@ -219,6 +256,10 @@ retry_sql_next(RetryDispatcher *d, void **tag, RetryJobResult *result)
 		else if (!retry_pool_collect(r->executor, result))
 			continue;
 
+		/* until now it was busy to them, and they were not told since */
+		if (d->worker->count > 1)
+			retry_shmem_wake_workers(MyDatabaseId);
+
 		/*
 		 * whoever ends us ends executors too: that is no fault of the
 		 * function
@@ -251,18 +292,28 @@ retry_sql_run(RetryDispatcher *d)
 			s->timeout_ms = s->timeout_ms < 0 ? ms : Min(s->timeout_ms, ms);
 	}
 
-	/* a few more than there is room for: some lanes have nothing any more */
-	if (s->nwaiting == 0 || !retry_pool_has_room())
-		return;
-	for (int i = 0; i <= retry_sql_workers && s->nwaiting > 0; i++)
+	/* as many as there is room for; some have nothing to do any more */
+	for (int room = s->nwaiting > 0 ? Min(retry_pool_room(), CALLS) : 0;
+		 s->ncalled < room && s->nwaiting > 0;)
 	{
-		RetryLane  *lane = retry_lanes_find(d->lanes, s->waiting[s->waiting_head]);
+		int64		lane_hash = s->waiting[s->waiting_head];
+		RetryLane  *lane = retry_lanes_find(d->lanes, lane_hash);
 
 		s->waiting_head = (s->waiting_head + 1) % s->waiting_size;
 		s->nwaiting--;
-		if (lane != NULL)
-			retry_lane_unblock(d->lanes, lane);
+		if (lane == NULL || !lane->blocked)
+			continue;
+		retry_lane_unblock(d->lanes, lane);
+		s->called[s->ncalled++] = lane_hash;
 	}
+	if (s->ncalled > 0)
+		s->timeout_ms = 0;
+}
+
+void
+retry_sql_started(RetryDispatcher *d)
+{
+	d->sql->ncalled = 0;
 }
 
 long

@@ -26,8 +26,14 @@ extern TimestampTz retry_sql_start(RetryDispatcher *d, const RetryJob *job, void
 /* The next job that has ended; false when there is none. */
 extern bool retry_sql_next(RetryDispatcher *d, void **tag, RetryJobResult *result);
 
-/* Enforces time-outs, and lets lanes go that waited for an executor. */
+/* Enforces time-outs, and lets lanes go that wait for an executor, in their order. */
 extern void retry_sql_run(RetryDispatcher *d);
+
+/*
+ * All jobs of a turn were handed over that could be: lanes that were let go and
+ * had none have missed their turn, so that the next in order has it.
+ */
+extern void retry_sql_started(RetryDispatcher *d);
 
 /* Milliseconds after which retry_sql_run is to be called; -1: when woken. */
 extern long retry_sql_timeout_ms(const RetryDispatcher *d);
