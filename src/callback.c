@@ -156,10 +156,27 @@ choose_lane(const RetryScene *scene, const RetryTarget *target, RetryCallback *c
 					  &callback->lane, &callback->lane_hash);
 }
 
+/*
+ * What the scene says now, when that is something else than it said when the
+ * attempt was prepared: a target that was renamed meanwhile.
+ */
+static const char *
+new_text(RetryConfig *config, int32 scene_id, const char *column, const char *text)
+{
+	RetryScene *scene = retry_config_scene(config, scene_id);
+	const char *now;
+
+	if (scene == NULL)
+		return NULL;
+	now = strcmp(column, "on_success") == 0 ? scene->on_success : scene->on_dead;
+	return now != NULL && strcmp(now, text) != 0 ? now : NULL;
+}
+
 bool
-retry_callback_resolve(RetryConfig *config, const char *column, const char *text,
+retry_callback_resolve(RetryConfig *config, int32 scene_id, const char *column, const char *text,
 					   RetryCallback *callback)
 {
+	const char *renamed;
 	RetryTarget target;
 	RetryMistake mistake;
 	RetryScene *scene;
@@ -176,6 +193,9 @@ retry_callback_resolve(RetryConfig *config, const char *column, const char *text
 	{
 		if (locked)
 			return false;
+		renamed = scene_id == 0 ? NULL : new_text(config, scene_id, column, text);
+		if (renamed != NULL)
+			return retry_callback_resolve(config, 0, column, pstrdup(renamed), callback);
 		callback->refusal = psprintf("%s: scene \"%s/%s\" does not exist", column,
 									 target.group, target.scene);
 		return lose(config, callback);

@@ -58,10 +58,12 @@ extern const char *retry_callback_of(const RetryEnded *ended, const char **colum
  * Finds out what a target text means now.  A scene that the configuration does
  * not know makes it be read again with the active snapshot; false when that
  * cannot be had because a table is locked.  The texts of the result are in the
- * current memory context; depth is left to the caller.
+ * current memory context; depth is left to the caller.  "scene_id" is the scene
+ * that the text came from, whose newer text counts when a scene was renamed
+ * since; 0: it is the task's own.
  */
-extern bool retry_callback_resolve(RetryConfig *config, const char *column, const char *text,
-								   RetryCallback *callback);
+extern bool retry_callback_resolve(RetryConfig *config, int32 scene_id, const char *column,
+								   const char *text, RetryCallback *callback);
 
 /* How many tasks it takes: one, or one for each target. */
 extern int	retry_callback_copies(const RetryCallback *callback);

@@ -282,14 +282,17 @@ find_task(Batch *batch, const RetryEnded *ended, TupleTableSlot **task)
 
 /* Finds out what a callback is to be, and opens where it goes; see open_tables. */
 static bool
-open_callback(Batch *batch, const char *column, const char *target, Needs *needs)
+open_callback(Batch *batch, int32 scene_id, const char *column, const char *target, Needs *needs)
 {
 	/* most of a batch have the same target */
 	if (batch->last_target == NULL || strcmp(batch->last_target, target) != 0 ||
 		strcmp(batch->last_column, column) != 0)
 	{
+		int			own = strcmp(column, "on_success") == 0 ? Task_on_success : Task_on_dead;
+
 		batch->last_target = NULL;
-		if (!retry_callback_resolve(batch->config, column, target, &batch->last_callback))
+		if (!retry_callback_resolve(batch->config, needs->task->tts_isnull[own] ? scene_id : 0,
+									column, target, &batch->last_callback))
 			return false;
 		batch->last_target = target;
 		batch->last_column = column;
@@ -326,7 +329,7 @@ open_tables(Batch *batch, const RetryEnded *ended, Needs *needs)
 	if ((letter || target != NULL) && !find_task(batch, ended, &needs->task))
 		return false;
 	return target == NULL || needs->task == NULL ||
-		open_callback(batch, column, target, needs);
+		open_callback(batch, ended->scene_id, column, target, needs);
 }
 
 /* Puts in the dead letter of a task that has just died; the values are its row's. */

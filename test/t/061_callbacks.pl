@@ -58,6 +58,17 @@ wait_sql($node, "SELECT count(*) FROM retry.tasks WHERE parent_id = '$announced'
 is( sql("SELECT count(DISTINCT url), count(DISTINCT body), count(DISTINCT id) FROM retry.tasks WHERE parent_id = '$announced'"),
 	'3|1|3', 'of the same, in tasks of their own');
 
+# The scene of a callback gets another name while the attempt is under way.
+sql("INSERT INTO retry.scene_group (name) VALUES ('before')");
+sql("INSERT INTO retry.scene (group_name, name, url) VALUES ('before', 'told', '" . $bells->url('/ok/told') . "')");
+sql("INSERT INTO retry.scene (group_name, name, url, on_success) VALUES
+	('before', 'slow', '" . $receiver->url('/delay/3000') . "', 'before/told')");
+my $slow = enqueue($node, "'before/slow', '{}'");
+wait_state($node, $slow, 'running');
+sql("UPDATE retry.scene_group SET name = 'after' WHERE name = 'before'");
+is(sql("SELECT scene FROM retry.tasks WHERE id = '" . child($slow, 'succeeded') . "'"),
+	'after/told', 'a callback finds its scene by the new name');
+
 # Success: the whole document, and the row that carries it.
 my $id = enqueue($node, q{'shop/charge', '{"order": 1}', key => 'order-1', reference => 'R-1'});
 my $told = child($id, 'succeeded');
