@@ -176,7 +176,6 @@ bool
 retry_callback_resolve(RetryConfig *config, int32 scene_id, const char *column, const char *text,
 					   RetryCallback *callback)
 {
-	const char *renamed;
 	RetryTarget target;
 	RetryMistake mistake;
 	RetryScene *scene;
@@ -191,6 +190,8 @@ retry_callback_resolve(RetryConfig *config, int32 scene_id, const char *column, 
 	scene = find_scene(config, &target, &locked);
 	if (scene == NULL)
 	{
+		const char *renamed;
+
 		if (locked)
 			return false;
 		renamed = scene_id == 0 ? NULL : new_text(config, scene_id, column, text);

@@ -229,15 +229,10 @@ retry_selection_has_key(const RetrySelection *s, const text *key)
 bool
 retry_selection_has_error(const RetrySelection *s, const text *error, int http_status)
 {
-	char		status[32];
-
 	if (s->error == NULL)
 		return true;
 	if (error == NULL && http_status != 0)
-	{
-		snprintf(status, sizeof(status), "status %d", http_status);
-		error = cstring_to_text(status);
-	}
+		error = cstring_to_text(psprintf("status %d", http_status));
 	return error != NULL &&
 		DatumGetBool(DirectFunctionCall2Coll(textlike, DEFAULT_COLLATION_OID,
 											 PointerGetDatum(error), PointerGetDatum(s->error)));
