@@ -79,8 +79,8 @@ typedef struct RetryPos
  * One entry that is due: a task's first attempt, its next one, or a signal.
  * "attempts" is the number of attempts recorded, so that the next attempt's
  * number is attempts + 1; "pendings" is how many of them do not count in
- * max_attempts, known once the entry has passed the probe.  "tid" is where the task's row was last seen, or
- * invalid; whoever follows it checks the id.
+ * max_attempts, known once the entry has passed the probe.  "tid" is where the
+ * task's row was last seen, or invalid; whoever follows it checks the id.
  */
 typedef struct RetryEntry
 {

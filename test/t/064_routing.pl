@@ -103,26 +103,28 @@ $receivers[0]->stop;
 $receivers[1]->mode('status:503');
 sql("SELECT count(retry.enqueue('failover', '{}')) FROM generate_series(1, 200) i");
 all_succeed('failover');
+
+# Tasks go to that target, some time from now on.
+sub comes_to
+{
+	my ($wanted, $what) = @_;
+	wait_for(
+		sub {
+			my $id = enqueue($node, "'failover'");
+			sql("SELECT retry.wait('$id')");
+			return sql("SELECT target FROM retry.attempts WHERE task_id = '$id' ORDER BY attempt_no DESC LIMIT 1") eq $wanted;
+		},
+		$what);
+	return;
+}
 is(sql("SELECT string_agg(DISTINCT target, ' ') FROM retry.attempts WHERE scene = 'default/failover' AND outcome = 'succeeded'"),
 	$target[2], 'failover: the third did all of the work');
 cmp_ok(sql("SELECT count(*) FROM retry.attempts WHERE scene = 'default/failover' AND outcome = 'failed'"),
 	'<=', 130, 'failover: the others cost what was under way when they failed, and probes');
 $receivers[1]->mode('up');
-wait_for(
-	sub {
-		my $id = enqueue($node, "'failover'");
-		sql("SELECT retry.wait('$id')");
-		return sql("SELECT target FROM retry.attempts WHERE task_id = '$id' ORDER BY attempt_no DESC LIMIT 1") eq $target[1];
-	},
-	'failover: the second heals and has the work');
+comes_to($target[1], 'failover: the second heals and has the work');
 $receivers[0]->start;
-wait_for(
-	sub {
-		my $id = enqueue($node, "'failover'");
-		sql("SELECT retry.wait('$id')");
-		return sql("SELECT target FROM retry.attempts WHERE task_id = '$id' ORDER BY attempt_no DESC LIMIT 1") eq $target[0];
-	},
-	'failover: then the first');
+comes_to($target[0], 'failover: then the first');
 $_->reset foreach @receivers;
 
 # None works: the lane waits, nothing is counted but probes, others go on, and
