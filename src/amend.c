@@ -113,16 +113,15 @@ static void
 set_bytes(JsonbValue *stored, const char *bytes, int len)
 {
 	int			room = pg_b64_enc_len(len);
-	char	   *text = palloc(room + 1);
-	int			n = pg_b64_encode((const void *) bytes, len, text, room);
+	char	   *base64 = palloc(room + 1);
+	int			n = pg_b64_encode((const void *) bytes, len, base64, room);
 
 	if (n < 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_INTERNAL_ERROR),
 				 errmsg("could not encode a body of %d bytes", len)));
-	text[		n] = '\0';
-
-	set_string(stored, text);
+	base64[n] = '\0';
+	set_string(stored, base64);
 }
 
 static void

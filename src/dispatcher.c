@@ -501,8 +501,7 @@ retry_dispatcher_main(Datum main_arg)
 
 	main_loop(events);
 	draining = true;
-	retry_upkeep_stop();
-	retry_schedules_stop();
+	retry_worker_end_ours();
 	drain(events);
 	proc_exit(0);
 }

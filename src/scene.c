@@ -156,6 +156,15 @@ scan_name(const char *text, char *name)
 }
 
 bool
+retry_name_check(const char *name)
+{
+	char		copy[RETRY_NAME_MAX + 1];
+	int			n = scan_name(name, copy);
+
+	return n > 0 && name[n] == '\0';
+}
+
+bool
 retry_scene_parse(const char *target, char *group, char *name)
 {
 	int			n = scan_name(target, name);

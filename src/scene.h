@@ -82,6 +82,9 @@ extern bool retry_scene_by_name(Snapshot snapshot, const char *group, const char
 								RetrySceneRow *scene);
 extern bool retry_scene_by_id(Snapshot snapshot, int32 id, RetrySceneRow *scene);
 
+/* 1 to RETRY_NAME_MAX lower-case letters, digits, _ and -. */
+extern bool retry_name_check(const char *name);
+
 /*
  * Reads "scene" or "group/scene" into two buffers of RETRY_NAME_MAX + 1 bytes;
  * false when it is neither.

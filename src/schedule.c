@@ -71,13 +71,10 @@ required(FunctionCallInfo fcinfo, int number, const char *name)
 static void
 check_name(const char *name)
 {
-	int			len = strlen(name);
-
-	if (len == 0 || len > RETRY_NAME_MAX ||
-		strspn(name, "abcdefghijklmnopqrstuvwxyz0123456789_-") != len)
+	if (!retry_name_check(name))
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("invalid name: \"%s\"", quoted(name, len)),
+				 errmsg("invalid name: \"%s\"", quoted(name, strlen(name))),
 				 errhint("Names of schedules have lower-case letters, digits, _ and -, at most %d.", RETRY_NAME_MAX)));
 }
 

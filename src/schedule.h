@@ -95,7 +95,4 @@ extern void retry_schedules_consider(Snapshot snapshot, RetryDatabase *db, uint6
 /* When it wants to be asked next; DT_NOEND: not for its own sake. */
 extern TimestampTz retry_schedules_next(void);
 
-/* Ends the worker that this process has started, if it still runs. */
-extern void retry_schedules_stop(void);
-
 #endif							/* RETRY_SCHEDULE_H */

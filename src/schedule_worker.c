@@ -166,19 +166,6 @@ start_worker(void)
 								ObjectIdGetDatum(MyDatabaseId), NULL, 0);
 }
 
-void
-retry_schedules_stop(void)
-{
-	if (handle != NULL)
-		TerminateBackgroundWorker(handle);
-}
-
-static void
-stop_at_exit(int code, Datum arg)
-{
-	retry_schedules_stop();
-}
-
 /* True while the worker is at it; when it has ended, draws the conclusions. */
 static bool
 is_working(RetryDatabase *db, TimestampTz now)
@@ -193,7 +180,6 @@ is_working(RetryDatabase *db, TimestampTz now)
 void
 retry_schedules_consider(Snapshot snapshot, RetryDatabase *db, uint64 generation, TimestampTz now)
 {
-	static bool registered = false;
 	bool		changed;
 
 	if (is_working(db, now))
@@ -224,9 +210,7 @@ retry_schedules_consider(Snapshot snapshot, RetryDatabase *db, uint64 generation
 		next_look = DT_NOEND;
 		return;
 	}
-	if (!registered)
-		before_shmem_exit(stop_at_exit, (Datum) 0);
-	registered = true;
+	retry_worker_ends_with_us(&handle);
 	looks_before = pg_atomic_read_u32(&db->schedule_looks);
 	start_worker();
 	next_look = handle != NULL ? next_due(now) : now + AGAIN_US;

@@ -91,26 +91,12 @@ requests_waiting(Snapshot snapshot)
 }
 
 void
-retry_upkeep_stop(void)
-{
-	if (handle != NULL)
-		TerminateBackgroundWorker(handle);
-}
-
-static void
-stop_at_exit(int code, Datum arg)
-{
-	retry_upkeep_stop();
-}
-
-void
 retry_upkeep_consider(Snapshot snapshot, uint64 generation, TimestampTz now)
 {
 	static TimestampTz next = 0;	/* the regular one */
 	static TimestampTz not_before = 0;
 	static uint64 seen_generation = PG_UINT64_MAX;
 	static bool requested = false;
-	static bool registered = false;
 
 	/* all databases at the same moment would want all worker slots */
 	if (next == 0)
@@ -135,9 +121,7 @@ retry_upkeep_consider(Snapshot snapshot, uint64 generation, TimestampTz now)
 		}
 		return;
 	}
-	if (!registered)
-		before_shmem_exit(stop_at_exit, (Datum) 0);
-	registered = true;
+	retry_worker_ends_with_us(&handle);
 	handle = start_worker(false);
 	if (handle != NULL)
 		next = now + INTERVAL_US;

@@ -31,9 +31,6 @@ typedef struct RetryUpkeep
  */
 extern void retry_upkeep_consider(Snapshot snapshot, uint64 generation, TimestampTz now);
 
-/* Ends the upkeep that this process has started, if it still runs. */
-extern void retry_upkeep_stop(void);
-
 /*
  * A statement in a transaction of the jobs below, of which each makes its own;
  * returns the number of rows, which are SPI's if it gives any.  ERROR when its

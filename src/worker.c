@@ -14,6 +14,7 @@
 #include "executor/spi.h"
 #include "miscadmin.h"
 #include "pgstat.h"
+#include "storage/ipc.h"
 #include "utils/guc.h"
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
@@ -60,6 +61,41 @@ retry_worker_ended(BackgroundWorkerHandle **handle)
 	pfree(*handle);
 	*handle = NULL;
 	return true;
+}
+
+#define MAX_OURS	4			/* upkeep, schedules */
+
+static BackgroundWorkerHandle **ours[MAX_OURS];
+static int	nours = 0;
+
+void
+retry_worker_end_ours(void)
+{
+	for (int i = 0; i < nours; i++)
+	{
+		if (*ours[i] != NULL)
+			TerminateBackgroundWorker(*ours[i]);
+	}
+}
+
+static void
+end_ours_at_exit(int code, Datum arg)
+{
+	retry_worker_end_ours();
+}
+
+void
+retry_worker_ends_with_us(BackgroundWorkerHandle **handle)
+{
+	for (int i = 0; i < nours; i++)
+	{
+		if (ours[i] == handle)
+			return;
+	}
+	Assert(nours < MAX_OURS);
+	if (nours == 0)
+		before_shmem_exit(end_ours_at_exit, (Datum) 0);
+	ours[nours++] = handle;
 }
 
 void

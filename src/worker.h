@@ -31,6 +31,14 @@ extern BackgroundWorkerHandle *retry_worker_start(const char *name, const char *
  */
 extern bool retry_worker_ended(BackgroundWorkerHandle **handle);
 
+/*
+ * The workers whose handles are kept in these variables (which may be NULL at
+ * times) are to end when this process does, or when the second is called.  For
+ * static variables; the same may be given again.
+ */
+extern void retry_worker_ends_with_us(BackgroundWorkerHandle **handle);
+extern void retry_worker_end_ours(void);
+
 /* A setting and the value that it is to have. */
 typedef struct RetrySetting
 {
