@@ -28,6 +28,7 @@
 #include "access.h"
 #include "schedule.h"
 #include "scene.h"
+#include "statement.h"
 #include "wakeup.h"
 #include "zone.h"
 
@@ -255,7 +256,7 @@ ask_pg_cron(const char *sql, int nargs, Oid *types, Datum *values, bool warn, in
 	{
 		bool		isnull;
 
-		if (retry_schedule_sql(sql, nargs, types, values, NULL, SPI_OK_SELECT) == 1)
+		if (retry_statement(sql, nargs, types, values, NULL, SPI_OK_SELECT) == 1)
 		{
 			*job = DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull));
 			done = !isnull;
@@ -293,12 +294,12 @@ may_use_pg_cron(void)
 	bool		isnull;
 
 	return OidIsValid(get_extension_oid("pg_cron", true)) &&
-		retry_schedule_sql("SELECT pg_catalog.has_schema_privilege(n.oid, 'USAGE')"
-						   " AND pg_catalog.has_function_privilege(p.oid, 'EXECUTE')"
-						   " AND (SELECT r.rolcanlogin FROM pg_catalog.pg_roles r WHERE r.rolname = current_user)"
-						   " FROM pg_catalog.pg_namespace n JOIN pg_catalog.pg_proc p ON p.pronamespace = n.oid"
-						   " WHERE n.nspname = 'cron' AND p.proname = 'schedule' AND p.pronargs = 3",
-						   0, NULL, NULL, NULL, SPI_OK_SELECT) == 1 &&
+		retry_statement("SELECT pg_catalog.has_schema_privilege(n.oid, 'USAGE')"
+						" AND pg_catalog.has_function_privilege(p.oid, 'EXECUTE')"
+						" AND (SELECT r.rolcanlogin FROM pg_catalog.pg_roles r WHERE r.rolname = current_user)"
+						" FROM pg_catalog.pg_namespace n JOIN pg_catalog.pg_proc p ON p.pronamespace = n.oid"
+						" WHERE n.nspname = 'cron' AND p.proname = 'schedule' AND p.pronargs = 3",
+						0, NULL, NULL, NULL, SPI_OK_SELECT) == 1 &&
 		DatumGetBool(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull));
 }
 
@@ -352,9 +353,9 @@ find_definition(Oid owner, const char *name, int32 *id, bool *has_job, int64 *jo
 	Datum		values[2] = {ObjectIdGetDatum(owner), CStringGetTextDatum(name)};
 	bool		isnull;
 
-	if (retry_schedule_sql("SELECT s.id, s.cron_job FROM retry.schedule_definition s"
-						   " WHERE s.owner = $1 AND s.name = $2",
-						   2, types, values, NULL, SPI_OK_SELECT) == 0)
+	if (retry_statement("SELECT s.id, s.cron_job FROM retry.schedule_definition s"
+						" WHERE s.owner = $1 AND s.name = $2",
+						2, types, values, NULL, SPI_OK_SELECT) == 0)
 		return false;
 	*id = DatumGetInt32(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull));
 	*job = DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 2, &isnull));
@@ -415,8 +416,8 @@ write_definition(const RetryScheduled *what, const Timing *timing, const char *m
 	 * the trigger marks what is inserted as foreign; the update says it is
 	 * not
 	 */
-	(void) retry_schedule_sql(insert_definition, P_natts, types, values, nulls, SPI_OK_INSERT);
-	if (retry_schedule_sql(update_definition, P_natts, types, values, nulls, SPI_OK_UPDATE) != 1)
+	(void) retry_statement(insert_definition, P_natts, types, values, nulls, SPI_OK_INSERT);
+	if (retry_statement(update_definition, P_natts, types, values, nulls, SPI_OK_UPDATE) != 1)
 		ereport(ERROR,
 				(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
 				 errmsg("schedule \"%s\" was changed by another session at the same time", what->name),
@@ -526,8 +527,8 @@ retry_unschedule(PG_FUNCTION_ARGS)
 	if (found)
 	{
 		value = Int32GetDatum(id);
-		found = retry_schedule_sql("DELETE FROM retry.schedule_definition s WHERE s.id = $1",
-								   1, &type, &value, NULL, SPI_OK_DELETE) == 1;
+		found = retry_statement("DELETE FROM retry.schedule_definition s WHERE s.id = $1",
+								1, &type, &value, NULL, SPI_OK_DELETE) == 1;
 	}
 	retry_become_caller(&caller);
 	if (found && has_job)

@@ -79,10 +79,6 @@ extern void retry_schedules_run(int32 id, Oid role, bool grace, TimestampTz now,
 /* The ids of the schedules with something due, for one transaction each. */
 extern int32 *retry_schedules_due(Oid role, bool grace, TimestampTz now, int *count);
 
-/* A statement; number of rows, which are SPI's.  ERROR if its result is another. */
-extern uint64 retry_schedule_sql(const char *sql, int nargs, Oid *types, Datum *values,
-								 const char *nulls, int expected);
-
 /* schedule_worker.c; for dispatcher 0 */
 
 /*

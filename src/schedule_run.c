@@ -25,6 +25,7 @@
 #include "compat.h"
 #include "access.h"
 #include "schedule.h"
+#include "statement.h"
 
 PG_FUNCTION_INFO_V1(retry_run_schedules);
 
@@ -45,18 +46,6 @@ typedef struct Definition
 	TimestampTz after;			/* what it names up to here is dealt with */
 	TimestampTz end;			/* and later than this is not to be run yet */
 } Definition;
-
-uint64
-retry_schedule_sql(const char *sql, int nargs, Oid *types, Datum *values, const char *nulls, int expected)
-{
-	int			rc = SPI_execute_with_args(sql, nargs, types, values, nulls, false, 0);
-
-	if (rc != expected)
-		ereport(ERROR,
-				(errcode(ERRCODE_INTERNAL_ERROR),
-				 errmsg_internal("unexpected result %s of \"%s\"", SPI_result_code_string(rc), sql)));
-	return SPI_processed;
-}
 
 /* ---------------------------------------------------------------- enqueue */
 
@@ -97,7 +86,7 @@ enqueue_as_owner(const RetryScheduled *what, TimestampTz nominal, pg_uuid_t *id)
 	/* RESET ROLE and the like must not lead out of it */
 	GetUserIdAndSecContext(&before.role, &before.sec_context);
 	SetUserIdAndSecContext(what->owner, SECURITY_LOCAL_USERID_CHANGE | SECURITY_RESTRICTED_OPERATION);
-	(void) retry_schedule_sql(enqueue_run, 5, types, values, nulls, SPI_OK_SELECT);
+	(void) retry_statement(enqueue_run, 5, types, values, nulls, SPI_OK_SELECT);
 	result = SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull);
 	*id = *DatumGetUUIDP(result);
 	SPI_freetuptable(SPI_tuptable);
@@ -161,9 +150,9 @@ is_noted(int32 id, TimestampTz nominal)
 {
 	Oid			types[2] = {INT4OID, TIMESTAMPTZOID};
 	Datum		values[2] = {Int32GetDatum(id), TimestampTzGetDatum(nominal)};
-	bool		noted = retry_schedule_sql("SELECT FROM retry.schedule_run r"
-										   " WHERE r.schedule_id = $1 AND r.nominal = $2",
-										   2, types, values, NULL, SPI_OK_SELECT) > 0;
+	bool		noted = retry_statement("SELECT FROM retry.schedule_run r"
+										" WHERE r.schedule_id = $1 AND r.nominal = $2",
+										2, types, values, NULL, SPI_OK_SELECT) > 0;
 
 	SPI_freetuptable(SPI_tuptable);
 	return noted;
@@ -183,10 +172,10 @@ log_failure(const Definition *d, TimestampTz nominal, const ErrorData *error)
 
 	const char *role = GetUserNameFromId(d->what.owner, true);
 
-	if (retry_schedule_sql("SELECT FROM (SELECT r.error, r.at FROM retry.schedule_run r"
-						   "  WHERE r.schedule_id = $1 AND r.nominal < $2 ORDER BY r.nominal DESC LIMIT 1) p"
-						   " WHERE p.error = $3 AND date_trunc('hour', p.at) = date_trunc('hour', clock_timestamp())",
-						   3, types, values, NULL, SPI_OK_SELECT) == 0)
+	if (retry_statement("SELECT FROM (SELECT r.error, r.at FROM retry.schedule_run r"
+						"  WHERE r.schedule_id = $1 AND r.nominal < $2 ORDER BY r.nominal DESC LIMIT 1) p"
+						" WHERE p.error = $3 AND date_trunc('hour', p.at) = date_trunc('hour', clock_timestamp())",
+						3, types, values, NULL, SPI_OK_SELECT) == 0)
 		ereport(LOG,
 				(errmsg("retry: schedule \"%s\" of role \"%s\" could not run: %s",
 						d->what.name, role != NULL ? role : "?", error->message),
@@ -208,8 +197,8 @@ note_run(const Definition *d, TimestampTz nominal, const pg_uuid_t *id, const Er
 		values[3] = CStringGetTextDatum(error->message);
 	else
 		nulls[3] = 'n';
-	(void) retry_schedule_sql("INSERT INTO retry.schedule_run (schedule_id, nominal, task_id, error)"
-							  " VALUES ($1, $2, $3, $4)", 4, types, values, nulls, SPI_OK_INSERT);
+	(void) retry_statement("INSERT INTO retry.schedule_run (schedule_id, nominal, task_id, error)"
+						   " VALUES ($1, $2, $3, $4)", 4, types, values, nulls, SPI_OK_INSERT);
 }
 
 /* ---------------------------------------------------------------- what is due */
@@ -268,7 +257,7 @@ retry_schedules_due(Oid role, bool grace, TimestampTz now, int *count)
 {
 	Oid			types[2] = {TIMESTAMPTZOID, INT4OID};
 	Datum		values[2] = {TimestampTzGetDatum(now), Int32GetDatum(0)};
-	uint64		rows = retry_schedule_sql(read_definitions, 2, types, values, NULL, SPI_OK_SELECT);
+	uint64		rows = retry_statement(read_definitions, 2, types, values, NULL, SPI_OK_SELECT);
 	SPITupleTable *table = SPI_tuptable;
 	int32	   *ids = palloc(Max(rows, 1) * sizeof(int32));
 
@@ -371,8 +360,8 @@ lock_definition(int32 id)
 	Datum		value = Int32GetDatum(id);
 	bool		locked;
 
-	locked = retry_schedule_sql("SELECT FROM retry.schedule_definition s WHERE s.id = $1"
-								" FOR NO KEY UPDATE SKIP LOCKED", 1, &type, &value, NULL, SPI_OK_SELECT) > 0;
+	locked = retry_statement("SELECT FROM retry.schedule_definition s WHERE s.id = $1"
+							 " FOR NO KEY UPDATE SKIP LOCKED", 1, &type, &value, NULL, SPI_OK_SELECT) > 0;
 	SPI_freetuptable(SPI_tuptable);
 	return locked;
 }
@@ -391,7 +380,7 @@ run_one(int32 id, Oid role, bool grace, TimestampTz now, RetryScheduleRuns *runs
 		return;
 	}
 	/* it may have been run since it was found due */
-	if (retry_schedule_sql(read_definitions, 2, types, values, NULL, SPI_OK_SELECT) == 0)
+	if (retry_statement(read_definitions, 2, types, values, NULL, SPI_OK_SELECT) == 0)
 		return;
 	table = SPI_tuptable;
 	if (read_definition(table->vals[0], table->tupdesc, grace, now, &d) &&

@@ -35,6 +35,7 @@
 
 #include "compat.h"
 #include "schedule.h"
+#include "statement.h"
 #include "store.h"
 #include "worker.h"
 
@@ -223,8 +224,8 @@ static void
 forget_pg_cron(void)
 {
 	if (!OidIsValid(get_extension_oid("pg_cron", true)))
-		(void) retry_schedule_sql("UPDATE retry.schedule_definition SET cron_job = NULL WHERE cron_job IS NOT NULL",
-								  0, NULL, NULL, NULL, SPI_OK_UPDATE);
+		(void) retry_statement("UPDATE retry.schedule_definition SET cron_job = NULL WHERE cron_job IS NOT NULL",
+							   0, NULL, NULL, NULL, SPI_OK_UPDATE);
 }
 
 /* What one pass through the schedules is about. */

@@ -36,6 +36,7 @@
 
 #include "compat.h"
 #include "guc.h"
+#include "statement.h"
 #include "store.h"
 #include "upkeep.h"
 #include "worker.h"
@@ -242,18 +243,6 @@ attempt(void (*job) (RetryUpkeep *, int), RetryUpkeep *upkeep, int leaf)
 	return !failed || extension_present();
 }
 
-uint64
-retry_upkeep_execute(const char *sql, int nargs, Oid *types, Datum *values, int expected)
-{
-	int			rc = SPI_execute_with_args(sql, nargs, types, values, NULL, false, 0);
-
-	if (rc != expected)
-		ereport(ERROR,
-				(errcode(ERRCODE_INTERNAL_ERROR),
-				 errmsg_internal("unexpected result %s of \"%s\"", SPI_result_code_string(rc), sql)));
-	return SPI_processed;
-}
-
 /*
  * What retry.purge() has asked for moves the cut-off.  Requests are known by
  * their ctid: a row of that table is never changed, and only upkeep deletes.
@@ -266,8 +255,8 @@ read_requests(RetryUpkeep *upkeep, MemoryContext context)
 	bool		isnull;
 
 	retry_worker_begin_spi("reading requests to purge");
-	(void) retry_upkeep_execute("SELECT max(p.before), array_agg(p.ctid) FROM retry.purge_request p",
-								0, NULL, NULL, SPI_OK_SELECT);
+	(void) retry_statement("SELECT max(p.before), array_agg(p.ctid) FROM retry.purge_request p",
+						   0, NULL, NULL, NULL, SPI_OK_SELECT);
 	value = SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull);
 	if (!isnull)
 	{
@@ -289,8 +278,8 @@ delete_requests(ArrayType *requests)
 	Datum		value = PointerGetDatum(requests);
 
 	retry_worker_begin_spi("deleting requests to purge");
-	(void) retry_upkeep_execute("DELETE FROM retry.purge_request p WHERE p.ctid = ANY ($1)",
-								1, &type, &value, SPI_OK_DELETE);
+	(void) retry_statement("DELETE FROM retry.purge_request p WHERE p.ctid = ANY ($1)",
+						   1, &type, &value, NULL, SPI_OK_DELETE);
 	retry_worker_commit_spi();
 }
 

@@ -31,13 +31,6 @@ typedef struct RetryUpkeep
  */
 extern void retry_upkeep_consider(Snapshot snapshot, uint64 generation, TimestampTz now);
 
-/*
- * A statement in a transaction of the jobs below, of which each makes its own;
- * returns the number of rows, which are SPI's if it gives any.  ERROR when its
- * result is not the expected one.
- */
-extern uint64 retry_upkeep_execute(const char *sql, int nargs, Oid *types, Datum *values, int expected);
-
 /* upkeep_leaf.c */
 
 /* Truncates a leaf of the ring if everything in it is old and finished. */

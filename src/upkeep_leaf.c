@@ -42,6 +42,7 @@
 #include "utils/timestamp.h"
 
 #include "shmem.h"
+#include "statement.h"
 #include "store.h"
 #include "turn.h"
 #include "upkeep.h"
@@ -473,14 +474,7 @@ delete_tasks(int leaf, const pg_uuid_t *ids, int count)
 		elements[i] = UUIDPGetDatum(&ids[i]);
 	array = PointerGetDatum(construct_array(elements, count, UUIDOID, UUID_LEN, false, TYPALIGN_CHAR));
 	for (int i = 0; i < lengthof(statements); i++)
-	{
-		char	   *sql = psprintf(statements[i], leaf);
-
-		if (SPI_execute_with_args(sql, 1, &type, &array, NULL, false, 0) != SPI_OK_DELETE)
-			ereport(ERROR,
-					(errcode(ERRCODE_INTERNAL_ERROR),
-					 errmsg_internal("could not execute \"%s\"", sql)));
-	}
+		(void) retry_statement(psprintf(statements[i], leaf), 1, &type, &array, NULL, SPI_OK_DELETE);
 }
 
 void

@@ -25,6 +25,7 @@
 #include "utils/uuid.h"
 
 #include "guc.h"
+#include "statement.h"
 #include "store.h"
 #include "trigger_guard.h"
 #include "upkeep.h"
@@ -94,7 +95,7 @@ delete_older(const char *activity, const char *sql, TimestampTz cutoff)
 	do
 	{
 		retry_worker_begin_spi(activity);
-		count = retry_upkeep_execute(sql, 2, types, values, SPI_OK_DELETE);
+		count = retry_statement(sql, 2, types, values, NULL, SPI_OK_DELETE);
 		retry_worker_commit_spi();
 	} while (count == BATCH);
 }
@@ -127,7 +128,7 @@ retry_upkeep_dead_letters(RetryUpkeep *upkeep, int unused)
 	{
 		retry_worker_begin_spi("deleting notes on replays of dead letters that are gone");
 		values[0] = UUIDPGetDatum(&after);
-		count = retry_upkeep_execute(delete_replayed, 2, types, values, SPI_OK_SELECT);
+		count = retry_statement(delete_replayed, 2, types, values, NULL, SPI_OK_SELECT);
 		if (count > 0)
 			after = *DatumGetUUIDP(result(0, 1));
 		retry_worker_commit_spi();
@@ -294,7 +295,7 @@ change_keys(const KeyList *list, const char *sql, int expected)
 		return;
 	for (int i = 0; i < 5; i++)
 		values[i] = array_of(list->elements[i], list->n, element_types[i]);
-	(void) retry_upkeep_execute(sql, 5, types, values, expected);
+	(void) retry_statement(sql, 5, types, values, NULL, expected);
 }
 
 /* Looks after one batch of keys; the rows are SPI's last result. */
@@ -348,7 +349,7 @@ retry_upkeep_keys(RetryUpkeep *upkeep, int unused)
 		};
 
 		retry_worker_begin_spi("looking after the keys of finished tasks");
-		count = retry_upkeep_execute(read_keys, 4, types, values, SPI_OK_SELECT);
+		count = retry_statement(read_keys, 4, types, values, NULL, SPI_OK_SELECT);
 		if (count > 0)
 		{
 			MemoryContext old = MemoryContextSwitchTo(context);
@@ -393,13 +394,13 @@ retry_upkeep_scenes(RetryUpkeep *upkeep, int unused)
 	uint64		count = 0;
 
 	retry_worker_begin_spi("deleting archived scenes");
-	if (retry_upkeep_execute(archived_scenes, 0, NULL, NULL, SPI_OK_SELECT) > 0)
+	if (retry_statement(archived_scenes, 0, NULL, NULL, NULL, SPI_OK_SELECT) > 0)
 	{
 		rel = table_open(retry_relation_oid("scene"), RowExclusiveLock);
 		horizon = TransactionIdGetDatum(GetOldestNonRemovableTransactionId(rel));
 		table_close(rel, NoLock);
 		PushActiveSnapshot(GetLatestSnapshot());
-		count = retry_upkeep_execute(delete_scenes, 1, &type, &horizon, SPI_OK_DELETE);
+		count = retry_statement(delete_scenes, 1, &type, &horizon, NULL, SPI_OK_DELETE);
 		PopActiveSnapshot();
 	}
 	retry_worker_commit_spi();
