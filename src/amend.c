@@ -28,6 +28,7 @@
 #include "amend.h"
 #include "backoff.h"
 #include "enqueue.h"
+#include "sqltarget.h"
 
 /* backoff_type.c, known to SQL only */
 extern Datum retry_backoff_in(PG_FUNCTION_ARGS);
@@ -327,7 +328,7 @@ retry_change_check_task(const RetryChange *change, Snapshot snapshot, int32 scen
 
 	if (!change->url)
 		return;
-	if (url != NULL && VARSIZE_ANY_EXHDR(url) > 4 && memcmp(VARDATA_ANY(url), "sql:", 4) == 0)
+	if (url != NULL && retry_is_sql_target(text_to_cstring(url)))
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("url cannot be changed of a task that calls the function \"%s\"", text_to_cstring(url))));

@@ -90,21 +90,13 @@ typedef struct Call
 static CallMode
 read_mode(FunctionCallInfo fcinfo)
 {
-	char	   *given;
+	static const char *const words[] = {
+		[MODE_LOCAL] = "local",[MODE_REMOTE] = "remote",[MODE_LOCAL_REMOTE] = "local_remote"
+	};
 
 	if (PG_ARGISNULL(Arg_mode))
 		return MODE_LOCAL_REMOTE;
-	given = text_to_cstring(PG_GETARG_TEXT_PP(Arg_mode));
-	if (strcmp(given, "local") == 0)
-		return MODE_LOCAL;
-	if (strcmp(given, "remote") == 0)
-		return MODE_REMOTE;
-	if (strcmp(given, "local_remote") == 0)
-		return MODE_LOCAL_REMOTE;
-	ereport(ERROR,
-			(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-			 errmsg("invalid mode: \"%.100s\"", given),
-			 errhint("It is one of local, remote, local_remote.")));
+	return retry_check_word("mode", PG_GETARG_TEXT_PP(Arg_mode), words, lengthof(words));
 }
 
 static void

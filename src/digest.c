@@ -17,6 +17,7 @@
 #include "compat.h"
 #include "digest.h"
 #include "enqueue.h"
+#include "target.h"
 
 PG_FUNCTION_INFO_V1(retry_digest_key);
 
@@ -65,7 +66,7 @@ retry_digest_key(PG_FUNCTION_ARGS)
 		PG_RETURN_NULL();
 	target = PG_GETARG_TEXT_PP(0);
 	given = text_to_cstring(target);
-	is_scene = strstr(given, ":/") == NULL && strncmp(given, "sql:", 4) != 0;
+	is_scene = retry_target_names_scene(given);
 	if (is_scene && !retry_scene_parse(given, group, scene))
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),

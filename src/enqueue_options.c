@@ -120,6 +120,25 @@ retry_check_short_text(const char *what, const text *value)
 	refuse_control_characters(what, value);
 }
 
+int
+retry_check_word(const char *what, const text *given, const char *const *words, int n)
+{
+	char	   *word = text_to_cstring(given);
+	StringInfoData all;
+
+	initStringInfo(&all);
+	for (int i = 0; i < n; i++)
+	{
+		if (strcmp(word, words[i]) == 0)
+			return i;
+		appendStringInfo(&all, i > 0 ? ", %s" : "%s", words[i]);
+	}
+	ereport(ERROR,
+			(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+			 errmsg("invalid %s: \"%.*s\"", what, pg_mbcliplen(word, strlen(word), 100), word),
+			 errhint("It is one of %s.", all.data)));
+}
+
 void
 retry_check_body_size(Size bytes)
 {
@@ -150,7 +169,7 @@ check_url(const char *url, RetryUrl *parsed)
 void
 retry_check_task_url(const char *url)
 {
-	if (strncmp(url, "sql:", 4) == 0)
+	if (retry_is_sql_target(url))
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("url is a function: \"%.100s\"", url),
@@ -422,21 +441,13 @@ read_callback(const Args *args, int arg, const char *name, Snapshot snapshot, Oi
 static RetryKeyConflict
 read_on_conflict(const Args *args)
 {
-	char	   *given;
+	static const char *const words[] = {
+		[RETRY_KEY_RETURN] = "return",[RETRY_KEY_ERROR] = "error",[RETRY_KEY_REPLACE] = "replace"
+	};
 
 	if (!arg_given(args, Arg_on_conflict))
 		return RETRY_KEY_RETURN;
-	given = text_to_cstring(arg_text(args, Arg_on_conflict));
-	if (strcmp(given, "return") == 0)
-		return RETRY_KEY_RETURN;
-	if (strcmp(given, "error") == 0)
-		return RETRY_KEY_ERROR;
-	if (strcmp(given, "replace") == 0)
-		return RETRY_KEY_REPLACE;
-	ereport(ERROR,
-			(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-			 errmsg("invalid on_conflict: \"%.100s\"", given),
-			 errhint("It is one of return, error, replace.")));
+	return retry_check_word("on_conflict", arg_text(args, Arg_on_conflict), words, lengthof(words));
 }
 
 /* What functions that make one task have besides. */

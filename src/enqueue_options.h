@@ -90,6 +90,12 @@ extern void retry_check_header_object(Jsonb *headers);
 extern int32 retry_check_timeout(const Interval *timeout);
 extern text *retry_check_method(text *given);
 
+/*
+ * The index of an argument among the words that it may be; ERROR
+ * (invalid_parameter_value), naming it and them, when it is none.
+ */
+extern int	retry_check_word(const char *what, const text *given, const char *const *words, int n);
+
 /* ERROR (program_limit_exceeded) when a body is larger than retry.max_request_bytes. */
 extern void retry_check_body_size(Size bytes);
 

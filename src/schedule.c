@@ -26,6 +26,7 @@
 
 #include "compat.h"
 #include "access.h"
+#include "enqueue_options.h"
 #include "schedule.h"
 #include "scene.h"
 #include "statement.h"
@@ -77,16 +78,6 @@ check_name(const char *name)
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("invalid name: \"%s\"", quoted(name, strlen(name))),
 				 errhint("Names of schedules have lower-case letters, digits, _ and -, at most %d.", RETRY_NAME_MAX)));
-}
-
-static void
-check_missed(const char *missed)
-{
-	if (strcmp(missed, "skip") != 0 && strcmp(missed, "once") != 0 && strcmp(missed, "all") != 0)
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("invalid missed: \"%s\"", quoted(missed, strlen(missed))),
-				 errhint("It is one of skip, once, all.")));
 }
 
 /* The options are arguments of retry.enqueue(); the trial judges their values. */
@@ -462,6 +453,7 @@ retry_schedule(PG_FUNCTION_ARGS)
 	RetryRoleSwitch caller;
 	RetryScheduleRuns runs = {0};
 	Timing		timing;
+	static const char *const words[] = {"skip", "once", "all"};
 	const char *missed = "once";
 	bool		active = PG_ARGISNULL(7) || PG_GETARG_BOOL(7);
 	bool		has_job = false;
@@ -478,8 +470,7 @@ retry_schedule(PG_FUNCTION_ARGS)
 	what.target = PG_GETARG_TEXT_PP(2);
 	what.payload = PG_ARGISNULL(3) ? NULL : PG_GETARG_JSONB_P(3);
 	if (!PG_ARGISNULL(4))
-		missed = text_to_cstring(PG_GETARG_TEXT_PP(4));
-	check_missed(missed);
+		missed = words[retry_check_word("missed", PG_GETARG_TEXT_PP(4), words, lengthof(words))];
 	what.options = PG_ARGISNULL(6) ? NULL : PG_GETARG_JSONB_P(6);
 	if (what.options != NULL)
 		check_options(what.options);

@@ -66,13 +66,19 @@ retry_target_parse_url(const char *what, const char *text, RetryUrl *url, bool *
 }
 
 bool
+retry_target_names_scene(const char *text)
+{
+	return !retry_is_sql_target(text) && strstr(text, ":/") == NULL;
+}
+
+bool
 retry_target_parse(const char *what, const char *text, RetryTarget *target,
 				   RetryMistake *mistake)
 {
 	memset(target, 0, sizeof(*target));
 	target->text = text;
 
-	if (retry_is_sql_target(text) || strstr(text, ":/") != NULL)
+	if (!retry_target_names_scene(text))
 	{
 		target->kind = RETRY_TARGET_URL;
 		strcpy(target->group, RETRY_DEFAULT_NAME);

@@ -43,6 +43,9 @@ typedef struct RetryTarget
 extern bool retry_target_parse(const char *what, const char *text, RetryTarget *target,
 							   RetryMistake *mistake);
 
+/* Is the text the name of a scene, or else neither a URL nor a function? */
+extern bool retry_target_names_scene(const char *text);
+
 /*
  * The same for what may stand in place of a URL: a URL or a function.  On
  * success fills "url" as above and "sql".
