@@ -63,18 +63,18 @@ retry_worker_ended(BackgroundWorkerHandle **handle)
 	return true;
 }
 
-#define MAX_OURS	4			/* upkeep, schedules */
+#define MAX_KEPT	4			/* upkeep, schedules */
 
-static BackgroundWorkerHandle **ours[MAX_OURS];
-static int	nours = 0;
+static BackgroundWorkerHandle **kept[MAX_KEPT];
+static int	nkept = 0;
 
 void
 retry_worker_end_ours(void)
 {
-	for (int i = 0; i < nours; i++)
+	for (int i = 0; i < nkept; i++)
 	{
-		if (*ours[i] != NULL)
-			TerminateBackgroundWorker(*ours[i]);
+		if (*kept[i] != NULL)
+			TerminateBackgroundWorker(*kept[i]);
 	}
 }
 
@@ -87,15 +87,15 @@ end_ours_at_exit(int code, Datum arg)
 void
 retry_worker_ends_with_us(BackgroundWorkerHandle **handle)
 {
-	for (int i = 0; i < nours; i++)
+	for (int i = 0; i < nkept; i++)
 	{
-		if (ours[i] == handle)
+		if (kept[i] == handle)
 			return;
 	}
-	Assert(nours < MAX_OURS);
-	if (nours == 0)
+	Assert(nkept < MAX_KEPT);
+	if (nkept == 0)
 		before_shmem_exit(end_ours_at_exit, (Datum) 0);
-	ours[nours++] = handle;
+	kept[nkept++] = handle;
 }
 
 void
