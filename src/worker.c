@@ -73,8 +73,10 @@ retry_worker_end_ours(void)
 {
 	for (int i = 0; i < nkept; i++)
 	{
-		if (*kept[i] != NULL)
-			TerminateBackgroundWorker(*kept[i]);
+		BackgroundWorkerHandle *handle = *kept[i];
+
+		if (handle != NULL)
+			TerminateBackgroundWorker(handle);
 	}
 }
 
