@@ -286,8 +286,31 @@ CREATE TABLE retry.scene
 	generate_key	boolean NOT NULL DEFAULT false,
 	key_window		interval
 					CONSTRAINT scene_key_window_valid CHECK (key_window BETWEEN '0' AND '30 days'),
+	lane_by			text
+					CONSTRAINT scene_lane_by_valid CHECK (lane_by IN ('origin', 'scene', 'key', 'reference')),
 	max_in_flight	int
 					CONSTRAINT scene_max_in_flight_valid CHECK (max_in_flight BETWEEN 1 AND 10000),
+	ordered			boolean NOT NULL DEFAULT false,
+	dead_head		text NOT NULL DEFAULT 'skip'
+					CONSTRAINT scene_dead_head_valid CHECK (dead_head IN ('skip', 'block')),
+	priority		text NOT NULL DEFAULT 'normal'
+					CONSTRAINT scene_priority_valid CHECK (priority IN ('normal', 'high')),
+	weight			int NOT NULL DEFAULT 1
+					CONSTRAINT scene_weight_valid CHECK (weight BETWEEN 1 AND 100),
+	adaptive		boolean NOT NULL DEFAULT false,
+	hedge			boolean NOT NULL DEFAULT false,
+	breaker_ratio	real DEFAULT 0.5
+					CONSTRAINT scene_breaker_ratio_valid CHECK (breaker_ratio > 0 AND breaker_ratio <= 1),
+	breaker_calls	int NOT NULL DEFAULT 20
+					CONSTRAINT scene_breaker_calls_valid CHECK (breaker_calls BETWEEN 1 AND 10000),
+	breaker_window	interval NOT NULL DEFAULT '30 s'
+					CONSTRAINT scene_breaker_window_valid CHECK (breaker_window BETWEEN '1 s' AND '1 h'),
+	breaker_open	interval NOT NULL DEFAULT '5 s'
+					CONSTRAINT scene_breaker_open_valid CHECK (breaker_open BETWEEN '1 ms' AND '1 h'),
+	retry_share		real DEFAULT 0.2
+					CONSTRAINT scene_retry_share_valid CHECK (retry_share >= 0 AND retry_share <= 100),
+	retry_floor		int NOT NULL DEFAULT 10
+					CONSTRAINT scene_retry_floor_valid CHECK (retry_floor BETWEEN 1 AND 100000),
 	paused			boolean NOT NULL DEFAULT false,
 	resume_over		interval
 					CONSTRAINT scene_resume_over_valid CHECK (resume_over BETWEEN '0' AND '30 days'),
@@ -328,7 +351,20 @@ COMMENT ON COLUMN retry.scene.on_success IS 'Target that is told when a task has
 COMMENT ON COLUMN retry.scene.on_dead IS 'Target that is told when a task has died, unless the task names its own';
 COMMENT ON COLUMN retry.scene.generate_key IS 'True: a task without a key gets the digest of target and payload as its key, see retry.digest_key()';
 COMMENT ON COLUMN retry.scene.key_window IS 'For so long after a task has succeeded or died its key still leads to it; null: a finished task''s key is free';
+COMMENT ON COLUMN retry.scene.lane_by IS 'What its tasks'' lanes are made by: origin (of the URL), scene (one lane for all), key or reference; null: the lane of the URL''s origin, or one lane if the scene has max_in_flight or targets';
 COMMENT ON COLUMN retry.scene.max_in_flight IS 'Requests under way at once in a lane of this scene''s own; null: retry.lane_max_in_flight and the lane of the URL''s origin';
+COMMENT ON COLUMN retry.scene.ordered IS 'True: the tasks of a lane are sent one after the other, in the order in which they are due, and each is retried until it has an outcome before the next is sent';
+COMMENT ON COLUMN retry.scene.dead_head IS 'With ordered, what a dead task does to those behind it: skip (they go on) or block (they wait until it is replayed with success, or stepped over)';
+COMMENT ON COLUMN retry.scene.priority IS 'high: its lanes are served before all lanes of scenes with normal';
+COMMENT ON COLUMN retry.scene.weight IS 'Its lanes get so many times the share of a lane of weight 1 when requests have to wait for each other, from 1 to 100';
+COMMENT ON COLUMN retry.scene.adaptive IS 'True: a lane finds out by latency and errors how many requests at once its endpoint can take, up to max_in_flight';
+COMMENT ON COLUMN retry.scene.hedge IS 'True: an attempt that lasts longer than 95 of 100 others is sent a second time, and the first answer counts; only for calls that may be made twice';
+COMMENT ON COLUMN retry.scene.breaker_ratio IS 'A lane''s breaker opens when this part of its calls has failed (0.5: half of them); null: it never opens';
+COMMENT ON COLUMN retry.scene.breaker_calls IS 'The breaker does not open before so many calls within breaker_window';
+COMMENT ON COLUMN retry.scene.breaker_window IS 'The breaker judges by the calls of this time, from 1 s to 1 h';
+COMMENT ON COLUMN retry.scene.breaker_open IS 'For so long an open breaker lets nothing pass, then single calls as probes; twice as long each time that they fail, up to 1 min or this, whichever is longer';
+COMMENT ON COLUMN retry.scene.retry_share IS 'Retries of a lane wait when they are more than this part of its first attempts, plus retry_floor a second; null: they never do';
+COMMENT ON COLUMN retry.scene.retry_floor IS 'So many retries a second are always within the budget of retry_share';
 COMMENT ON COLUMN retry.scene.paused IS 'While true nothing of the scene is sent; nothing is lost';
 COMMENT ON COLUMN retry.scene.resume_over IS 'When the scene is resumed, what has become due meanwhile is spread over this time; null: all at once';
 COMMENT ON COLUMN retry.scene.resumed_at IS 'When the scene was last resumed with resume_over set; the server sets it';

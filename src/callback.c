@@ -126,7 +126,7 @@ scene_row(const RetryScene *scene)
 	const char *slash = strchr(scene->name, '/');
 
 	strlcpy(row.name, slash != NULL ? slash + 1 : scene->name, sizeof(row.name));
-	row.limited = scene->max_in_flight > 0;
+	row.limited = scene->flow.max_in_flight > 0;
 	row.own_lane = row.limited || scene->ntargets > 0;
 	return row;
 }

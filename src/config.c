@@ -301,6 +301,51 @@ read_rules(const SceneRow *row, RetryScene *scene, const char **wrong)
 	return rules->pending_limit >= 0;
 }
 
+/* What it says of its lanes; false, with what is wrong, as below. */
+static bool
+read_flow(const SceneRow *row, RetryFlowRules *flow, const char **wrong)
+{
+	const Datum *values = row->values;
+
+	*wrong = "max_in_flight";
+	flow->max_in_flight = row->isnull[Scene_max_in_flight] ? 0 :
+		DatumGetInt32(values[Scene_max_in_flight]);
+	if (flow->max_in_flight < 0)
+		return false;
+	flow->ordered = DatumGetBool(values[Scene_ordered]);
+	flow->dead_head_blocks = strcmp(TextDatumGetCString(values[Scene_dead_head]), "block") == 0;
+	flow->high = strcmp(TextDatumGetCString(values[Scene_priority]), "high") == 0;
+	*wrong = "weight";
+	flow->weight = DatumGetInt32(values[Scene_weight]);
+	if (flow->weight < 1 || flow->weight > RETRY_FLOW_WEIGHT_MAX)
+		return false;
+	flow->adaptive = DatumGetBool(values[Scene_adaptive]);
+	flow->hedge = DatumGetBool(values[Scene_hedge]);
+	*wrong = "breaker_ratio";
+	flow->breaker.ratio = row->isnull[Scene_breaker_ratio] ? 0 : DatumGetFloat4(values[Scene_breaker_ratio]);
+	if (!(flow->breaker.ratio >= 0 && flow->breaker.ratio <= 1))
+		return false;
+	*wrong = "breaker_calls";
+	flow->breaker.min_calls = DatumGetInt32(values[Scene_breaker_calls]);
+	if (flow->breaker.min_calls < 1)
+		return false;
+	*wrong = "breaker_window";
+	flow->breaker.window_us = interval_us(values[Scene_breaker_window]);
+	if (flow->breaker.window_us < USECS_PER_SEC || flow->breaker.window_us > USECS_PER_HOUR)
+		return false;
+	*wrong = "breaker_open";
+	flow->breaker.open_us = interval_us(values[Scene_breaker_open]);
+	if (flow->breaker.open_us < 1 || flow->breaker.open_us > USECS_PER_HOUR)
+		return false;
+	*wrong = "retry_share";
+	flow->retry_share = row->isnull[Scene_retry_share] ? -1 : DatumGetFloat4(values[Scene_retry_share]);
+	if (!row->isnull[Scene_retry_share] && !(flow->retry_share >= 0))
+		return false;
+	*wrong = "retry_floor";
+	flow->retry_floor = DatumGetInt32(values[Scene_retry_floor]);
+	return flow->retry_floor >= 1;
+}
+
 /* The later resumption of the scene's own and its group's. */
 static void
 read_resumptions(const SceneRow *row, const Group *group, RetryScene *scene)
@@ -353,10 +398,7 @@ read_scene(const SceneRow *row, const Group *group, RetryScene *scene, const cha
 	*wrong = "time_budget";
 	if (!read_limit(row, Scene_time_budget, &scene->time_budget_us))
 		return false;
-	*wrong = "max_in_flight";
-	scene->max_in_flight = row->isnull[Scene_max_in_flight] ? 0 :
-		DatumGetInt32(values[Scene_max_in_flight]);
-	if (scene->max_in_flight < 0)
+	if (!read_flow(row, &scene->flow, wrong))
 		return false;
 	scene->on_success = text_or_null(row, Scene_on_success);
 	scene->on_dead = text_or_null(row, Scene_on_dead);

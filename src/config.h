@@ -14,6 +14,7 @@
 #include "utils/jsonpath.h"
 #include "utils/snapshot.h"
 #include "backoff.h"
+#include "flow.h"
 #include "policy.h"
 #include "route.h"
 #include "task.h"
@@ -42,7 +43,7 @@ typedef struct RetryScene
 	JsonPath   *stop_when;
 	char	   *on_success;		/* NULL: none */
 	char	   *on_dead;
-	int32		max_in_flight;	/* 0: the lane is that of the URL's origin */
+	RetryFlowRules flow;		/* what it says of its lanes */
 	bool		paused;			/* the scene or its group */
 	TimestampTz resumed_at;		/* of the scene or its group, the later; with
 								 * resume_over_us > 0 */

@@ -142,7 +142,7 @@ retry_admit(RetryTurn *turn, RetryLane *lane, const RetryCandidate *c)
 		if (scene != NULL && retry_held_back(turn, scene, lane->hash, c->entry.pos.due))
 			return RETRY_ADMIT_SKIPPED;
 		if (scene != NULL && lane->limit != -1)
-			retry_lane_set_limit(d->lanes, lane, scene->max_in_flight);
+			retry_lane_set_limit(d->lanes, lane, scene->flow.max_in_flight);
 	}
 	return retry_lane_push(d->lanes, lane, &entry) ? RETRY_ADMIT_TAKEN : RETRY_ADMIT_NO_ROOM;
 }

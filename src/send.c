@@ -303,7 +303,7 @@ prepare(RetryTurn *turn, Transfer *t)
 		return;
 	}
 	if (t->lane->limit != -1)
-		retry_lane_set_limit(d->lanes, t->lane, scene->max_in_flight);
+		retry_lane_set_limit(d->lanes, t->lane, scene->flow.max_in_flight);
 	retry_lane_set_cap(d->lanes, t->lane,
 					   retry_is_sql_target(t->prepared.http.url) ? retry_sql_lane_cap() : 0);
 	if (t->prepared.backoff != NULL)
