@@ -1,11 +1,14 @@
 /*
  * flow.h
- *		What a scene says of the flow through its lanes.
+ *		What a scene says of the flow through its lanes, and what a lane knows.
  *
  * How many requests at once, in what order and with what precedence, when a
  * lane that fails is left alone, and how many of its requests may be retries.
+ * The scheduler asks before it sends an entry, and tells what became of it.
  *
- * A leaf: plain data.  Durations are microseconds.
+ * A leaf: plain data, no clock.  Durations are microseconds; moments are
+ * microseconds of a clock that nobody sets (0 is long ago), so that a moved
+ * clock neither opens nor closes anything.
  */
 #ifndef RETRY_FLOW_H
 #define RETRY_FLOW_H
@@ -34,5 +37,66 @@ typedef struct RetryFlowRules
 	double		retry_share;	/* of first attempts; < 0: no budget */
 	int32		retry_floor;	/* retries a second that are always within it */
 } RetryFlowRules;
+
+/* May a lane send now, and if not, why?  The first that closes it is named. */
+typedef enum RetryGate
+{
+	RETRY_GATE_OPEN,
+	RETRY_GATE_PAUSED,			/* by an administrator */
+	RETRY_GATE_DISABLED,
+	RETRY_GATE_BREAKER,			/* too much of it failed */
+	RETRY_GATE_BLOCKED,			/* Retry-After */
+	RETRY_GATE_SLOWED,			/* after a 429 or 503 */
+	RETRY_GATE_RATE,			/* of the lane */
+	RETRY_GATE_SCENE_RATE,
+	RETRY_GATE_BUDGET,			/* retries only */
+	RETRY_GATE_TARGETS,			/* no target works */
+	RETRY_GATE_ORDER			/* its head is not due */
+} RetryGate;
+
+/* How an attempt ended, to the lane. */
+typedef enum RetryFlowKind
+{
+	RETRY_FLOW_WELL,			/* answered: also 404, or a stop */
+	RETRY_FLOW_FAILED,			/* the endpoint's fault */
+	RETRY_FLOW_THROTTLED,		/* 429, 503 */
+	RETRY_FLOW_NEUTRAL			/* says nothing of the endpoint */
+} RetryFlowKind;
+
+typedef struct RetryFlowEnd
+{
+	RetryFlowKind kind;
+	bool		retry;			/* as it was started */
+	bool		unsent;			/* it was given back: what it took, it returns */
+	int64		latency_us;
+	int64		retry_after_until_us;	/* a moment; 0: none was given */
+} RetryFlowEnd;
+
+/*
+ * The state of one lane.  A lane that never had anything to remember has none:
+ * NULL stands for a flow at rest, wherever one is passed.  All zero is one at
+ * rest too, without rules.
+ */
+typedef struct RetryFlow
+{
+	RetryFlowRules rules;
+} RetryFlow;
+
+/*
+ * May the lane send an entry now, a retry or a first attempt?  When not,
+ * "until_us" is the moment to ask again; PG_INT64_MAX: when something ends or
+ * changes.  Asking changes nothing that a second question would see, but for a
+ * place reserved in a rate that is shared.
+ */
+extern RetryGate retry_flow_gate(RetryFlow *flow, bool retry, int64 now_us, int64 *until_us);
+
+/* An entry is taken to be sent; told at once, before the gate is asked again. */
+extern void retry_flow_started(RetryFlow *flow, bool retry, int64 now_us);
+
+/* It has ended, or was given back; once for each that was started. */
+extern void retry_flow_ended(RetryFlow *flow, const RetryFlowEnd *end, int64 now_us);
+
+/* Releases what hangs from it, before its lane is forgotten; not the struct. */
+extern void retry_flow_clear(RetryFlow *flow);
 
 #endif							/* RETRY_FLOW_H */
