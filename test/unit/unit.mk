@@ -6,6 +6,7 @@
 
 UNIT_backoff = backoff.c backoff_text.c cron.c
 UNIT_cron = cron.c
+UNIT_histogram = histogram.c
 UNIT_http = http.c http_outcome.c http_transfer.c evloop.c netguard.c httpdate.c url.c
 UNIT_httpdate = httpdate.c
 UNIT_lane = lane.c
