@@ -62,6 +62,31 @@ SELECT retry.enqueue('rights-bank/payment', '{}');
 SELECT retry.replay_dead('rights-bank/payment');
 RESET ROLE;
 
+-- Events are those of the lanes of one's groups; those of the shared group tell
+-- of all who use it, and are for its owner and for pg_monitor.
+INSERT INTO retry.event (at, group_id, kind, lane)
+SELECT now(), g.id, 'rights test', 'lane of ' || g.name FROM retry.scene_group g WHERE g.name IN ('default', 'rights-shop', 'rights-bank')
+UNION ALL SELECT now(), NULL, 'rights test', 'lane of nobody';
+CREATE FUNCTION rights_peek_lane(text) RETURNS boolean LANGUAGE plpgsql COST 0.0000001 AS
+$$ BEGIN RAISE WARNING 'seen: %', $1; RETURN true; END $$;
+SET ROLE regress_rights_shop;
+SELECT group_name, lane FROM retry.events WHERE rights_peek_lane(lane) AND kind = 'rights test' ORDER BY lane;
+SELECT count(*) FROM retry.my_groups();
+SET ROLE regress_rights_nobody;
+SELECT count(*) FROM retry.events WHERE rights_peek_lane(lane);
+SELECT count(*) FROM retry.my_groups();
+SET ROLE pg_monitor;
+SELECT group_name, lane FROM retry.events WHERE kind = 'rights test' ORDER BY lane;
+RESET ROLE;
+GRANT regress_rights_bank TO regress_rights_nobody;
+SET ROLE regress_rights_nobody;
+SELECT group_name, lane FROM retry.events WHERE kind = 'rights test' ORDER BY lane;
+RESET ROLE;
+REVOKE regress_rights_bank FROM regress_rights_nobody;
+SELECT group_name, lane FROM retry.events WHERE kind = 'rights test' ORDER BY lane;
+DELETE FROM retry.event WHERE kind = 'rights test';
+DROP FUNCTION rights_peek_lane(text);
+
 -- Whose rights count: those of the role in force, inside a function of another
 -- owner that owner's.
 CREATE FUNCTION rights_send() RETURNS boolean LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp

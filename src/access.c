@@ -14,6 +14,7 @@
 #include "access/htup_details.h"
 #include "access/stratnum.h"
 #include "access/table.h"
+#include "catalog/pg_authid.h"
 #include "catalog/pg_class.h"
 #include "fmgr.h"
 #include "funcapi.h"
@@ -31,6 +32,7 @@
 #include "store.h"
 
 PG_FUNCTION_INFO_V1(retry_my_scenes);
+PG_FUNCTION_INFO_V1(retry_my_groups);
 
 bool
 retry_owns_group(Oid role, const RetryGroupRow *group)
@@ -139,16 +141,51 @@ retry_visible_scenes(Snapshot snapshot, Oid role, const char *group_name, bool o
 	return ids;
 }
 
-/* retry.my_scenes(own_only): the same, for the views. */
-Datum
-retry_my_scenes(PG_FUNCTION_ARGS)
+int32 *
+retry_visible_groups(Snapshot snapshot, Oid role, int *count)
+{
+	Relation	rel = table_open(retry_relation_oid("scene_group"), AccessShareLock);
+	TupleDesc	desc = RelationGetDescr(rel);
+	bool		monitor = has_privs_of_role(role, ROLE_PG_MONITOR);
+	int			room = 16;
+	int32	   *ids = palloc(room * sizeof(int32));
+	SysScanDesc scan;
+	HeapTuple	tuple;
+
+	*count = 0;
+	scan = systable_beginscan(rel, InvalidOid, false, snapshot, 0, NULL);
+	while (HeapTupleIsValid(tuple = systable_getnext(scan)))
+	{
+		RetryGroupRow group;
+		bool		isnull;
+
+		group.id = DatumGetInt32(heap_getattr(tuple, Group_id + 1, desc, &isnull));
+		group.owner = DatumGetObjectId(heap_getattr(tuple, Group_owner + 1, desc, &isnull));
+		text_to_cstring_buffer(DatumGetTextPP(heap_getattr(tuple, Group_name + 1, desc, &isnull)),
+							   group.name, sizeof(group.name));
+		group.shared = strcmp(group.name, RETRY_DEFAULT_NAME) == 0;
+		if (!monitor && !retry_owns_group(role, &group) &&
+			(group.shared || !was_granted(snapshot, role, group.id)))
+			continue;
+		if (*count == room)
+		{
+			room *= 2;
+			ids = repalloc(ids, room * sizeof(int32));
+		}
+		ids[(*count)++] = group.id;
+	}
+	systable_endscan(scan);
+	table_close(rel, AccessShareLock);
+	return ids;
+}
+
+/* Numbers as rows of one column. */
+static void
+return_ids(FunctionCallInfo fcinfo, const int32 *ids, int count)
 {
 	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
-	int32	   *ids;
-	int			count;
 
 	InitMaterializedSRF(fcinfo, MAT_SRF_USE_EXPECTED_DESC);
-	ids = retry_visible_scenes(GetActiveSnapshot(), GetUserId(), NULL, PG_GETARG_BOOL(0), &count);
 	for (int i = 0; i < count; i++)
 	{
 		Datum		value = Int32GetDatum(ids[i]);
@@ -156,6 +193,28 @@ retry_my_scenes(PG_FUNCTION_ARGS)
 
 		tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, &value, &isnull);
 	}
+}
+
+/* retry.my_scenes(own_only): what the role sees, for the views. */
+Datum
+retry_my_scenes(PG_FUNCTION_ARGS)
+{
+	int			count;
+	int32	   *ids = retry_visible_scenes(GetActiveSnapshot(), GetUserId(), NULL,
+										   PG_GETARG_BOOL(0), &count);
+
+	return_ids(fcinfo, ids, count);
+	return (Datum) 0;
+}
+
+/* retry.my_groups(): the same of lanes and events. */
+Datum
+retry_my_groups(PG_FUNCTION_ARGS)
+{
+	int			count;
+	int32	   *ids = retry_visible_groups(GetActiveSnapshot(), GetUserId(), &count);
+
+	return_ids(fcinfo, ids, count);
 	return (Datum) 0;
 }
 

@@ -37,6 +37,13 @@ extern int32 *retry_visible_scenes(Snapshot snapshot, Oid role, const char *grou
 								   bool own_only, int *count);
 
 /*
+ * Ids of the groups whose lanes and events the role may see, palloc'd.  Those
+ * of the shared group default tell of all who use it, so they are for its owner
+ * alone; members of pg_monitor see all groups.
+ */
+extern int32 *retry_visible_groups(Snapshot snapshot, Oid role, int *count);
+
+/*
  * Acts as the owner of retry's tables until the second is called.  An ERROR in
  * between needs no care: the end of the (sub)transaction restores the role.
  */

@@ -173,6 +173,7 @@ create_dispatcher(RetryWorker *worker)
 	d->sweep = retry_sweep_create();
 	d->held = retry_held_create();
 	d->targets = retry_target_health_create();
+	d->events = retry_events_create();
 	retry_send_create(d);
 	d->sql = retry_sql_create();
 	MemoryContextSwitchTo(old);
@@ -340,6 +341,8 @@ one_turn(void)
 
 	now = GetCurrentTimestamp();
 	publish_numbers(now);
+	if (!retry_events_write(d))
+		turn_again = Min(turn_again, now + AGAIN_US);
 	if (!retry_owner_settled(d))
 		turn_again = Min(turn_again, now + OWN_RETRY_US);
 	if (!recorded || config_wanted)
@@ -432,6 +435,7 @@ drain(WaitEventSet *events)
 	}
 	retry_send_reap(d);
 	record_ended();
+	(void) retry_events_write(d);
 	retry_worker_begin("writing a checkpoint");
 	retry_checkpoint_save(d);
 	commit();

@@ -11,6 +11,7 @@
 #define RETRY_TURN_H
 
 #include "config.h"
+#include "event.h"
 #include "http.h"
 #include "lane.h"
 #include "record.h"
@@ -46,6 +47,7 @@ typedef struct RetryDispatcher
 	RetrySweep *sweep;
 	RetryHeld  *held;
 	RetryTargetHealth *targets;
+	RetryEvents *events;		/* to be written when the turn ends */
 	uint64		owned;			/* slots whose locks it has */
 	uint64		leaving;		/* of these, the slots it is giving up */
 	uint64		giving_up;		/* of these, those that a checkpoint speaks

@@ -50,6 +50,9 @@ extern void retry_upkeep_dead_letters(RetryUpkeep *upkeep, int unused);
 /* Notes of retry.once() on messages older than the retention. */
 extern void retry_upkeep_consumed(RetryUpkeep *upkeep, int unused);
 
+/* Events older than the history. */
+extern void retry_upkeep_events(RetryUpkeep *upkeep, int unused);
+
 /* Notes on old runs of schedules, but for what says how far each has come. */
 extern void retry_upkeep_runs(RetryUpkeep *upkeep, int unused);
 

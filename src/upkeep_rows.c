@@ -169,6 +169,19 @@ retry_upkeep_runs(RetryUpkeep *upkeep, int unused)
 	delete_older("deleting notes on old runs of schedules", delete_runs, upkeep->cutoff);
 }
 
+/* ---------------------------------------------------------------- events */
+
+static const char *const delete_events =
+"DELETE FROM retry.event e WHERE e.ctid = ANY (ARRAY"
+" (SELECT x.ctid FROM retry.event x WHERE x.at < $1"
+"  ORDER BY x.at LIMIT $2 FOR UPDATE SKIP LOCKED))";
+
+void
+retry_upkeep_events(RetryUpkeep *upkeep, int unused)
+{
+	delete_older("deleting old events", delete_events, upkeep->cutoff);
+}
+
 /* ---------------------------------------------------------------- keys */
 
 /* Where a batch ended: the primary key of retry.key. */

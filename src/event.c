@@ -1,0 +1,235 @@
+/*
+ * event.c
+ *		Writes what happened to lanes and targets into retry.event.
+ *
+ * Events are noted in memory wherever they occur, in a transaction or not, and
+ * written at the end of the turn in a transaction of their own.  So a table
+ * that cannot be written (no room, a broken index) costs the events and
+ * nothing else; it must never keep an attempt from being recorded or a task
+ * from being sent.  That transaction does not wait for its WAL: a crash that
+ * takes the last events also takes the breakers that they speak of.
+ *
+ * There is room for so many events; what comes beyond is counted, and the
+ * count becomes an event.
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "miscadmin.h"
+#include "pgstat.h"
+#include "utils/builtins.h"
+#include "utils/memutils.h"
+#include "utils/snapmgr.h"
+#include "utils/timestamp.h"
+
+#include "event.h"
+#include "turn.h"
+
+#define EVENTS_MAX		1000	/* noted between two writes */
+#define TEXT_BYTES		1000	/* longest text that is kept */
+#define LOG_INTERVAL_MS	(60 * 1000)
+
+/* Columns of retry.event. */
+enum
+{
+	Event_at, Event_lane_hash, Event_group_id, Event_scene_id,
+	Event_dispatcher, Event_kind, Event_lane, Event_target, Event_detail,
+	Event_natts
+};
+
+struct RetryEvents
+{
+	MemoryContext context;		/* of the texts; reset when they are written */
+	int			n;
+	int64		dropped;
+	RetryEvent	list[EVENTS_MAX];
+};
+
+static const char *const words[RETRY_EVENT_KINDS] = {
+	[RETRY_EVENT_BREAKER_OPENED] = "breaker opened",
+	[RETRY_EVENT_BREAKER_CLOSED] = "breaker closed",
+	[RETRY_EVENT_THROTTLED] = "throttled",
+	[RETRY_EVENT_BLOCKED] = "blocked",
+	[RETRY_EVENT_TARGET_OUT] = "target out",
+	[RETRY_EVENT_TARGET_BACK] = "target back",
+	[RETRY_EVENT_URL_DISABLED] = "url disabled",
+	[RETRY_EVENT_URL_ENABLED] = "url enabled",
+	[RETRY_EVENT_LIMIT_CHANGED] = "limit changed",
+	[RETRY_EVENT_PAUSED] = "lane paused",
+	[RETRY_EVENT_RESUMED] = "lane resumed",
+	[RETRY_EVENT_DISABLED] = "lane disabled",
+	[RETRY_EVENT_ENABLED] = "lane enabled",
+	[RETRY_EVENT_RESET] = "lane reset",
+	[RETRY_EVENT_DROPPED] = "events dropped"
+};
+
+const char *
+retry_event_word(RetryEventKind kind)
+{
+	return words[kind];
+}
+
+RetryEvents *
+retry_events_create(void)
+{
+	RetryEvents *events = palloc0(sizeof(RetryEvents));
+
+	events->context = AllocSetContextCreate(CurrentMemoryContext, "retry events",
+											ALLOCSET_SMALL_SIZES);
+	return events;
+}
+
+/* A copy, or NULL; sets *failed when there is no memory for it. */
+static const char *
+keep(RetryEvents *events, const char *text, bool *failed)
+{
+	Size		len;
+	char	   *copy;
+
+	if (text == NULL)
+		return NULL;
+	len = strnlen(text, TEXT_BYTES);
+	copy = MemoryContextAllocExtended(events->context, len + 1, MCXT_ALLOC_NO_OOM);
+	if (copy == NULL)
+	{
+		*failed = true;
+		return NULL;
+	}
+	memcpy(copy, text, len);
+	copy[len] = '\0';
+	return copy;
+}
+
+void
+retry_event_add(RetryDispatcher *d, const RetryEvent *event)
+{
+	RetryEvents *events = d->events;
+	RetryEvent *kept = &events->list[events->n];
+	bool		failed = events->n == EVENTS_MAX;
+
+	if (!failed)
+	{
+		*kept = *event;
+		kept->lane = keep(events, event->lane, &failed);
+		kept->target = keep(events, event->target, &failed);
+		kept->detail = keep(events, event->detail, &failed);
+		if (kept->at == 0)
+			kept->at = GetCurrentTimestamp();
+	}
+	if (failed)
+		events->dropped++;
+	else
+		events->n++;
+}
+
+static void
+set_text(Datum *values, bool *isnull, int column, const char *text)
+{
+	isnull[column] = text == NULL;
+	if (text != NULL)
+		values[column] = retry_error_datum(text);
+}
+
+static void
+append_event(RetryAppender *appender, int dispatcher, const RetryEvent *event)
+{
+	Datum		values[Event_natts];
+	bool		isnull[Event_natts] = {0};
+
+	values[Event_at] = TimestampTzGetDatum(event->at);
+	values[Event_lane_hash] = Int64GetDatum(event->lane_hash);
+	isnull[Event_lane_hash] = event->lane_hash == 0;
+	values[Event_group_id] = Int32GetDatum(event->group_id);
+	isnull[Event_group_id] = event->group_id == 0;
+	values[Event_scene_id] = Int32GetDatum(event->scene_id);
+	isnull[Event_scene_id] = event->scene_id == 0;
+	values[Event_dispatcher] = Int32GetDatum(dispatcher);
+	values[Event_kind] = CStringGetTextDatum(words[event->kind]);
+	set_text(values, isnull, Event_lane, event->lane);
+	set_text(values, isnull, Event_target, event->target);
+	set_text(values, isnull, Event_detail, event->detail);
+	retry_append_row(appender, values, isnull);
+}
+
+/* The whole transaction; an error goes to the caller.  False: locked. */
+static bool
+store(RetryDispatcher *d)
+{
+	RetryEvents *events = d->events;
+	RetryAppender *appender;
+
+	SetCurrentStatementStartTimestamp();
+	StartTransactionCommand();
+	PushActiveSnapshot(GetTransactionSnapshot());
+	appender = retry_append_begin(retry_relation_oid("event"), true);
+	if (appender != NULL)
+	{
+		for (int i = 0; i < events->n; i++)
+			append_event(appender, d->worker->number, &events->list[i]);
+		if (events->dropped > 0)
+		{
+			RetryEvent	lost = {.kind = RETRY_EVENT_DROPPED,.at = GetCurrentTimestamp()};
+
+			lost.detail = psprintf(INT64_FORMAT " events were too many to be kept", events->dropped);
+			append_event(appender, d->worker->number, &lost);
+		}
+		retry_append_end(appender);
+	}
+	PopActiveSnapshot();
+	CommitTransactionCommand();
+	return appender != NULL;
+}
+
+static void
+log_failure(const ErrorData *error, int n)
+{
+	static TimestampTz last = 0;
+	TimestampTz now = GetCurrentTimestamp();
+
+	if (!TimestampDifferenceExceeds(last, now, LOG_INTERVAL_MS))
+		return;
+	last = now;
+	ereport(LOG,
+			(errmsg("retry: %d events cannot be stored and are dropped: %s", n, error->message)));
+}
+
+bool
+retry_events_write(RetryDispatcher *d)
+{
+	RetryEvents *events = d->events;
+	MemoryContext caller = CurrentMemoryContext;
+	int			saved = synchronous_commit;
+	volatile bool written = false;
+
+	if (events->n == 0 && events->dropped == 0)
+		return true;
+	PG_TRY();
+	{
+		synchronous_commit = SYNCHRONOUS_COMMIT_OFF;
+		written = store(d);
+	}
+	PG_CATCH();
+	{
+		ErrorData  *error;
+
+		HOLD_INTERRUPTS();
+		MemoryContextSwitchTo(d->turn_context);
+		error = CopyErrorData();
+		FlushErrorState();
+		AbortOutOfAnyTransaction();
+		log_failure(error, events->n);
+		written = true;
+		RESUME_INTERRUPTS();
+	}
+	PG_END_TRY();
+	synchronous_commit = saved;
+	MemoryContextSwitchTo(caller);
+	pgstat_report_stat(false);
+	if (written)
+	{
+		events->n = 0;
+		events->dropped = 0;
+		MemoryContextReset(events->context);
+	}
+	return written;
+}

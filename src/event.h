@@ -1,0 +1,76 @@
+/*
+ * event.h
+ *		What happened to lanes and targets, noted for people.
+ *
+ * A breaker that opened, a lane that was asked to wait, a URL that was
+ * disabled: whoever asks the next morning why nothing was sent finds it in the
+ * view retry.events.  Nothing reads events to decide anything, so they may be
+ * dropped where keeping them would hold up delivery.
+ *
+ * The including file includes postgres.h first.
+ */
+#ifndef RETRY_EVENT_H
+#define RETRY_EVENT_H
+
+#include "datatype/timestamp.h"
+
+struct RetryDispatcher;
+
+/* What happened; each has its word in event.c. */
+typedef enum RetryEventKind
+{
+	RETRY_EVENT_BREAKER_OPENED,
+	RETRY_EVENT_BREAKER_CLOSED,
+	RETRY_EVENT_THROTTLED,		/* an answer has slowed the lane down */
+	RETRY_EVENT_BLOCKED,		/* an answer said when to come again */
+	RETRY_EVENT_TARGET_OUT,		/* of a routed scene: it is left alone */
+	RETRY_EVENT_TARGET_BACK,
+	RETRY_EVENT_URL_DISABLED,
+	RETRY_EVENT_URL_ENABLED,
+	RETRY_EVENT_LIMIT_CHANGED,	/* the concurrency that a lane found out */
+	RETRY_EVENT_PAUSED,			/* by an override, as the next ones */
+	RETRY_EVENT_RESUMED,
+	RETRY_EVENT_DISABLED,
+	RETRY_EVENT_ENABLED,
+	RETRY_EVENT_RESET,
+	RETRY_EVENT_DROPPED,		/* events, since there were too many */
+	RETRY_EVENT_KINDS
+} RetryEventKind;
+
+/* One event.  Strings are the caller's; 0 and NULL stand for nothing. */
+typedef struct RetryEvent
+{
+	RetryEventKind kind;
+	int32		group_id;
+	int32		scene_id;
+	int64		lane_hash;
+	const char *lane;			/* its name */
+	const char *target;			/* URL of a target, or one that was disabled */
+	const char *detail;			/* in words; cut after 1000 bytes */
+	TimestampTz at;				/* 0: now */
+} RetryEvent;
+
+typedef struct RetryEvents RetryEvents;
+
+/* An empty list, in the current memory context. */
+extern RetryEvents *retry_events_create(void);
+
+/*
+ * Notes an event, to be written when the turn ends.  Copies what it is given;
+ * usable anywhere in a dispatcher, in a transaction or not.  Cannot fail: when
+ * there are too many, or there is no memory, the event is only counted.
+ */
+extern void retry_event_add(struct RetryDispatcher *d, const RetryEvent *event);
+
+/*
+ * Writes what was noted, in a transaction of its own.  Must be called outside
+ * a transaction; raises no error.  False when the table is locked: the events
+ * are kept, and the caller calls again.  When they cannot be stored, they are
+ * dropped and the log says so.
+ */
+extern bool retry_events_write(struct RetryDispatcher *d);
+
+/* The word for a kind, as the table has it. */
+extern const char *retry_event_word(RetryEventKind kind);
+
+#endif							/* RETRY_EVENT_H */
