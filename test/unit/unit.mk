@@ -4,6 +4,7 @@
 # A program is linked with the sources named for it here.  lane.c is compiled
 # as frontend code, so that its memory comes from libpgcommon.
 
+UNIT_adaptive = adaptive.c
 UNIT_backoff = backoff.c backoff_text.c cron.c
 UNIT_cron = cron.c
 UNIT_histogram = histogram.c
