@@ -356,7 +356,7 @@ COMMENT ON COLUMN retry.scene.on_success IS 'Target that is told when a task has
 COMMENT ON COLUMN retry.scene.on_dead IS 'Target that is told when a task has died, unless the task names its own';
 COMMENT ON COLUMN retry.scene.generate_key IS 'True: a task without a key gets the digest of target and payload as its key, see retry.digest_key()';
 COMMENT ON COLUMN retry.scene.key_window IS 'For so long after a task has succeeded or died its key still leads to it; null: a finished task''s key is free';
-COMMENT ON COLUMN retry.scene.lane_by IS 'What its tasks'' lanes are made by: origin (of the URL), scene (one lane for all), key or reference; null: the lane of the URL''s origin, or one lane if the scene has max_in_flight or targets';
+COMMENT ON COLUMN retry.scene.lane_by IS 'What its tasks'' lanes are made by: origin (of the URL), scene (one lane for all), key or reference (a task without one has the scene''s lane); null: the lane of the URL''s origin, or one lane if the scene has max_in_flight, ordered or targets';
 COMMENT ON COLUMN retry.scene.max_in_flight IS 'Requests under way at once in a lane of this scene''s own; null: retry.lane_max_in_flight and the lane of the URL''s origin';
 COMMENT ON COLUMN retry.scene.ordered IS 'True: the tasks of a lane are sent one after the other, in the order in which they are due, and each is retried until it has an outcome before the next is sent';
 COMMENT ON COLUMN retry.scene.dead_head IS 'With ordered, what a dead task does to those behind it: skip (they go on) or block (they wait until it is replayed with success, or stepped over)';

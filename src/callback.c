@@ -18,7 +18,6 @@
 #include "utils/timestamp.h"
 
 #include "callback.h"
-#include "fanout.h"
 #include "scene.h"
 #include "store.h"
 #include "target.h"
@@ -101,7 +100,6 @@ lose(RetryConfig *config, RetryCallback *callback)
 	RetryTarget target = {.group = RETRY_DEFAULT_NAME,.scene = RETRY_DEFAULT_NAME};
 	bool		locked = false;
 	RetryScene *scene = find_scene(config, &target, &locked);
-	RetrySceneRow row = {0};
 
 	if (scene == NULL)
 	{
@@ -112,48 +110,26 @@ lose(RetryConfig *config, RetryCallback *callback)
 				 errmsg("scene \"%s/%s\" does not exist", target.group, target.scene)));
 	}
 	callback->scene_id = scene->id;
-	row.group.id = scene->group_id;
-	retry_target_lane(&row, cstring_to_text(LOST_LANE), NULL, true,
-					  &callback->lane, &callback->lane_hash);
+	callback->lanes = scene->lanes;
+	callback->lost_lane = cstring_to_text(LOST_LANE);
 	return true;
 }
 
-/* What lanes depend on, as enqueue would read it. */
-static RetrySceneRow
-scene_row(const RetryScene *scene)
+/* The origin of what is called, as enqueue would find it; NULL: not known. */
+static char *
+find_origin(const RetryScene *scene, const RetryTarget *target)
 {
-	RetrySceneRow row = {.id = scene->id,.group = {.id = scene->group_id}};
-	const char *slash = strchr(scene->name, '/');
-
-	strlcpy(row.name, slash != NULL ? slash + 1 : scene->name, sizeof(row.name));
-	row.limited = scene->flow.max_in_flight > 0;
-	row.own_lane = row.limited || scene->ntargets > 0;
-	return row;
-}
-
-/* The lane of a callback, as enqueue would choose it. */
-static void
-choose_lane(const RetryScene *scene, const RetryTarget *target, RetryCallback *callback)
-{
-	RetrySceneRow row = scene_row(scene);
 	RetryUrl	url;
-	const char *origin = target->url.origin;
 	RetryMistake mistake;
 	bool		sql;
 
-	if (callback->url == NULL && !row.own_lane)
-	{
-		/*
-		 * a scene that has lost its URL still has a lane: there it is
-		 * rejected
-		 */
-		if (scene->url != NULL && retry_target_parse_url("url", scene->url, &url, &sql, &mistake))
-			origin = url.origin;
-		else
-			row.own_lane = true;
-	}
-	retry_target_lane(&row, NULL, origin, callback->url != NULL,
-					  &callback->lane, &callback->lane_hash);
+	if (target->kind == RETRY_TARGET_URL)
+		return pstrdup(target->url.origin);
+
+	/* a scene that has lost its URL still has a lane: there it is rejected */
+	if (scene->url == NULL || !retry_target_parse_url("url", scene->url, &url, &sql, &mistake))
+		return NULL;
+	return pstrdup(url.origin);
 }
 
 /*
@@ -206,7 +182,8 @@ retry_callback_resolve(RetryConfig *config, int32 scene_id, const char *column, 
 		callback->url = cstring_to_text(text);
 	else if (scene->ntargets > 0 && scene->route == RETRY_ROUTE_ALL)
 		callback->all = scene;
-	choose_lane(scene, &target, callback);
+	callback->lanes = scene->lanes;
+	callback->origin = find_origin(scene, &target);
 	return true;
 }
 
@@ -217,18 +194,27 @@ retry_callback_copies(const RetryCallback *callback)
 }
 
 void
-retry_callback_copy(RetryCallback *callback, int n)
+retry_callback_copy(RetryCallback *callback, TupleTableSlot *task, int n)
 {
-	RetrySceneRow row;
+	RetryLaneTask of = {
+		.named = callback->lost_lane,.origin = callback->origin,.own_url = callback->url != NULL
+	};
+	Datum		reference;
+	bool		isnull;
 	RetryUrl	url;
 	char		why[RETRY_ROUTE_ERROR];
 
-	if (callback->all == NULL || callback->refusal != NULL)
-		return;
-	row = scene_row(callback->all);
-	callback->url = cstring_to_text(callback->all->targets[n].url);
-	if (retry_url_check(callback->all->targets[n].url, &url, why, sizeof(why)))
-		retry_fanout_lane(&row, NULL, url.origin, &callback->lane, &callback->lane_hash);
+	if (callback->all != NULL && callback->refusal == NULL)
+	{
+		callback->url = cstring_to_text(callback->all->targets[n].url);
+		of.own_url = of.child = true;
+		if (retry_url_check(callback->all->targets[n].url, &url, why, sizeof(why)))
+			of.origin = url.origin;
+	}
+	reference = slot_getattr(task, Task_reference + 1, &isnull);
+	if (!isnull)
+		of.reference = DatumGetTextPP(reference);
+	retry_lane_choose(&callback->lanes, &of, &callback->lane, &callback->lane_hash);
 }
 
 void

@@ -29,6 +29,9 @@ typedef enum RetryCallbackForm
 typedef struct RetryCallback
 {
 	int32		scene_id;
+	RetryLaneRules lanes;		/* of the scene */
+	char	   *origin;			/* of what is called; NULL: not known */
+	text	   *lost_lane;		/* NULL; else a lane for what goes nowhere */
 	int64		lane_hash;
 	text	   *lane;			/* as in the column: NULL, the origin of url */
 	text	   *url;			/* NULL: the scene's */
@@ -69,10 +72,10 @@ extern bool retry_callback_resolve(RetryConfig *config, int32 scene_id, const ch
 extern int	retry_callback_copies(const RetryCallback *callback);
 
 /*
- * Gives a callback that goes to all targets the URL and lane of the n-th, in
- * the current memory context; others are left as they are.
+ * Gives a callback of this task the lane it goes to, and one that goes to all
+ * targets the URL and lane of the n-th, in the current memory context.
  */
-extern void retry_callback_copy(RetryCallback *callback, int n);
+extern void retry_callback_copy(RetryCallback *callback, TupleTableSlot *task, int n);
 
 /*
  * Takes the depth from the finished task's row, and refuses a callback at the

@@ -400,6 +400,8 @@ read_scene(const SceneRow *row, const Group *group, RetryScene *scene, const cha
 		return false;
 	if (!read_flow(row, &scene->flow, wrong))
 		return false;
+	retry_lane_rules_read(values, row->isnull, &scene->lanes);
+	scene->lanes.group_id = group->id;
 	scene->on_success = text_or_null(row, Scene_on_success);
 	scene->on_dead = text_or_null(row, Scene_on_dead);
 	scene->paused = DatumGetBool(values[Scene_paused]) || group->paused;

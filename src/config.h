@@ -15,6 +15,7 @@
 #include "utils/snapshot.h"
 #include "backoff.h"
 #include "flow.h"
+#include "lane_choice.h"
 #include "policy.h"
 #include "route.h"
 #include "task.h"
@@ -44,6 +45,7 @@ typedef struct RetryScene
 	char	   *on_success;		/* NULL: none */
 	char	   *on_dead;
 	RetryFlowRules flow;		/* what it says of its lanes */
+	RetryLaneRules lanes;		/* and of which lane a task goes into */
 	bool		paused;			/* the scene or its group */
 	TimestampTz resumed_at;		/* of the scene or its group, the later; with
 								 * resume_over_us > 0 */

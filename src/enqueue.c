@@ -69,12 +69,10 @@ fill_common(const RetryEnqueueOptions *o, Oid role, Datum *values, bool *isnull)
 	} while (0)
 
 	FILL(Task_max_attempts, o->max_attempts != 0, Int32GetDatum(o->max_attempts));
-	FILL(Task_lane_hash, true, Int64GetDatum(o->lane_hash));
 	FILL(Task_scene_id, true, Int32GetDatum(o->scene.id));
 	FILL(Task_enqueued_by, true, ObjectIdGetDatum(role));
 	FILL(Task_expires_at, o->has_expiry, TimestampTzGetDatum(o->expires_at));
 	FILL(Task_timeout_ms, o->timeout_ms != 0, Int32GetDatum(o->timeout_ms));
-	FILL(Task_lane, o->lane != NULL, PointerGetDatum(o->lane));
 	FILL(Task_reference, o->reference != NULL, PointerGetDatum(o->reference));
 	FILL(Task_url, o->url != NULL, PointerGetDatum(o->url));
 	FILL(Task_method, o->method != NULL, PointerGetDatum(o->method));
@@ -85,6 +83,22 @@ fill_common(const RetryEnqueueOptions *o, Oid role, Datum *values, bool *isnull)
 	FILL(Task_on_dead, o->on_dead != NULL, PointerGetDatum(o->on_dead));
 
 #undef FILL
+}
+
+/* The lane of a task with this key, or without; targets of a fan-out have others. */
+static void
+set_lane(const RetryEnqueueOptions *o, const text *key, Datum *values, bool *isnull)
+{
+	RetryLaneTask task = o->lane_of;
+	text	   *lane;
+	int64		hash;
+
+	task.key = key;
+	retry_lane_choose(&o->scene.lanes, &task, &lane, &hash);
+	values[Task_lane_hash] = Int64GetDatum(hash);
+	values[Task_lane] = PointerGetDatum(lane);
+	isnull[Task_lane_hash] = false;
+	isnull[Task_lane] = lane == NULL;
 }
 
 bytea *
@@ -139,6 +153,8 @@ retry_new_task(FunctionCallInfo fcinfo, RetrySignature signature, RetryNewTask *
 		o->key = generated_key(o, (bytea *) DatumGetPointer(task->values[Task_body]));
 	task->isnull[Task_key] = o->key == NULL;
 	task->values[Task_key] = PointerGetDatum(o->key);
+	if (o->fanout == NULL)
+		set_lane(o, o->key, task->values, task->isnull);
 	retry_new_id(task->now, &task->id);
 	task->due_at = first_due(o, task->now);
 }
@@ -322,6 +338,8 @@ write_batch(RetryWriter *writer, const RetryEnqueueOptions *o, Oid role, Timesta
 	bool		isnull[Task_natts];
 
 	fill_common(o, role, values, isnull);
+	if (o->fanout == NULL)
+		set_lane(o, NULL, values, isnull);
 	for (int i = 0; i < count; i++)
 	{
 		MemoryContext old;
@@ -335,6 +353,8 @@ write_batch(RetryWriter *writer, const RetryEnqueueOptions *o, Oid role, Timesta
 		isnull[Task_key] = keys == NULL || key_nulls[i];
 		if (!isnull[Task_key])
 			values[Task_key] = keys[i];
+		if (o->fanout == NULL && o->scene.lanes.by == RETRY_LANE_BY_KEY)
+			set_lane(o, isnull[Task_key] ? NULL : DatumGetTextPP(keys[i]), values, isnull);
 		if (o->fanout != NULL)
 			retry_fanout_write(o->fanout, writer, &rows[i].id, rows[i].children, first_due(o, now),
 							   values, isnull);

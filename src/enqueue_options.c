@@ -500,13 +500,15 @@ retry_enqueue_options(FunctionCallInfo fcinfo, RetrySignature signature, Snapsho
 	}
 	if (o->sql)
 		check_function(&args, role, o);
-	o->lane = arg_text(&args, Arg_lane);
-	if (o->lane != NULL)
-		retry_check_short_text("lane", o->lane);
+	o->lane_of.named = arg_text(&args, Arg_lane);
+	if (o->lane_of.named != NULL)
+		retry_check_short_text("lane", o->lane_of.named);
+	o->lane_of.reference = o->reference;
+	o->lane_of.own_url = o->url != NULL;
+	if (o->url != NULL || !o->scene.routed)
+		o->lane_of.origin = pstrdup(url.origin);
 	if (o->scene.fan_out && o->url == NULL)
-		o->fanout = retry_fanout_create(&o->scene, o->lane);
-	else
-		retry_target_lane(&o->scene, o->lane, url.origin, o->url != NULL, &o->lane, &o->lane_hash);
+		o->fanout = retry_fanout_create(&o->scene, &o->lane_of);
 	if (signature != RETRY_SIGNATURE_MANY)
 		read_single(&args, o);
 }

@@ -38,8 +38,7 @@ typedef enum RetrySignature
 typedef struct RetryEnqueueOptions
 {
 	RetrySceneRow scene;
-	int64		lane_hash;
-	text	   *lane;			/* for the column: NULL is the origin of url */
+	RetryLaneTask lane_of;		/* what its lane is chosen by, but for the key */
 	bool		has_due;
 	TimestampTz due_at;			/* of delay or due_at */
 	bool		has_expiry;

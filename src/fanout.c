@@ -30,7 +30,8 @@
 typedef struct FanoutTarget
 {
 	text	   *url;
-	text	   *lane;			/* for the column */
+	char	   *origin;
+	text	   *lane;			/* for the column; of a message without key */
 	int64		lane_hash;
 	char		suffix[SUFFIX_LEN + 1]; /* what its keys end with */
 } FanoutTarget;
@@ -41,6 +42,8 @@ struct RetryFanout
 	int		   *claim_order;	/* the same for all sessions, whatever the
 								 * order of the targets */
 	FanoutTarget *targets;
+	const RetryLaneRules *lanes;
+	RetryLaneTask lane_of;		/* a child, but for origin and key */
 };
 
 pg_noreturn static void hash_failed(void);
@@ -53,25 +56,20 @@ hash_failed(void)
 			 errmsg("could not compute the SHA-256 of a target")));
 }
 
-void
-retry_fanout_lane(const RetrySceneRow *scene, text *named, const char *origin,
-				  text **lane, int64 *lane_hash)
+/* The lane of a child that has this key, or none. */
+static void
+choose_lane(const RetryFanout *fanout, const FanoutTarget *target, const text *key,
+			text **lane, int64 *lane_hash)
 {
-	char	   *name;
+	RetryLaneTask task = fanout->lane_of;
 
-	if (named != NULL || !scene->limited)
-	{
-		retry_target_lane(scene, named, origin, true, lane, lane_hash);
-		return;
-	}
-	name = psprintf("%d %s", scene->id, origin);
-	if (!retry_lane_hash(scene->group.id, RETRY_LANE_SCENE_ORIGIN, name, strlen(name), lane_hash))
-		hash_failed();
-	*lane = cstring_to_text(psprintf("%s %s", scene->name, origin));
+	task.origin = target->origin;
+	task.key = key;
+	retry_lane_choose(fanout->lanes, &task, lane, lane_hash);
 }
 
 static void
-make_target(const RetrySceneRow *scene, text *named, char *element, FanoutTarget *target)
+make_target(const RetryFanout *fanout, const RetrySceneRow *scene, char *element, FanoutTarget *target)
 {
 	char		why[RETRY_ROUTE_ERROR];
 	RetryUrl	url;
@@ -89,7 +87,8 @@ make_target(const RetrySceneRow *scene, text *named, char *element, FanoutTarget
 		hash_failed();
 	target->url = cstring_to_text(element);
 	snprintf(target->suffix, sizeof(target->suffix), "\n%016llx", (unsigned long long) hash);
-	retry_fanout_lane(scene, named, url.origin, &target->lane, &target->lane_hash);
+	target->origin = pstrdup(url.origin);
+	choose_lane(fanout, target, NULL, &target->lane, &target->lane_hash);
 }
 
 static int
@@ -101,18 +100,21 @@ compare_suffixes(const void *a, const void *b, void *arg)
 }
 
 RetryFanout *
-retry_fanout_create(const RetrySceneRow *scene, text *lane)
+retry_fanout_create(const RetrySceneRow *scene, const RetryLaneTask *lane)
 {
 	RetryFanout *fanout = palloc0(sizeof(RetryFanout));
 	Datum	   *elements;
 	bool	   *nulls;
 
+	fanout->lanes = &scene->lanes;
+	fanout->lane_of = *lane;
+	fanout->lane_of.own_url = fanout->lane_of.child = true;
 	deconstruct_array(scene->targets, TEXTOID, -1, false, TYPALIGN_INT, &elements, &nulls, &fanout->count);
 	fanout->targets = palloc0(Max(fanout->count, 1) * sizeof(FanoutTarget));
 	fanout->claim_order = palloc(Max(fanout->count, 1) * sizeof(int));
 	for (int i = 0; i < fanout->count; i++)
 	{
-		make_target(scene, lane, nulls[i] ? pstrdup("") : TextDatumGetCString(elements[i]),
+		make_target(fanout, scene, nulls[i] ? pstrdup("") : TextDatumGetCString(elements[i]),
 					&fanout->targets[i]);
 		fanout->claim_order[i] = i;
 	}
@@ -182,13 +184,17 @@ retry_fanout_write(const RetryFanout *fanout, RetryWriter *writer, const pg_uuid
 	for (int i = 0; i < fanout->count; i++)
 	{
 		const FanoutTarget *target = &fanout->targets[i];
+		text	   *lane = target->lane;
+		int64		lane_hash = target->lane_hash;
 
 		if (children[i].stored_before)
 			continue;
+		if (fanout->lanes->by == RETRY_LANE_BY_KEY && !isnull[Task_key])
+			choose_lane(fanout, target, DatumGetTextPP(values[Task_key]), &lane, &lane_hash);
 		values[Task_url] = PointerGetDatum(target->url);
-		values[Task_lane_hash] = Int64GetDatum(target->lane_hash);
-		values[Task_lane] = PointerGetDatum(target->lane);
-		isnull[Task_lane] = target->lane == NULL;
+		values[Task_lane_hash] = Int64GetDatum(lane_hash);
+		values[Task_lane] = PointerGetDatum(lane);
+		isnull[Task_lane] = lane == NULL;
 		retry_write_task(writer, &children[i].id, due_at, values, isnull);
 	}
 }

@@ -24,19 +24,11 @@ typedef struct RetryFanoutChild
 } RetryFanoutChild;
 
 /*
- * Reads the targets of a scene with route all, and finds their lanes: "lane",
- * the one named by the caller, or else one for each.  In the current memory
- * context.
+ * Reads the targets of a scene with route all, for messages whose lanes are
+ * chosen by what "lane" says of them, but for the origin, and the key, which
+ * each message has.  In the current memory context; keeps both arguments.
  */
-extern RetryFanout *retry_fanout_create(const RetrySceneRow *scene, text *lane);
-
-/*
- * The lane of a child: the named one; else, where the scene limits its requests,
- * one for the scene and the target's origin, so that each target has the limit
- * for itself; else that of the origin.  "lane" is for the column.
- */
-extern void retry_fanout_lane(const RetrySceneRow *scene, text *named, const char *origin,
-							  text **lane, int64 *lane_hash);
+extern RetryFanout *retry_fanout_create(const RetrySceneRow *scene, const RetryLaneTask *lane);
 
 /* How many children a message has. */
 extern int	retry_fanout_count(const RetryFanout *fanout);

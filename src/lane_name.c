@@ -50,3 +50,17 @@ retry_scene_lane_hash(int32 group_id, int32 scene_id, int64 *hash)
 
 	return retry_lane_hash(group_id, RETRY_LANE_SCENE, name, len, hash);
 }
+
+bool
+retry_scene_part_hash(int32 group_id, int32 scene_id, char kind,
+					  const char *part, size_t part_len, int64 *hash)
+{
+	char	   *name = palloc(part_len + 16);
+	int			len = snprintf(name, 16, "%d ", scene_id);
+	bool		ok;
+
+	memcpy(name + len, part, part_len);
+	ok = retry_lane_hash(group_id, kind, name, len + part_len, hash);
+	pfree(name);
+	return ok;
+}

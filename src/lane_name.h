@@ -17,6 +17,8 @@
 #define RETRY_LANE_SCENE_ORIGIN 't' /* a scene's own at an origin: "id origin"
 									 * is hashed */
 #define RETRY_LANE_ORIGIN	'o' /* the origin of the URL that is called */
+#define RETRY_LANE_KEY		'k' /* a scene's own for a key: "id key" is hashed */
+#define RETRY_LANE_REFERENCE 'r'	/* the same for a reference */
 
 /*
  * The first 8 bytes, big-endian, of SHA-256 over the group's id (4 bytes,
@@ -28,5 +30,12 @@ extern bool retry_lane_hash(int32 group_id, char kind, const char *name, size_t 
 
 /* The same for a scene's own lane. */
 extern bool retry_scene_lane_hash(int32 group_id, int32 scene_id, int64 *hash);
+
+/*
+ * The same for a scene's own lane for a part of its tasks, shown as "scene
+ * part"; with the kinds that hash "id part".
+ */
+extern bool retry_scene_part_hash(int32 group_id, int32 scene_id, char kind,
+								  const char *part, size_t part_len, int64 *hash);
 
 #endif							/* RETRY_LANE_NAME_H */

@@ -447,7 +447,7 @@ add_callbacks(Batch *batch, const RetryEnded *ended, Needs *needs)
 		/* ids of one moment lie in one leaf */
 		if (i > 0)
 			retry_new_id(batch->now, &id);
-		retry_callback_copy(&needs->callback, i);
+		retry_callback_copy(&needs->callback, needs->task, i);
 		add_callback(batch, ended, needs, &id);
 	}
 }

@@ -82,6 +82,8 @@ find_scene(Snapshot snapshot, const char *index, int nkeys, ScanKey keys, RetryS
 	Relation	rel = table_open(retry_relation_oid("scene"), AccessShareLock);
 	SysScanDesc scan;
 	HeapTuple	tuple;
+	Datum		values[Scene_natts];
+	bool		isnull[Scene_natts];
 	bool		found;
 
 	scan = systable_beginscan(rel, retry_relation_oid(index), true, snapshot, nkeys, keys);
@@ -89,32 +91,28 @@ find_scene(Snapshot snapshot, const char *index, int nkeys, ScanKey keys, RetryS
 	found = HeapTupleIsValid(tuple);
 	if (found)
 	{
-		bool		isnull;
-		Datum		value;
-
-		scene->id = DatumGetInt32(get_column(tuple, rel, Scene_id, &isnull));
-		copy_name(scene->group.name, get_column(tuple, rel, Scene_group_name, &isnull));
-		copy_name(scene->name, get_column(tuple, rel, Scene_name, &isnull));
-		value = get_column(tuple, rel, Scene_url, &isnull);
-		scene->url = isnull ? NULL : TextDatumGetCString(value);
-		scene->archived = DatumGetBool(get_column(tuple, rel, Scene_archived, &isnull));
-		scene->generate_key = DatumGetBool(get_column(tuple, rel, Scene_generate_key, &isnull));
-		value = get_column(tuple, rel, Scene_key_window, &isnull);
-		scene->key_window_us = isnull ? 0 : interval_us(value);
-		(void) get_column(tuple, rel, Scene_max_in_flight, &isnull);
-		scene->limited = !isnull;
-		value = get_column(tuple, rel, Scene_targets, &isnull);
-		scene->routed = !isnull;
-		scene->own_lane = scene->limited || scene->routed;
+		heap_deform_tuple(tuple, RelationGetDescr(rel), values, isnull);
+		scene->id = DatumGetInt32(values[Scene_id]);
+		copy_name(scene->group.name, values[Scene_group_name]);
+		copy_name(scene->name, values[Scene_name]);
+		scene->url = isnull[Scene_url] ? NULL : TextDatumGetCString(values[Scene_url]);
+		scene->archived = DatumGetBool(values[Scene_archived]);
+		scene->generate_key = DatumGetBool(values[Scene_generate_key]);
+		scene->key_window_us = isnull[Scene_key_window] ? 0 : interval_us(values[Scene_key_window]);
+		retry_lane_rules_read(values, isnull, &scene->lanes);
+		scene->routed = scene->lanes.routed;
 		scene->fan_out = scene->routed &&
-			strcmp(TextDatumGetCString(get_column(tuple, rel, Scene_route, &isnull)), "all") == 0;
+			strcmp(TextDatumGetCString(values[Scene_route]), "all") == 0;
 		if (scene->fan_out)
-			scene->targets = DatumGetArrayTypePCopy(value);
+			scene->targets = DatumGetArrayTypePCopy(values[Scene_targets]);
 	}
 	systable_endscan(scan);
 	table_close(rel, NoLock);
 
-	return found && retry_group_by_name(snapshot, scene->group.name, &scene->group);
+	if (!found || !retry_group_by_name(snapshot, scene->group.name, &scene->group))
+		return false;
+	scene->lanes.group_id = scene->group.id;
+	return true;
 }
 
 bool

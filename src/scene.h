@@ -12,6 +12,7 @@
 
 #include "utils/array.h"
 #include "utils/snapshot.h"
+#include "lane_choice.h"
 
 #define RETRY_NAME_MAX		63	/* bytes of a group's or scene's name */
 #define RETRY_DEFAULT_NAME	"default"	/* of the group, and the scene in it */
@@ -66,9 +67,7 @@ typedef struct RetrySceneRow
 	bool		archived;
 	bool		generate_key;	/* a task without a key gets one */
 	int64		key_window_us;	/* 0: a finished task's key is free */
-	bool		own_lane;		/* max_in_flight or targets make a lane of its
-								 * own */
-	bool		limited;		/* max_in_flight is given */
+	RetryLaneRules lanes;		/* of its tasks */
 	bool		routed;			/* it has targets */
 	bool		fan_out;		/* with route all: a task for each of them */
 	ArrayType  *targets;		/* with route all, in the caller's memory

@@ -21,7 +21,6 @@
 
 #include "compat.h"
 #include "access.h"
-#include "lane_name.h"
 #include "sqltarget.h"
 #include "target.h"
 
@@ -170,33 +169,6 @@ retry_target_check_callback(const char *what, const char *text, Snapshot snapsho
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("%s: scene \"%s/%s\" has no URL", what, target.group, target.scene),
 				 errhint("A callback brings no URL, so its scene must have one.")));
-}
-
-void
-retry_target_lane(const RetrySceneRow *scene, text *named, const char *origin, bool own_url,
-				  text **lane, int64 *hash)
-{
-	bool		ok;
-
-	*lane = named;
-	if (named != NULL)
-		ok = retry_lane_hash(scene->group.id, RETRY_LANE_NAMED,
-							 VARDATA_ANY(named), VARSIZE_ANY_EXHDR(named), hash);
-	else if (scene->limited || (scene->own_lane && !own_url))
-	{
-		*lane = cstring_to_text(scene->name);
-		ok = retry_scene_lane_hash(scene->group.id, scene->id, hash);
-	}
-	else
-	{
-		if (!own_url)
-			*lane = cstring_to_text(origin);
-		ok = retry_lane_hash(scene->group.id, RETRY_LANE_ORIGIN, origin, strlen(origin), hash);
-	}
-	if (!ok)
-		ereport(ERROR,
-				(errcode(ERRCODE_INTERNAL_ERROR),
-				 errmsg("could not compute the SHA-256 of a lane's name")));
 }
 
 /* One of a scene's callbacks, unless it is as it was. */

@@ -74,14 +74,4 @@ extern void retry_target_check_callback(const char *what, const char *text, Snap
 										Oid role, Oid caller, const char *own_group,
 										const char *own_scene);
 
-/*
- * The lane of a task: the one named by the caller, else the scene's own, else
- * that of the origin of the URL which is called; a lane that the scene has for
- * the sake of its targets is not for a task with another URL.  "lane" becomes the value of
- * its column, in the current memory context: NULL when the lane is the origin
- * of the task's own URL ("own_url").  ERROR only when SHA-256 fails.
- */
-extern void retry_target_lane(const RetrySceneRow *scene, text *named, const char *origin,
-							  bool own_url, text **lane, int64 *hash);
-
 #endif							/* RETRY_TARGET_H */
