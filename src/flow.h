@@ -13,16 +13,11 @@
 #ifndef RETRY_FLOW_H
 #define RETRY_FLOW_H
 
-#define RETRY_FLOW_WEIGHT_MAX	100
+#include "breaker.h"
+#include "budget.h"
+#include "throttle.h"
 
-/* When a breaker opens, and for how long. */
-typedef struct RetryBreakerRules
-{
-	double		ratio;			/* of failed calls to all; 0: it never opens */
-	int32		min_calls;		/* not with fewer within the window */
-	int64		window_us;
-	int64		open_us;		/* the first time; see breaker_open */
-} RetryBreakerRules;
+#define RETRY_FLOW_WEIGHT_MAX	100
 
 typedef struct RetryFlowRules
 {
@@ -59,7 +54,7 @@ typedef enum RetryFlowKind
 {
 	RETRY_FLOW_WELL,			/* answered: also 404, or a stop */
 	RETRY_FLOW_FAILED,			/* the endpoint's fault */
-	RETRY_FLOW_THROTTLED,		/* 429, 503 */
+	RETRY_FLOW_THROTTLED,		/* it works, and asks for less: 429 */
 	RETRY_FLOW_NEUTRAL			/* says nothing of the endpoint */
 } RetryFlowKind;
 
@@ -68,6 +63,10 @@ typedef struct RetryFlowEnd
 	RetryFlowKind kind;
 	bool		retry;			/* as it was started */
 	bool		unsent;			/* it was given back: what it took, it returns */
+	bool		succeeded;		/* the task has, or is still being worked at */
+	bool		slows;			/* it asks for less: 429, 503 */
+	int32		in_flight;		/* of the lane, this one included */
+	int64		started_us;		/* the moment given to retry_flow_started */
 	int64		latency_us;
 	int64		retry_after_until_us;	/* a moment; 0: none was given */
 } RetryFlowEnd;
@@ -79,7 +78,13 @@ typedef struct RetryFlowEnd
  */
 typedef struct RetryFlow
 {
-	RetryFlowRules rules;
+	RetryFlowRules rules;		/* in force; see retry_flow_follow */
+	int32		scene_id;		/* whose they are; 0: none yet, nothing holds */
+	bool		paused;			/* by an administrator */
+	int64		blocked_until_us;	/* as the endpoint asked; past: no longer */
+	RetryBreaker breaker;
+	RetryBudget budget;
+	RetryThrottle throttle;
 } RetryFlow;
 
 /*
@@ -93,8 +98,30 @@ extern RetryGate retry_flow_gate(RetryFlow *flow, bool retry, int64 now_us, int6
 /* An entry is taken to be sent; told at once, before the gate is asked again. */
 extern void retry_flow_started(RetryFlow *flow, bool retry, int64 now_us);
 
-/* It has ended, or was given back; once for each that was started. */
-extern void retry_flow_ended(RetryFlow *flow, const RetryFlowEnd *end, int64 now_us);
+/*
+ * It has ended, or was given back; once for each that was started.  Says
+ * whether the breaker has opened or closed.
+ */
+extern RetryBreakerNews retry_flow_ended(RetryFlow *flow, const RetryFlowEnd *end, int64 now_us);
+
+/* These rules are in force from now on; says whether that closed the breaker. */
+extern RetryBreakerNews retry_flow_follow(RetryFlow *flow, const RetryFlowRules *rules,
+										  int32 scene_id, int64 now_us);
+
+/*
+ * Takes a retry out of the budget for a second transfer of an attempt that is
+ * under way; false when there is none left.
+ */
+extern bool retry_flow_spend(RetryFlow *flow, int64 now_us);
+
+/* Forgets failures and what the endpoint asked for; the rules stay. */
+extern RetryBreakerNews retry_flow_reset(RetryFlow *flow, int64 now_us);
+
+/* Does an attempt that ends so leave something to remember in a flow at rest? */
+extern bool retry_flow_remembers(const RetryFlowEnd *end);
+
+/* Could it be done without until something happens that is to be remembered? */
+extern bool retry_flow_at_rest(RetryFlow *flow, int64 now_us);
 
 /* Releases what hangs from it, before its lane is forgotten; not the struct. */
 extern void retry_flow_clear(RetryFlow *flow);

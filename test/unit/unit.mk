@@ -6,7 +6,10 @@
 
 UNIT_adaptive = adaptive.c
 UNIT_backoff = backoff.c backoff_text.c cron.c
+UNIT_breaker = breaker.c
+UNIT_budget = budget.c
 UNIT_cron = cron.c
+UNIT_flow = flow.c breaker.c budget.c throttle.c
 UNIT_histogram = histogram.c
 UNIT_http = http.c http_outcome.c http_transfer.c evloop.c netguard.c httpdate.c url.c
 UNIT_httpdate = httpdate.c
@@ -15,6 +18,7 @@ UNIT_netguard = netguard.c
 UNIT_policy = policy.c status_list.c backoff.c backoff_text.c cron.c httpdate.c
 UNIT_route = route.c url.c
 UNIT_status_list = status_list.c
+UNIT_throttle = throttle.c
 UNIT_url = url.c
 UNIT_uuid7 = uuid7.c
 
