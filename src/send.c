@@ -20,41 +20,15 @@
 #include "callback.h"
 #include "guc.h"
 #include "judge.h"
-#include "request.h"
 #include "sqlsend.h"
 #include "sqltarget.h"
-#include "turn.h"
+#include "transfer.h"
 #include "uuid7.h"
 
 /* Requests made ready in one turn. */
 #define PREPARE_BUDGET	512
 
-typedef struct Transfer
-{
-	RetryEnded	ended;			/* first: d->ended links these */
-	dlist_node	node;			/* in taken or flying */
-	RetryLane  *lane;			/* as long as it is in flight */
-	int			shared;			/* its entry in shared memory; -1 none */
-	RetryPrepared prepared;
-	int64		previous_delay_us;
-	Oid			enqueued_by;
-	RetryTargetUse target;
-	const RetryHttpResult *result;
-	char	   *error;			/* of a function that failed, or NULL */
-} Transfer;
-
-typedef struct RetrySender
-{
-	dlist_head	taken;			/* prepared, to be started after the turn */
-	dlist_head	flying;
-	int			nflying;
-	dlist_head	unused;			/* Transfer structs to use again */
-	RetryInFlight *shared;
-	int		   *free_shared;	/* stack of unused entries in shared memory */
-	int			nfree_shared;
-	XLogRecPtr	flush;			/* what is to be sent is durable from here */
-	uint64		flush_xid;		/* the last transaction looked at for that */
-} RetrySender;
+typedef RetrySending Transfer;
 
 void
 retry_send_create(RetryDispatcher *d)
