@@ -30,6 +30,7 @@
 
 #include "httpdate.h"
 #include "netguard.h"
+#include "ratelimit_header.h"
 
 typedef struct RetryHttp RetryHttp;
 
@@ -115,6 +116,7 @@ typedef struct RetryHttpResult
 													 * colon */
 
 	RetryRetryAfter retry_after;	/* .kind is RETRY_AFTER_NONE when absent */
+	RetryRateLimit rate_limit;	/* what other headers say of limits */
 	char		retry_control[16];	/* value of Retry-Control, trimmed, lower
 									 * case, cut at 15; "" when absent */
 	char		content_type[128];	/* "" when absent; control bytes become ? */

@@ -105,8 +105,8 @@ receive_field(RetryTransfer *t, const char *line, size_t len)
 	size_t		name_len;
 	size_t		i;
 
-	/* the shortest name we know has 11 letters, the longest 14 */
-	if (colon == NULL || (name_len = colon - line) < 11 || name_len > 14)
+	/* the shortest name we know has 9 letters, the longest 24 */
+	if (colon == NULL || (name_len = colon - line) < 9 || name_len > 24)
 		return;
 	value = colon + 1;
 	len -= name_len + 1;
@@ -135,6 +135,8 @@ receive_field(RetryTransfer *t, const char *line, size_t len)
 		for (i = 0; i < len && value[i] >= '0' && value[i] <= '9'; i++)
 			t->announced = t->announced * 10 + (value[i] - '0');
 	}
+	else
+		(void) retry_ratelimit_field(&r->rate_limit, line, name_len, value, len, (int64) time(NULL));
 }
 
 /* "HTTP/1.1 204 No Content": a header block begins, perhaps after a 1xx one. */
@@ -148,6 +150,7 @@ receive_status_line(RetryTransfer *t, const char *line, size_t len)
 	t->status = 0;
 	t->announced = -1;
 	r->retry_after.kind = RETRY_AFTER_NONE;
+	memset(&r->rate_limit, 0, sizeof(r->rate_limit));
 	r->retry_control[0] = '\0';
 	r->content_type[0] = '\0';
 	if (at != NULL)
@@ -429,6 +432,7 @@ reset_answer(RetryTransfer *t, void *tag)
 	r->http_status = r->remote_port = 0;
 	r->retry_after.kind = RETRY_AFTER_NONE;
 	r->retry_after.value = 0;
+	memset(&r->rate_limit, 0, sizeof(r->rate_limit));
 	r->body = "";
 	r->body_len = 0;
 	r->body_truncated = r->reused = false;

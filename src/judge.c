@@ -16,6 +16,9 @@
 #include "answer_rules.h"
 #include "judge.h"
 
+#define UNIX_SHIFT_US \
+	((int64) (POSTGRES_EPOCH_JDATE - UNIX_EPOCH_JDATE) * USECS_PER_DAY)
+
 static RetryExchange
 exchange_of(const RetryHttpResult *result)
 {
@@ -70,7 +73,26 @@ retry_answer_of_http(const RetryHttpResult *result, RetryAnswer *answer)
 	answer->body_cut = result->error != RETRY_HTTP_OK;
 	answer->body_truncated = result->body_truncated;
 	answer->retry_after = result->retry_after;
+	answer->rate_limit = result->rate_limit;
 	answer->retry_control = result->retry_control;
+}
+
+/*
+ * Retry-After speaks for the whole endpoint only with the two statuses that do:
+ * with others it says when this one request makes sense again (still working
+ * on it, moved for a while).  Limits that are used up are so with any status.
+ */
+int64
+retry_answer_pause_us(const RetryAnswer *answer, TimestampTz now)
+{
+	int64		now_unix_us = now + UNIX_SHIFT_US;
+	int64		pause = 0;
+
+	if (answer->exchange != RETRY_EXCHANGE_ANSWERED)
+		return 0;
+	if (answer->http_status == 429 || answer->http_status == 503)
+		pause = retry_after_delay_us(&answer->retry_after, now_unix_us, RETRY_AFTER_CAP_US);
+	return Max(pause, retry_ratelimit_wait_us(&answer->rate_limit, now_unix_us, RETRY_AFTER_CAP_US));
 }
 
 void

@@ -28,6 +28,7 @@ typedef struct RetryAnswer
 	bool		body_cut;		/* it broke off although the headers came */
 	bool		body_truncated; /* there was more than is kept */
 	RetryRetryAfter retry_after;	/* all zero: absent */
+	RetryRateLimit rate_limit;	/* likewise */
 	const char *retry_control;	/* lower case; NULL or "": absent */
 } RetryAnswer;
 
@@ -44,6 +45,12 @@ typedef struct RetryAttemptAt
 
 /* An HTTP result as an answer; it points into the result.  Cannot fail. */
 extern void retry_answer_of_http(const RetryHttpResult *result, RetryAnswer *answer);
+
+/*
+ * For how long the endpoint wants to be left alone, in microseconds from "now",
+ * when the answer came; 0: it does not say so.  At most RETRY_AFTER_CAP_US.
+ */
+extern int64 retry_answer_pause_us(const RetryAnswer *answer, TimestampTz now);
 
 /*
  * The limits in force: the given ones, with the scene's backoff where "backoff"

@@ -181,8 +181,11 @@ test_headers_of_answer(void)
 	CHECK_INT(got.retry_after.kind, RETRY_AFTER_NONE, "a malformed Retry-After is absent");
 	get("/retry-control/Stop", 0);
 	CHECK_STR(got.retry_control, "stop", "Retry-Control");
+	get("/header?name=RateLimit&value=%22a%22%3Br%3D0%3Bt%3D30&status=200", 0);
+	CHECK_INT(retry_ratelimit_wait_us(&got.rate_limit, 0, RETRY_AFTER_CAP_US), 30000000, "RateLimit");
 	get("/ok", 0);
-	CHECK(got.retry_after.kind == RETRY_AFTER_NONE && got.retry_control[0] == '\0',
+	CHECK(got.retry_after.kind == RETRY_AFTER_NONE && got.retry_control[0] == '\0' &&
+		  retry_ratelimit_wait_us(&got.rate_limit, 0, RETRY_AFTER_CAP_US) == 0,
 		  "nothing is left over for the next answer");
 
 	snprintf(url, sizeof(url), "http://127.0.0.1:%d/", start_script(trailers));
