@@ -63,6 +63,19 @@ is_word(Slice s, const char *word)
 	return true;
 }
 
+/* Goes on behind this word if it begins with it. */
+static bool
+skip_word(Slice *s, const char *word)
+{
+	size_t		len = strlen(word);
+	Slice		start = {s->at, s->at + len};
+
+	if ((size_t) (s->end - s->at) < len || !is_word(start, word))
+		return false;
+	s->at += len;
+	return true;
+}
+
 /*
  * Reads digits, perhaps with a fraction, as millionths; false when it is
  * anything else or beyond all bounds.
@@ -262,11 +275,7 @@ retry_ratelimit_field(RetryRateLimit *limit, const char *name, size_t name_len,
 		pair = &limit->x;
 		what.at += 2;
 	}
-	if (what.end - what.at >= 11 && is_word((Slice) {what.at, what.at + 11}, "rate-limit-"))
-		what.at += 11;
-	else if (what.end - what.at >= 10 && is_word((Slice) {what.at, what.at + 10}, "ratelimit-"))
-		what.at += 10;
-	else
+	if (!skip_word(&what, "ratelimit-") && !skip_word(&what, "rate-limit-"))
 		return false;
 
 	if (is_word(what, "remaining"))
