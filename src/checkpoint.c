@@ -300,14 +300,14 @@ apply_row(RetryTurn *turn, HeapTuple row, TupleDesc desc, uint64 slots)
 	for (int i = 0; i < n; i++)
 	{
 		int64		hash = DatumGetInt64(first[i]);
-		RetryPos	pos = {.due = DatumGetTimestampTz(second[i])};
+		TimestampTz due = DatumGetTimestampTz(second[i]);
 		RetryLane  *lane;
 
 		if ((slots & (UINT64CONST(1) << RETRY_SLOT(hash))) == 0)
 			continue;
-		lane = retry_turn_lane(turn, hash, pos.due);
+		lane = retry_turn_lane(turn, hash, due);
 		if (lane != NULL)
-			retry_lane_note(d->lanes, lane, &pos);
+			retry_lane_note_both(d->lanes, lane, due);
 	}
 	n = get_array(row, desc, Cp_held_scene, INT4OID, &first);
 	get_array(row, desc, Cp_held_due, TIMESTAMPTZOID, &second);

@@ -213,8 +213,8 @@ read_config(RetryTurn *turn, uint64 generation)
 	config_generation = generation;
 
 	/* a scene may have other targets now, which nobody has found out yet */
-	retry_target_health_forget(d->targets, turn->now);
-	retry_lanes_unblock_due(d->lanes, DT_NOEND);
+	retry_target_health_forget(d->targets, turn->now_us);
+	retry_lanes_unblock_all(d->lanes);
 	if (retry_config_is_copy(d->config))
 	{
 		retry_config_note_copy();
@@ -238,6 +238,7 @@ read_turn(RetryTurn *turn)
 	MemoryContext old;
 
 	turn->now = GetCurrentTimestamp();
+	turn->now_us = retry_monotonic_us();
 	retry_worker_begin("delivering");
 	turn->snapshot = GetActiveSnapshot();
 	old = MemoryContextSwitchTo(d->turn_context);
@@ -352,6 +353,15 @@ one_turn(void)
 	return turn.more;
 }
 
+/* When a lane may send again that may not now, by the clock on the wall. */
+static TimestampTz
+next_unblock(TimestampTz now)
+{
+	int64		moment = retry_lanes_next_unblock(d->lanes);
+
+	return moment == PG_INT64_MAX ? DT_NOEND : now + Max(moment - retry_monotonic_us(), 0);
+}
+
 /* How long to wait, in milliseconds, if nothing happens. */
 static long
 wait_time(void)
@@ -367,7 +377,7 @@ wait_time(void)
 	{
 		next = Min(next, retry_lanes_next_due(d->lanes));
 		next = Min(next, retry_sweep_next(d));
-		next = Min(next, retry_lanes_next_unblock(d->lanes));
+		next = Min(next, next_unblock(now));
 		next = Min(next, retry_held_next(d->held));
 	}
 	ms = next <= now ? 0 : (long) ((next - now + 999) / 1000);

@@ -23,6 +23,12 @@
 
 #define FEED_BUDGET		4000	/* rows in a turn */
 
+/*
+ * While it works off a long difference, high lanes are read from so long ago
+ * on: what they got meanwhile need not wait for what came before it.
+ */
+#define HIGH_LOOK_BACK_US	(100 * 1000)
+
 /* Transactions from first to before end. */
 typedef struct XidRange
 {
@@ -212,6 +218,7 @@ feed_row(RetryTurn *turn, const RetryCandidate *c, int64 lane_hash)
 {
 	RetryDispatcher *d = turn->d;
 	RetryLane  *lane;
+	RetrySide  *side;
 
 	if ((d->owned & (UINT64CONST(1) << RETRY_SLOT(lane_hash))) == 0)
 		return;
@@ -223,22 +230,30 @@ feed_row(RetryTurn *turn, const RetryCandidate *c, int64 lane_hash)
 	if (c->amend)
 		return;
 	lane = retry_turn_lane(turn, lane_hash, c->entry.pos.due);
-	if (lane == NULL || retry_lanes_holds(d->lanes, &c->entry.pos.id))
+	if (lane == NULL)
 		return;
+	if (retry_lanes_holds(d->lanes, &c->entry.pos.id))
+	{
+		/* asked for: it need not wait with other retries */
+		if (c->xid != 0 && c->entry.attempts > 0)
+			retry_lane_promote(d->lanes, lane, &c->entry.pos.id);
+		return;
+	}
+	side = &lane->side[c->entry.side];
 
 	/* nothing unread before it: it need not be read a second time */
-	if (c->entry.pos.due <= turn->now && lane->next_due > c->entry.pos.due)
+	if (c->entry.pos.due <= turn->now && side->next_due > c->entry.pos.due)
 	{
 		RetryAdmitted admitted = retry_admit(turn, lane, c);
 
 		if (admitted != RETRY_ADMIT_NO_ROOM)
 		{
-			if (!lane->is_ahead && retry_pos_compare(&c->entry.pos, &lane->cursor) > 0)
-				retry_lane_advance(d->lanes, lane, &c->entry.pos, lane->next_due);
+			if (!side->is_ahead && retry_pos_compare(&c->entry.pos, &side->cursor) > 0)
+				retry_lane_advance(d->lanes, side, &c->entry.pos, side->next_due);
 			return;
 		}
 	}
-	retry_lane_note(d->lanes, lane, &c->entry.pos);
+	retry_lane_note(d->lanes, side, &c->entry.pos);
 }
 
 static int64
@@ -323,7 +338,10 @@ retry_feed(RetryTurn *turn)
 				if (!feed_range(turn, feed, &budget))
 				{
 					if (budget <= 0)
+					{
 						turn->more = true;
+						retry_lanes_note_high(turn->d->lanes, turn->now - HIGH_LOOK_BACK_US);
+					}
 					return;
 				}
 			}

@@ -123,7 +123,7 @@ retry_held_note_all(RetryHeld *held, int32 scene_id, TimestampTz due)
 typedef struct Reread
 {
 	RetryLanes *lanes;
-	RetryPos	pos;
+	TimestampTz due;
 } Reread;
 
 static void
@@ -131,7 +131,7 @@ reread_lane(RetryLane *lane, void *arg)
 {
 	Reread	   *reread = arg;
 
-	retry_lane_note(reread->lanes, lane, &reread->pos);
+	retry_lane_note_both(reread->lanes, lane, reread->due);
 }
 
 /* Makes the lanes read again what the scene had due, as far as it was noted. */
@@ -139,7 +139,7 @@ static void
 read_again(RetryTurn *turn, const HeldScene *held)
 {
 	RetryDispatcher *d = turn->d;
-	Reread		reread = {.lanes = d->lanes,.pos = {.due = held->due}};
+	Reread		reread = {.lanes = d->lanes,.due = held->due};
 
 	if (held->nlanes > HELD_LANES)
 	{
@@ -157,7 +157,7 @@ read_again(RetryTurn *turn, const HeldScene *held)
 			continue;
 		lane = retry_turn_lane(turn, held->lane[i], held->due);
 		if (lane != NULL)
-			retry_lane_note(d->lanes, lane, &reread.pos);
+			retry_lane_note_both(d->lanes, lane, held->due);
 	}
 }
 

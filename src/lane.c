@@ -1,18 +1,13 @@
 /*
  * lane.c
- *		Lanes in a dispatcher's memory: cursors, queues, turns.
+ *		Which lanes are in a dispatcher's memory, and how far each was read.
  *
- * Three structures hold the lanes: a hash by lane, a heap of those that have
- * something unread, by when it is due, and two rings of those that have
- * something queued and may send it: lanes with no transfer under way come
- * first.  One set holds the ids of all entries that are queued or sent; it is
- * what makes reading an entry twice harmless.
+ * A hash finds a lane.  Lanes that have nothing queued and nothing under way
+ * may be forgotten when there are too many, the one that has been idle longest
+ * first; the horizon then says from when on something of a forgotten lane may
+ * be due, so that a sweep brings it back in time.
  *
- * Room is shared without anybody counting shares: a lane may queue an eighth
- * of what is left, so a flood leaves room for the next lane, however many
- * lanes flood; and the last eighth of the transfers goes to lanes that have
- * none under way.  When all queues are full, lanes that have something queued
- * are parked, out of the heap, so that one that has nothing is still found.
+ * What a lane has queued is in lane_queue.c, whose turn it is in lane_ring.c.
  */
 #include "postgres.h"
 
@@ -20,15 +15,7 @@
 #ifdef FRONTEND
 #include "common/logging.h"
 #endif
-#include "lane.h"
-
-/* Outside the server there is one heap; inside, the lanes' own context. */
-#ifdef FRONTEND
-#define lanes_alloc(lanes, size) palloc(size)
-#define SH_RAW_ALLOCATOR palloc0
-#else
-#define lanes_alloc(lanes, size) MemoryContextAlloc((lanes)->context, size)
-#endif
+#include "lane_private.h"
 
 typedef struct LaneEntry
 {
@@ -37,13 +24,9 @@ typedef struct LaneEntry
 	char		status;
 } LaneEntry;
 
-typedef struct IdEntry
-{
-	pg_uuid_t	id;
-	uint8		place;			/* RetryPlace */
-	char		status;
-} IdEntry;
-
+#ifdef FRONTEND
+#define SH_RAW_ALLOCATOR palloc0
+#endif
 #define SH_PREFIX lanehash
 #define SH_ELEMENT_TYPE LaneEntry
 #define SH_KEY_TYPE int64
@@ -54,58 +37,6 @@ typedef struct IdEntry
 #define SH_DECLARE
 #define SH_DEFINE
 #include "lib/simplehash.h"
-
-#ifdef FRONTEND
-#define SH_RAW_ALLOCATOR palloc0
-#endif
-#define SH_PREFIX idhash
-#define SH_ELEMENT_TYPE IdEntry
-#define SH_KEY_TYPE pg_uuid_t
-#define SH_KEY id
-#define SH_HASH_KEY(tb, key) hash_bytes((key).data, UUID_LEN)
-#define SH_EQUAL(tb, a, b) (memcmp((a).data, (b).data, UUID_LEN) == 0)
-#define SH_SCOPE static inline
-#define SH_DECLARE
-#define SH_DEFINE
-#include "lib/simplehash.h"
-
-#define QUEUE_MIN		8		/* first size of a lane's queue */
-#define QUEUE_PER_LIMIT	4		/* a lane queues this many times its limit */
-#define TURNS_AT_ONCE	64		/* lanes asked in vain before giving up */
-#define ROOM_MIN		8		/* less room than this in all is none */
-
-/* The rings that a lane may wait in. */
-enum
-{
-	RING_NONE,
-	RING_FRESH,					/* no transfer under way */
-	RING_MORE,
-	RINGS
-};
-
-struct RetryLanes
-{
-#ifndef FRONTEND
-	MemoryContext context;
-#endif
-	RetryLaneLimits limits;
-	lanehash_hash *by_hash;
-	idhash_hash *ids;
-	RetryLane **heap;			/* by next_due */
-	int32		heap_len;
-	int32		heap_size;
-	dlist_head	parked;
-	dlist_head	ready[RINGS];
-	dlist_head	idle;			/* longest idle first */
-	dlist_head	blocked;
-	TimestampTz next_unblock;	/* no blocked lane's moment is before */
-	TimestampTz unblock_clock;	/* of the last look at them */
-	int32		queued;
-	int32		in_flight;
-	TimestampTz horizon;
-	bool		sweeping;
-	TimestampTz sweep_horizon;	/* what the horizon will be after the sweep */
-};
 
 /* Places */
 
@@ -132,134 +63,27 @@ retry_pos_before(const RetryPos *pos)
 	return result;
 }
 
-/* The heap of lanes that have something unread */
+/* Where a lane belongs */
 
-static inline bool
-sooner(const RetryLane *a, const RetryLane *b)
+static bool
+is_idle(const RetryLane *lane)
 {
-	return a->next_due < b->next_due;
-}
-
-static void
-heap_place(RetryLanes *lanes, RetryLane *lane, int32 i)
-{
-	lanes->heap[i] = lane;
-	lane->heap_index = i;
-}
-
-static void
-heap_up(RetryLanes *lanes, RetryLane *lane, int32 i)
-{
-	while (i > 0 && sooner(lane, lanes->heap[(i - 1) / 2]))
+	for (int i = 0; i < RETRY_SIDES; i++)
 	{
-		heap_place(lanes, lanes->heap[(i - 1) / 2], i);
-		i = (i - 1) / 2;
+		if (lane->side[i].queued > 0 || lane->side[i].is_ahead)
+			return false;
 	}
-	heap_place(lanes, lane, i);
+	return lane->in_flight == 0;
 }
 
-static void
-heap_down(RetryLanes *lanes, RetryLane *lane, int32 i)
+void
+retry_lane_update(RetryLanes *lanes, RetryLane *lane)
 {
-	for (;;)
-	{
-		int32		child = 2 * i + 1;
+	bool		idle = is_idle(lane);
 
-		if (child >= lanes->heap_len)
-			break;
-		if (child + 1 < lanes->heap_len && sooner(lanes->heap[child + 1], lanes->heap[child]))
-			child++;
-		if (!sooner(lanes->heap[child], lane))
-			break;
-		heap_place(lanes, lanes->heap[child], i);
-		i = child;
-	}
-	heap_place(lanes, lane, i);
-}
-
-static void
-heap_remove(RetryLanes *lanes, RetryLane *lane)
-{
-	int32		i = lane->heap_index;
-	RetryLane  *last = lanes->heap[--lanes->heap_len];
-
-	lane->heap_index = -1;
-	if (last == lane)
-		return;
-	heap_up(lanes, last, i);
-	heap_down(lanes, last, last->heap_index);
-}
-
-static void
-heap_add(RetryLanes *lanes, RetryLane *lane)
-{
-	if (lanes->heap_len == lanes->heap_size)
-	{
-		lanes->heap_size *= 2;
-		lanes->heap = repalloc(lanes->heap, lanes->heap_size * sizeof(RetryLane *));
-	}
-	heap_up(lanes, lane, lanes->heap_len++);
-}
-
-/* Limits and membership */
-
-static inline int32
-lane_limit(const RetryLanes *lanes, const RetryLane *lane)
-{
-	int32		limit = lane->limit != 0 ? Max(lane->limit, 0) : lanes->limits.lane_max_in_flight;
-
-	return lane->cap > 0 ? Min(limit, lane->cap) : limit;
-}
-
-static inline int32
-queue_limit(const RetryLanes *lanes, const RetryLane *lane)
-{
-	return Max(QUEUE_MIN, lane_limit(lanes, lane) * QUEUE_PER_LIMIT);
-}
-
-int32
-retry_lane_room(const RetryLanes *lanes, const RetryLane *lane)
-{
-	int32		left = lanes->limits.max_queued - lanes->queued;
-	int32		room = queue_limit(lanes, lane) - lane->queued;
-
-	if (left > ROOM_MIN)
-		return Min(room, left / 8);
-	/* full: a lane with nothing queued still gets one, up to twice the limit */
-	if (lane->queued == 0 && left > -lanes->limits.max_queued)
-		return 1;
-	return 0;
-}
-
-/* Puts a lane where its state says it belongs. */
-static void
-lane_update(RetryLanes *lanes, RetryLane *lane)
-{
-	bool		unread = lane->next_due < DT_NOEND && lane->queued <= queue_limit(lanes, lane) / 2;
-	bool		idle = lane->queued == 0 && lane->in_flight == 0 && !lane->is_ahead;
-	uint8		ring = RING_NONE;
-
-	if (lane->queued > 0 && !lane->blocked && lane->in_flight < lane_limit(lanes, lane))
-		ring = lane->in_flight == 0 ? RING_FRESH : RING_MORE;
-
-	if (lane->parked && (!unread || lane->queued == 0))
-	{
-		dlist_delete(&lane->parked_node);
-		lane->parked = false;
-	}
-	if (unread && !lane->parked && lane->heap_index < 0)
-		heap_add(lanes, lane);
-	else if (!unread && lane->heap_index >= 0)
-		heap_remove(lanes, lane);
-
-	if (ring != lane->ring)
-	{
-		if (lane->ring != RING_NONE)
-			dlist_delete(&lane->ready_node);
-		if (ring != RING_NONE)
-			dlist_push_tail(&lanes->ready[ring], &lane->ready_node);
-		lane->ring = ring;
-	}
+	for (int i = 0; i < RETRY_SIDES; i++)
+		retry_side_update(lanes, &lane->side[i]);
+	retry_ring_update(lanes, lane);
 	if (idle != lane->idle)
 	{
 		if (idle)
@@ -268,18 +92,17 @@ lane_update(RetryLanes *lanes, RetryLane *lane)
 			dlist_delete(&lane->idle_node);
 		lane->idle = idle;
 	}
+	if (lane->high != lane->in_high)
+	{
+		if (lane->high)
+			dlist_push_tail(&lanes->high, &lane->high_node);
+		else
+			dlist_delete(&lane->high_node);
+		lane->in_high = lane->high;
+	}
 }
 
-static void
-set_next_due(RetryLanes *lanes, RetryLane *lane, TimestampTz due)
-{
-	if (lane->heap_index >= 0)
-		heap_remove(lanes, lane);
-	lane->next_due = due;
-	lane_update(lanes, lane);
-}
-
-/* Lanes */
+/* Limits and rules */
 
 RetryLanes *
 retry_lanes_create(const RetryLaneLimits *limits, TimestampTz horizon)
@@ -290,21 +113,14 @@ retry_lanes_create(const RetryLaneLimits *limits, TimestampTz horizon)
 	lanes->horizon = horizon;
 #ifdef FRONTEND
 	lanes->by_hash = lanehash_create(64, NULL);
-	lanes->ids = idhash_create(256, NULL);
 #else
 	lanes->context = CurrentMemoryContext;
 	lanes->by_hash = lanehash_create(lanes->context, 64, NULL);
-	lanes->ids = idhash_create(lanes->context, 256, NULL);
 #endif
-	lanes->heap_size = 64;
-	lanes->heap = palloc(lanes->heap_size * sizeof(RetryLane *));
-	dlist_init(&lanes->parked);
-	for (int i = 0; i < RINGS; i++)
-		dlist_init(&lanes->ready[i]);
 	dlist_init(&lanes->idle);
-	dlist_init(&lanes->blocked);
-	lanes->next_unblock = DT_NOEND;
-	lanes->unblock_clock = DT_NOBEGIN;
+	dlist_init(&lanes->high);
+	retry_queues_init(lanes);
+	retry_rings_init(lanes);
 	return lanes;
 }
 
@@ -317,7 +133,7 @@ retry_lanes_set_limits(RetryLanes *lanes, const RetryLaneLimits *limits)
 	lanes->limits = *limits;
 	lanehash_start_iterate(lanes->by_hash, &it);
 	while ((entry = lanehash_iterate(lanes->by_hash, &it)) != NULL)
-		lane_update(lanes, entry->lane);
+		retry_lane_update(lanes, entry->lane);
 }
 
 void
@@ -326,20 +142,72 @@ retry_lane_set_limit(RetryLanes *lanes, RetryLane *lane, int32 limit)
 	if (lane->limit != limit)
 	{
 		lane->limit = limit;
-		lane_update(lanes, lane);
+		retry_lane_update(lanes, lane);
 	}
 }
 
-/* From when on a lane that is not in memory may have something untaken. */
 void
 retry_lane_set_cap(RetryLanes *lanes, RetryLane *lane, int32 cap)
 {
 	if (lane->cap != cap)
 	{
 		lane->cap = cap;
-		lane_update(lanes, lane);
+		retry_lane_update(lanes, lane);
 	}
 }
+
+void
+retry_lane_set_rules(RetryLanes *lanes, RetryLane *lane, const RetryFlowRules *rules)
+{
+	int16		weight = Max(1, rules->weight);
+
+	if (lane->flow != NULL)
+		lane->flow->rules = *rules;
+	if (lane->limit == rules->max_in_flight && lane->weight == weight && lane->high == rules->high)
+		return;
+	retry_ring_forget(lanes, lane);
+	for (int i = 0; i < RETRY_SIDES; i++)
+		retry_side_unlist(lanes, &lane->side[i]);
+	lane->limit = rules->max_in_flight;
+	lane->weight = weight;
+	lane->high = rules->high;
+	retry_lane_update(lanes, lane);
+}
+
+void
+retry_lane_stop(RetryLanes *lanes, RetryLane *lane, bool stop)
+{
+	if (lane->stopped != stop)
+	{
+		lane->stopped = stop;
+		retry_lane_update(lanes, lane);
+	}
+}
+
+void
+retry_lane_pause(RetryLanes *lanes, RetryLane *lane, bool pause)
+{
+	if (lane->paused != pause)
+	{
+		lane->paused = pause;
+		retry_lane_update(lanes, lane);
+	}
+}
+
+RetryFlow *
+retry_lane_flow(RetryLanes *lanes, RetryLane *lane)
+{
+	if (lane->flow == NULL)
+	{
+		RetryFlow  *flow = lanes_alloc(lanes, sizeof(RetryFlow));
+
+		memset(flow, 0, sizeof(RetryFlow));
+		lane->flow = flow;
+	}
+	return lane->flow;
+}
+
+/* The horizon: from when on a lane that is not in memory may have something untaken. */
 
 TimestampTz
 retry_lanes_horizon(const RetryLanes *lanes)
@@ -354,41 +222,6 @@ retry_lanes_lower_horizon(RetryLanes *lanes, TimestampTz due)
 	lanes->sweeping = false;
 }
 
-RetryLane *
-retry_lanes_find(RetryLanes *lanes, int64 hash)
-{
-	LaneEntry  *entry = lanehash_lookup(lanes->by_hash, hash);
-
-	return entry != NULL ? entry->lane : NULL;
-}
-
-void
-retry_lanes_drop(RetryLanes *lanes, RetryLane *lane)
-{
-	if (lane->heap_index >= 0)
-		heap_remove(lanes, lane);
-	if (lane->parked)
-		dlist_delete(&lane->parked_node);
-	if (lane->ring != RING_NONE)
-		dlist_delete(&lane->ready_node);
-	if (lane->idle)
-		dlist_delete(&lane->idle_node);
-	if (lane->blocked)
-		dlist_delete(&lane->blocked_node);
-	for (int32 i = 0; i < lane->queued; i++)
-	{
-		RetryEntry *entry = &lane->queue[(lane->queue_head + i) % lane->queue_size];
-
-		idhash_delete(lanes->ids, entry->pos.id);
-	}
-	lanes->queued -= lane->queued;
-	lanes->in_flight -= lane->in_flight;
-	lanehash_delete(lanes->by_hash, lane->hash);
-	if (lane->queue != NULL)
-		pfree(lane->queue);
-	pfree(lane);
-}
-
 static void
 lower_horizon(RetryLanes *lanes, TimestampTz due)
 {
@@ -396,69 +229,6 @@ lower_horizon(RetryLanes *lanes, TimestampTz due)
 		lanes->sweep_horizon = Min(lanes->sweep_horizon, due);
 	else
 		lanes->horizon = Min(lanes->horizon, due);
-}
-
-static inline bool
-is_full(const RetryLanes *lanes)
-{
-	return lanes->by_hash->members >= lanes->limits.max_lanes;
-}
-
-/* The lane to forget for another; NULL when the next one waits to be read. */
-static RetryLane *
-find_victim(const RetryLanes *lanes, TimestampTz now)
-{
-	dlist_head *idle = unconstify(dlist_head *, &lanes->idle);
-	RetryLane  *victim;
-
-	if (dlist_is_empty(idle))
-		return NULL;
-	victim = dlist_head_element(RetryLane, idle_node, idle);
-	return victim->next_due > now ? victim : NULL;
-}
-
-bool
-retry_lanes_has_place(const RetryLanes *lanes, TimestampTz now)
-{
-	return !is_full(lanes) || find_victim(lanes, now) != NULL;
-}
-
-RetryLane *
-retry_lanes_get(RetryLanes *lanes, int64 hash, TimestampTz due, TimestampTz now)
-{
-	RetryLane  *lane = retry_lanes_find(lanes, hash);
-	LaneEntry  *entry;
-	bool		found;
-
-	if (lane != NULL)
-		return lane;
-
-	if (is_full(lanes))
-	{
-		RetryLane  *victim = find_victim(lanes, now);
-
-		if (victim == NULL)
-		{
-			/* the newcomer is found later */
-			lower_horizon(lanes, due);
-			return NULL;
-		}
-		lower_horizon(lanes, victim->next_due);
-		retry_lanes_drop(lanes, victim);
-	}
-
-	lane = lanes_alloc(lanes, sizeof(RetryLane));
-	memset(lane, 0, sizeof(RetryLane));
-	lane->hash = hash;
-	lane->next_due = retry_lanes_horizon(lanes);	/* untaken entries from
-													 * there on */
-	lane->cursor.due = Min(lane->next_due, now);
-	lane->cursor = retry_pos_before(&lane->cursor);
-	lane->heap_index = -1;
-	entry = lanehash_insert(lanes->by_hash, hash, &found);
-	entry->lane = lane;
-	lane_update(lanes, lane);
-	return lane;
 }
 
 void
@@ -481,6 +251,177 @@ retry_lanes_sweep_end(RetryLanes *lanes)
 	lanes->horizon = lanes->sweep_horizon;
 }
 
+/* Lanes */
+
+static TimestampTz
+next_due_of(const RetryLane *lane)
+{
+	return Min(lane->side[RETRY_SIDE_FIRST].next_due, lane->side[RETRY_SIDE_RETRY].next_due);
+}
+
+RetryLane *
+retry_lanes_find(RetryLanes *lanes, int64 hash)
+{
+	LaneEntry  *entry = lanehash_lookup(lanes->by_hash, hash);
+
+	return entry != NULL ? entry->lane : NULL;
+}
+
+void
+retry_lanes_drop(RetryLanes *lanes, RetryLane *lane)
+{
+	for (int i = 0; i < RETRY_SIDES; i++)
+		retry_side_forget(lanes, &lane->side[i]);
+	retry_ring_forget(lanes, lane);
+	if (lane->idle)
+		dlist_delete(&lane->idle_node);
+	if (lane->in_high)
+		dlist_delete(&lane->high_node);
+	lanes->in_flight -= lane->in_flight;
+	lanehash_delete(lanes->by_hash, lane->hash);
+	if (lane->flow != NULL)
+	{
+		retry_flow_clear(lane->flow);
+		pfree(lane->flow);
+	}
+	pfree(lane);
+}
+
+static inline bool
+is_full(const RetryLanes *lanes)
+{
+	return lanes->by_hash->members >= lanes->limits.max_lanes;
+}
+
+/* The lane to forget for another; NULL when the next one waits to be read. */
+static RetryLane *
+find_victim(const RetryLanes *lanes, TimestampTz now)
+{
+	dlist_head *idle = unconstify(dlist_head *, &lanes->idle);
+	RetryLane  *victim;
+
+	if (dlist_is_empty(idle))
+		return NULL;
+	victim = dlist_head_element(RetryLane, idle_node, idle);
+	return next_due_of(victim) > now ? victim : NULL;
+}
+
+bool
+retry_lanes_has_place(const RetryLanes *lanes, TimestampTz now)
+{
+	return !is_full(lanes) || find_victim(lanes, now) != NULL;
+}
+
+RetryLane *
+retry_lanes_get(RetryLanes *lanes, int64 hash, TimestampTz due, TimestampTz now)
+{
+	RetryLane  *lane = retry_lanes_find(lanes, hash);
+	TimestampTz horizon;
+	LaneEntry  *entry;
+	bool		found;
+
+	if (lane != NULL)
+		return lane;
+
+	if (is_full(lanes))
+	{
+		RetryLane  *victim = find_victim(lanes, now);
+
+		if (victim == NULL)
+		{
+			/* the newcomer is found later */
+			lower_horizon(lanes, due);
+			return NULL;
+		}
+		lower_horizon(lanes, next_due_of(victim));
+		retry_lanes_drop(lanes, victim);
+	}
+
+	lane = lanes_alloc(lanes, sizeof(RetryLane));
+	memset(lane, 0, sizeof(RetryLane));
+	lane->hash = hash;
+	lane->weight = 1;
+	horizon = retry_lanes_horizon(lanes);	/* untaken entries from there on */
+	for (int i = 0; i < RETRY_SIDES; i++)
+	{
+		RetrySide  *side = &lane->side[i];
+
+		retry_side_init(side, i);
+		side->next_due = horizon;
+		side->cursor.due = Min(horizon, now);
+		side->cursor = retry_pos_before(&side->cursor);
+	}
+	retry_ring_init(lane);
+	entry = lanehash_insert(lanes->by_hash, hash, &found);
+	entry->lane = lane;
+	retry_lane_update(lanes, lane);
+	return lane;
+}
+
+/* How far they were read */
+
+static void
+set_next_due(RetryLanes *lanes, RetrySide *side, TimestampTz due)
+{
+	side->next_due = due;
+	retry_side_update(lanes, side);
+}
+
+void
+retry_lane_note(RetryLanes *lanes, RetrySide *side, const RetryPos *pos)
+{
+	if (retry_pos_compare(pos, &side->cursor) <= 0)
+		side->cursor = retry_pos_before(pos);
+	if (side->is_ahead && retry_pos_compare(pos, &side->ahead) <= 0)
+		side->ahead = retry_pos_before(pos);
+	if (pos->due < side->next_due)
+		set_next_due(lanes, side, pos->due);
+}
+
+void
+retry_lane_note_both(RetryLanes *lanes, RetryLane *lane, TimestampTz due)
+{
+	RetryPos	pos = {.due = due};
+
+	for (int i = 0; i < RETRY_SIDES; i++)
+		retry_lane_note(lanes, &lane->side[i], &pos);
+}
+
+void
+retry_lanes_note_high(RetryLanes *lanes, TimestampTz due)
+{
+	dlist_iter	it;
+
+	dlist_foreach(it, &lanes->high)
+	{
+		RetryPos	pos = {.due = due};
+
+		retry_lane_note(lanes, &dlist_container(RetryLane, high_node, it.cur)->side[RETRY_SIDE_FIRST],
+						&pos);
+	}
+}
+
+void
+retry_lane_advance(RetryLanes *lanes, RetrySide *side, const RetryPos *pos, TimestampTz next_due)
+{
+	bool		was_ahead = side->is_ahead;
+
+	side->cursor = *pos;
+	side->is_ahead = false;
+	set_next_due(lanes, side, next_due);
+	if (was_ahead)
+		retry_lane_update(lanes, retry_side_lane(side));
+}
+
+void
+retry_lane_go_ahead(RetryLanes *lanes, RetrySide *side, const RetryPos *pos, TimestampTz next_due)
+{
+	side->ahead = *pos;
+	side->is_ahead = true;
+	set_next_due(lanes, side, next_due);
+	retry_lane_update(lanes, retry_side_lane(side));
+}
+
 void
 retry_lanes_restart(RetryLanes *lanes)
 {
@@ -493,293 +434,35 @@ retry_lanes_restart(RetryLanes *lanes)
 	lanehash_start_iterate(lanes->by_hash, &it);
 	while ((entry = lanehash_iterate(lanes->by_hash, &it)) != NULL)
 	{
-		entry->lane->cursor = beginning;
-		entry->lane->is_ahead = false;
-		set_next_due(lanes, entry->lane, DT_NOBEGIN);
+		for (int i = 0; i < RETRY_SIDES; i++)
+			retry_lane_advance(lanes, &entry->lane->side[i], &beginning, DT_NOBEGIN);
 	}
 	lanes->sweeping = false;
 	lanes->horizon = DT_NOBEGIN;
 }
 
-/* Entries */
-
-void
-retry_lane_note(RetryLanes *lanes, RetryLane *lane, const RetryPos *pos)
-{
-	if (retry_pos_compare(pos, &lane->cursor) <= 0)
-		lane->cursor = retry_pos_before(pos);
-	if (lane->is_ahead && retry_pos_compare(pos, &lane->ahead) <= 0)
-		lane->ahead = retry_pos_before(pos);
-	if (pos->due < lane->next_due)
-		set_next_due(lanes, lane, pos->due);
-}
-
-static void
-grow_queue(RetryLanes *lanes, RetryLane *lane)
-{
-	int32		size = Max(QUEUE_MIN, lane->queue_size * 2);
-	RetryEntry *queue = lanes_alloc(lanes, size * sizeof(RetryEntry));
-
-	for (int32 i = 0; i < lane->queued; i++)
-		queue[i] = lane->queue[(lane->queue_head + i) % lane->queue_size];
-	if (lane->queue != NULL)
-		pfree(lane->queue);
-	lane->queue = queue;
-	lane->queue_size = size;
-	lane->queue_head = 0;
-}
-
-bool
-retry_lane_push(RetryLanes *lanes, RetryLane *lane, const RetryEntry *entry)
-{
-	IdEntry    *id;
-	bool		found;
-
-	if (retry_lanes_holds(lanes, &entry->pos.id))
-		return true;
-	if (retry_lane_room(lanes, lane) <= 0)
-		return false;
-
-	if (lane->queued == lane->queue_size)
-		grow_queue(lanes, lane);
-	id = idhash_insert(lanes->ids, entry->pos.id, &found);
-	id->place = RETRY_PLACE_QUEUED;
-	lane->queue[(lane->queue_head + lane->queued) % lane->queue_size] = *entry;
-	lane->queued++;
-	lanes->queued++;
-	lane_update(lanes, lane);
-	return true;
-}
-
-void
-retry_lane_advance(RetryLanes *lanes, RetryLane *lane, const RetryPos *pos, TimestampTz next_due)
-{
-	lane->cursor = *pos;
-	lane->is_ahead = false;
-	set_next_due(lanes, lane, next_due);
-}
-
-void
-retry_lane_go_ahead(RetryLanes *lanes, RetryLane *lane, const RetryPos *pos, TimestampTz next_due)
-{
-	lane->ahead = *pos;
-	lane->is_ahead = true;
-	set_next_due(lanes, lane, next_due);
-}
-
-bool
-retry_lanes_holds(const RetryLanes *lanes, const pg_uuid_t *id)
-{
-	return idhash_lookup(lanes->ids, *id) != NULL;
-}
-
-void
-retry_lanes_cancel(RetryLanes *lanes, const pg_uuid_t *id)
-{
-	IdEntry    *entry = idhash_lookup(lanes->ids, *id);
-
-	if (entry != NULL && entry->place == RETRY_PLACE_QUEUED)
-		entry->place = RETRY_PLACE_CANCELLED;
-}
-
-/* Takes the first entry of a lane's queue that was not cancelled meanwhile. */
-static bool
-take_from(RetryLanes *lanes, RetryLane *lane, RetryEntry *entry)
-{
-	while (lane->queued > 0)
-	{
-		IdEntry    *id;
-
-		*entry = lane->queue[lane->queue_head];
-		lane->queue_head = (lane->queue_head + 1) % lane->queue_size;
-		lane->queued--;
-		lanes->queued--;
-		id = idhash_lookup(lanes->ids, entry->pos.id);
-		if (id->place == RETRY_PLACE_QUEUED)
-		{
-			id->place = RETRY_PLACE_SENT;
-			lane->in_flight++;
-			lanes->in_flight++;
-			return true;
-		}
-		idhash_delete(lanes->ids, entry->pos.id);
-	}
-	return false;
-}
-
-/* The lane whose turn it is in a ring goes to its end, or out of it. */
-static bool
-take_turn(RetryLanes *lanes, int ring, bool scarce, RetryLane **lane, RetryEntry *entry)
-{
-	RetryLane  *next = dlist_head_element(RetryLane, ready_node, &lanes->ready[ring]);
-	bool		taken = false;
-
-	/* a lane that may have all transfers may have the last ones too */
-	if (!scarce || lane_limit(lanes, next) >= lanes->limits.max_in_flight)
-		taken = take_from(lanes, next, entry);
-	dlist_delete(&next->ready_node);
-	next->ring = RING_NONE;
-	lane_update(lanes, next);
-	*lane = next;
-	return taken;
-}
-
-bool
-retry_lanes_take(RetryLanes *lanes, RetryLane **lane, RetryEntry *entry)
-{
-	int32		most = lanes->limits.max_in_flight;
-	bool		scarce = most - lanes->in_flight <= most / 8;
-	int			turns = TURNS_AT_ONCE;
-
-	if (lanes->in_flight >= most)
-		return false;
-	while (!dlist_is_empty(&lanes->ready[RING_FRESH]))
-	{
-		if (take_turn(lanes, RING_FRESH, false, lane, entry))
-			return true;
-	}
-	while (turns-- > 0 && !dlist_is_empty(&lanes->ready[RING_MORE]))
-	{
-		if (take_turn(lanes, RING_MORE, scarce, lane, entry))
-			return true;
-	}
-	return false;
-}
-
-void
-retry_lane_block(RetryLanes *lanes, RetryLane *lane, const RetryEntry *entry, TimestampTz until)
-{
-	idhash_lookup(lanes->ids, entry->pos.id)->place = RETRY_PLACE_QUEUED;
-	if (lane->queued == lane->queue_size)
-		grow_queue(lanes, lane);
-	lane->queue_head = (lane->queue_head + lane->queue_size - 1) % lane->queue_size;
-	lane->queue[lane->queue_head] = *entry;
-	lane->queued++;
-	lanes->queued++;
-
-	if (!lane->blocked)
-		dlist_push_tail(&lanes->blocked, &lane->blocked_node);
-	lane->blocked = true;
-	lane->blocked_until = until;
-	lanes->next_unblock = Min(lanes->next_unblock, until);
-	retry_lane_transfer_ended(lanes, lane);
-}
-
-void
-retry_lane_unblock(RetryLanes *lanes, RetryLane *lane)
-{
-	if (lane->blocked)
-		dlist_delete(&lane->blocked_node);
-	lane->blocked = false;
-	lane_update(lanes, lane);
-}
-
-void
-retry_lanes_unblock_due(RetryLanes *lanes, TimestampTz now)
-{
-	bool		all = now == DT_NOEND || now < lanes->unblock_clock;
-	dlist_mutable_iter it;
-
-	lanes->unblock_clock = now == DT_NOEND ? DT_NOBEGIN : now;
-	if (!all && now < lanes->next_unblock)
-		return;
-	lanes->next_unblock = DT_NOEND;
-	dlist_foreach_modify(it, &lanes->blocked)
-	{
-		RetryLane  *lane = dlist_container(RetryLane, blocked_node, it.cur);
-
-		if (all || lane->blocked_until <= now)
-			retry_lane_unblock(lanes, lane);
-		else
-			lanes->next_unblock = Min(lanes->next_unblock, lane->blocked_until);
-	}
-}
-
 TimestampTz
-retry_lanes_next_unblock(const RetryLanes *lanes)
+retry_lane_oldest(const RetryLane *lane)
 {
-	return lanes->next_unblock;
-}
+	TimestampTz oldest = DT_NOEND;
 
-void
-retry_lane_transfer_ended(RetryLanes *lanes, RetryLane *lane)
-{
-	lane->in_flight--;
-	lanes->in_flight--;
-	lane_update(lanes, lane);
-}
-
-void
-retry_lanes_forget_sent(RetryLanes *lanes, const pg_uuid_t *id)
-{
-	idhash_delete(lanes->ids, *id);
-}
-
-/*
- * The lane with the earliest unread entry among those that have room.  Lanes
- * without are parked until a sixteenth of all queues is free again.
- */
-static RetryLane *
-first_unread(RetryLanes *lanes)
-{
-	int32		left = lanes->limits.max_queued - lanes->queued;
-
-	if (left > Max(ROOM_MIN, lanes->limits.max_queued / 16))
+	for (int i = 0; i < RETRY_SIDES; i++)
 	{
-		while (!dlist_is_empty(&lanes->parked))
-		{
-			RetryLane  *lane = dlist_container(RetryLane, parked_node,
-											   dlist_pop_head_node(&lanes->parked));
+		const RetrySide *side = &lane->side[i];
 
-			lane->parked = false;
-			heap_add(lanes, lane);
-		}
+		oldest = Min(oldest, side->next_due);
+		if (side->is_ahead)
+			oldest = Min(oldest, side->cursor.due);
+		for (int32 j = 0; j < side->queued; j++)
+			oldest = Min(oldest, side->queue[(side->queue_head + j) % side->queue_size].pos.due);
 	}
-	while (lanes->heap_len > 0)
-	{
-		RetryLane  *lane = lanes->heap[0];
-
-		if (lane->queued == 0 || retry_lane_room(lanes, lane) > 0)
-			return lane;
-		heap_remove(lanes, lane);
-		dlist_push_tail(&lanes->parked, &lane->parked_node);
-		lane->parked = true;
-	}
-	return NULL;
-}
-
-RetryLane *
-retry_lanes_due(RetryLanes *lanes, TimestampTz now)
-{
-	RetryLane  *lane = first_unread(lanes);
-
-	return lane != NULL && lane->next_due <= now && retry_lane_room(lanes, lane) > 0 ? lane : NULL;
-}
-
-TimestampTz
-retry_lanes_next_due(RetryLanes *lanes)
-{
-	RetryLane  *lane = first_unread(lanes);
-
-	return lane != NULL && retry_lane_room(lanes, lane) > 0 ? lane->next_due : DT_NOEND;
+	return oldest;
 }
 
 int32
 retry_lanes_count(const RetryLanes *lanes)
 {
 	return lanes->by_hash->members;
-}
-
-int32
-retry_lanes_queued(const RetryLanes *lanes)
-{
-	return lanes->queued;
-}
-
-int32
-retry_lanes_in_flight(const RetryLanes *lanes)
-{
-	return lanes->in_flight;
 }
 
 void
@@ -791,18 +474,4 @@ retry_lanes_each(RetryLanes *lanes, void (*visit) (RetryLane *lane, void *arg), 
 	lanehash_start_iterate(lanes->by_hash, &it);
 	while ((entry = lanehash_iterate(lanes->by_hash, &it)) != NULL)
 		visit(entry->lane, arg);
-}
-
-TimestampTz
-retry_lane_oldest(const RetryLane *lane)
-{
-	TimestampTz oldest = lane->is_ahead ? Min(lane->cursor.due, lane->next_due) : lane->next_due;
-
-	for (int32 i = 0; i < lane->queued; i++)
-	{
-		const RetryEntry *entry = &lane->queue[(lane->queue_head + i) % lane->queue_size];
-
-		oldest = Min(oldest, entry->pos.due);
-	}
-	return oldest;
 }

@@ -3,23 +3,29 @@
  *		Lanes in a dispatcher's memory: where each has read to, what it has
  *		queued, and which of them can do something next.
  *
- * A lane is a cache over the facts.  Its cursor says up to where its entries
- * have been taken; what lies after it is read again whenever it may be due.
+ * A lane is a cache over the facts.  Its cursors say up to where its entries
+ * have been taken; what lies after them is read again whenever it may be due.
  * Lanes that have nothing to do may be forgotten: the horizon says from when
  * on a forgotten lane may have work, so that a sweep finds it in time.
  *
+ * First attempts and next attempts are two sides of a lane, each with a cursor
+ * and a queue, so that retries that must wait hold up nothing but themselves.
+ *
  * A leaf: no catalogs, no clock, no errors but those of palloc.  Times are
- * arguments, memory comes from the context that is current at creation.
+ * arguments, memory comes from the context that is current at creation.  What
+ * is due is a TimestampTz; when a lane may send (now_us, until_us) is a moment
+ * of a clock that nobody sets, in microseconds.
  */
 #ifndef RETRY_LANE_H
 #define RETRY_LANE_H
 
 #include "lib/ilist.h"
+#include "flow.h"
+#include "lane_heap.h"
 #include "task.h"
 
-typedef struct RetryLane
+typedef struct RetrySide
 {
-	int64		hash;
 	RetryPos	cursor;			/* everything at or before is taken */
 	RetryPos	ahead;			/* with is_ahead, see retry_lane_go_ahead */
 	TimestampTz next_due;		/* no entry after the cursor is due before;
@@ -28,21 +34,38 @@ typedef struct RetryLane
 	int32		queue_size;
 	int32		queue_head;
 	int32		queued;
+	uint8		which;			/* RetrySideName */
+	uint8		gate;			/* RetryGate: why it sends nothing now */
+	bool		parked;			/* unread, but there is no room in all queues */
+	bool		is_ahead;		/* a leaf is locked: the cursor stays behind */
+	int64		shut_until_us;	/* with gate: when to ask it again */
+	RetryHeapNode due_node;		/* in the heap of what is unread */
+	dlist_node	parked_node;
+} RetrySide;
+
+typedef struct RetryLane
+{
+	int64		hash;
+	RetrySide	side[RETRY_SIDES];
+	RetryFlow  *flow;			/* NULL: it has nothing to remember */
 	int32		in_flight;
-	int32		limit;			/* transfers at once; 0: the default, -1: none */
+	int32		limit;			/* transfers at once; 0: the default */
 	int32		cap;			/* never more, whatever the limit; 0: as the
 								 * limit says */
-	int32		heap_index;		/* in the heap of due lanes; -1: not there */
-	bool		parked;			/* unread, but there is no room in all queues */
+	int16		weight;			/* of its share, 1 and more */
+	bool		high;			/* before all that are not */
+	bool		stopped;		/* its slot is being given up */
+	bool		paused;			/* neither read nor sent */
+	bool		blocked;		/* sends nothing before blocked_until_us */
+	uint8		blocked_why;	/* RetryGate */
 	bool		idle;			/* in the list of lanes that may be forgotten */
-	bool		is_ahead;		/* a leaf is locked: the cursor stays behind */
-	bool		blocked;		/* sends nothing before blocked_until */
-	uint8		ring;			/* the ring it waits in to send; see lane.c */
-	dlist_node	parked_node;
-	dlist_node	ready_node;
+	bool		in_high;		/* in the list of high ones */
+	int64		blocked_until_us;
+	uint64		turn;			/* grows with what it sent, by its weight */
+	RetryHeapNode ready_node;
+	RetryHeapNode wake_node;
 	dlist_node	idle_node;
-	dlist_node	blocked_node;
-	TimestampTz blocked_until;
+	dlist_node	high_node;
 } RetryLane;
 
 /* Where an entry that the dispatcher knows of is. */
@@ -71,17 +94,29 @@ typedef struct RetryLaneLimits
 extern RetryLanes *retry_lanes_create(const RetryLaneLimits *limits, TimestampTz horizon);
 extern void retry_lanes_set_limits(RetryLanes *lanes, const RetryLaneLimits *limits);
 
-/* How many transfers a lane may have at once: 0 the default, -1 none. */
+/* How many transfers a lane may have at once: 0 the default. */
 extern void retry_lane_set_limit(RetryLanes *lanes, RetryLane *lane, int32 limit);
 
 /* How many it may have whatever its limit: what serves it is shared; 0: no such cap. */
 extern void retry_lane_set_cap(RetryLanes *lanes, RetryLane *lane, int32 cap);
 
+/* Its limit, weight and class, and the rules of its flow if it has one. */
+extern void retry_lane_set_rules(RetryLanes *lanes, RetryLane *lane, const RetryFlowRules *rules);
+
+/* It sends nothing while its slot is being given up. */
+extern void retry_lane_stop(RetryLanes *lanes, RetryLane *lane, bool stop);
+
+/* It is neither read nor sent from; what it has queued stays there. */
+extern void retry_lane_pause(RetryLanes *lanes, RetryLane *lane, bool pause);
+
+/* The flow of a lane, made at rest if it had none; it lives as long as the lane. */
+extern RetryFlow *retry_lane_flow(RetryLanes *lanes, RetryLane *lane);
+
 /* The lane, or NULL when it is not in memory. */
 extern RetryLane *retry_lanes_find(RetryLanes *lanes, int64 hash);
 
 /*
- * The lane, made if need be with its cursor just before the horizon (or "now",
+ * The lane, made if need be with its cursors just before the horizon (or "now",
  * whichever is earlier), to be read from the horizon on.  NULL when the limit
  * of lanes is reached and none can be forgotten: then "due" has lowered the
  * horizon, and a sweep will find it.
@@ -104,28 +139,43 @@ extern bool retry_lanes_has_place(const RetryLanes *lanes, TimestampTz now);
 /* Makes every lane read again from the beginning of time. */
 extern void retry_lanes_restart(RetryLanes *lanes);
 
-/* Entries that became known: an untaken one exists at this place. */
-extern void retry_lane_note(RetryLanes *lanes, RetryLane *lane, const RetryPos *pos);
+/* The lane that a side is of. */
+static inline RetryLane *
+retry_side_lane(RetrySide *side)
+{
+	return (RetryLane *) ((char *) (side - side->which) - offsetof(RetryLane, side));
+}
+
+/* An entry became known: an untaken one exists on this side, at this place. */
+extern void retry_lane_note(RetryLanes *lanes, RetrySide *side, const RetryPos *pos);
+
+/* The same for both sides, where it is not known which: anything due from then on. */
+extern void retry_lane_note_both(RetryLanes *lanes, RetryLane *lane, TimestampTz due);
+
+/* Notes that on all lanes that are in memory and high. */
+extern void retry_lanes_note_high(RetryLanes *lanes, TimestampTz due);
 
 /*
- * Puts an entry into the lane's queue.  False when there is no room; true also
- * when the entry is already queued or sent, which is what makes reading
+ * Puts an entry into the queue of its side.  False when there is no room; true
+ * also when the entry is already queued or sent, which is what makes reading
  * anything twice harmless.
  */
 extern bool retry_lane_push(RetryLanes *lanes, RetryLane *lane, const RetryEntry *entry);
 
-/* How many entries the lane's queue has room for now. */
-extern int32 retry_lane_room(const RetryLanes *lanes, const RetryLane *lane);
+/* How many entries a side's queue has room for now. */
+extern int32 retry_lane_room(const RetryLanes *lanes, const RetrySide *side);
 
 /* The cursor has come to "pos" and the next entry after it is due at "next_due". */
-extern void retry_lane_advance(RetryLanes *lanes, RetryLane *lane, const RetryPos *pos, TimestampTz next_due);
+extern void retry_lane_advance(RetryLanes *lanes, RetrySide *side, const RetryPos *pos,
+							   TimestampTz next_due);
 
 /*
  * The same, while a leaf is locked: what the other leaves have has been taken
  * up to "pos", and the cursor stays where it is until all can be read.  The
- * lane is looked at again at "next_due", which says nothing of the locked leaf.
+ * side is looked at again at "next_due", which says nothing of the locked leaf.
  */
-extern void retry_lane_go_ahead(RetryLanes *lanes, RetryLane *lane, const RetryPos *pos, TimestampTz next_due);
+extern void retry_lane_go_ahead(RetryLanes *lanes, RetrySide *side, const RetryPos *pos,
+								TimestampTz next_due);
 
 /* True when the task is queued or sent and not recorded. */
 extern bool retry_lanes_holds(const RetryLanes *lanes, const pg_uuid_t *id);
@@ -134,38 +184,59 @@ extern bool retry_lanes_holds(const RetryLanes *lanes, const pg_uuid_t *id);
 extern void retry_lanes_cancel(RetryLanes *lanes, const pg_uuid_t *id);
 
 /*
- * The next entry to send, lanes taking turns; false when nothing may be sent
- * now.  The entry counts as in flight and sent.
+ * Somebody asked for a task that is held: when it is queued as a retry it goes
+ * over to the side of what was asked for.  Looks at the lane's queue one by one.
  */
-extern bool retry_lanes_take(RetryLanes *lanes, RetryLane **lane, RetryEntry *entry);
+extern void retry_lane_promote(RetryLanes *lanes, RetryLane *lane, const pg_uuid_t *id);
 
 /*
- * Gives an entry that was taken back, to the head of its lane's queue, and lets
- * the lane send nothing before "until": where it goes to does not work now.
- * The lane is read and filled as ever.  Who learns earlier that it works again
- * unblocks it; a lane that is not blocked is left as it is.
+ * The next entry to send; false when nothing may be sent now.  High lanes come
+ * first, then whoever has least under way for its weight, then whoever waited
+ * longest.  The entry counts as in flight and sent, and the lane's flow is told
+ * of the start.
+ */
+extern bool retry_lanes_take(RetryLanes *lanes, int64 now_us, RetryLane **lane, RetryEntry *entry);
+
+/*
+ * The transfer of an entry that was taken has ended, or will not be made: its
+ * lane may send another.  "end" says what it means to the lane's flow, which is
+ * told, and asked again.
+ */
+extern void retry_lane_transfer_ended(RetryLanes *lanes, RetryLane *lane, const RetryFlowEnd *end,
+									  int64 now_us);
+
+/*
+ * Gives an entry that was taken back, to the head of its queue, and lets the
+ * lane send nothing before "until_us": what it needs does not work now.  Who
+ * learns earlier that it works again unblocks it.
  */
 extern void retry_lane_block(RetryLanes *lanes, RetryLane *lane, const RetryEntry *entry,
-							 TimestampTz until);
+							 RetryGate why, int64 until_us, int64 now_us);
+
+/* Lets it send, if it is blocked, and asks its gates again: something has changed. */
 extern void retry_lane_unblock(RetryLanes *lanes, RetryLane *lane);
+extern void retry_lanes_unblock_all(RetryLanes *lanes);
+
+/* Unblocks the lanes whose moment has come, and asks the gates whose has. */
+extern void retry_lanes_unblock_due(RetryLanes *lanes, int64 now_us);
+
+/* When retry_lanes_unblock_due may have something to do; PG_INT64_MAX: never by itself. */
+extern int64 retry_lanes_next_unblock(const RetryLanes *lanes);
 
 /*
- * Unblocks the lanes whose moment has come, or all when "now" is DT_NOEND or
- * earlier than at the last call: the clock was set back.
+ * Why the lane sends nothing from a side just now, as far as it was asked, and
+ * until when; RETRY_GATE_OPEN, when nothing but its turn is in the way.
  */
-extern void retry_lanes_unblock_due(RetryLanes *lanes, TimestampTz now);
-
-/* When retry_lanes_unblock_due may have something to do; DT_NOEND: never by itself. */
-extern TimestampTz retry_lanes_next_unblock(const RetryLanes *lanes);
-
-/* The transfer of an entry has ended: its lane may send another. */
-extern void retry_lane_transfer_ended(RetryLanes *lanes, RetryLane *lane);
+extern RetryGate retry_lane_gate(const RetryLane *lane, RetrySideName side, int64 *until_us);
 
 /* The attempt of a sent entry is recorded (or will never be made). */
 extern void retry_lanes_forget_sent(RetryLanes *lanes, const pg_uuid_t *id);
 
-/* The lane with the earliest unread entry that is due and has room; NULL: none. */
-extern RetryLane *retry_lanes_due(RetryLanes *lanes, TimestampTz now);
+/*
+ * The side with the earliest unread entry that is due and has room, high lanes
+ * first; NULL: none.
+ */
+extern RetrySide *retry_lanes_due(RetryLanes *lanes, TimestampTz now);
 
 /* When retry_lanes_due will next find one; DT_NOEND: never by itself. */
 extern TimestampTz retry_lanes_next_due(RetryLanes *lanes);

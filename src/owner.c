@@ -56,10 +56,7 @@ stop_lane(RetryLane *lane, void *arg)
 {
 	RetryDispatcher *d = ((Leaving *) arg)->d;
 
-	if (d->leaving & (UINT64CONST(1) << RETRY_SLOT(lane->hash)))
-		retry_lane_set_limit(d->lanes, lane, -1);
-	else if (lane->limit == -1)
-		retry_lane_set_limit(d->lanes, lane, 0);
+	retry_lane_stop(d->lanes, lane, (d->leaving & (UINT64CONST(1) << RETRY_SLOT(lane->hash))) != 0);
 }
 
 static void

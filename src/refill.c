@@ -4,7 +4,8 @@
  *
  * A lane's entries lie in three streams (first attempts, next attempts,
  * signals) in each leaf that is alive, every stream ordered by (due, id) from
- * the lane's cursor on.  Refill merges them, with a budget of entries looked
+ * a cursor on.  First attempts and signals are one side of a lane, next attempts
+ * the other.  Refill merges a side's streams, with a budget of entries looked
  * at, whether or not they turn out to be of use: what it costs does not depend
  * on how many are waiting behind.
  */
@@ -18,10 +19,12 @@
 #define REFILL_LANE_BUDGET	1000	/* entries looked at in one lane in a turn */
 #define REFILL_TURN_BUDGET	4000	/* and in all */
 #define LOCKED_PAUSE_US		100000	/* a leaf is locked: look again after this */
-#define REFILL_TURN_LANES	500 /* lanes in a turn: each costs some descents */
+#define REFILL_TURN_SIDES	1000	/* sides in a turn: each costs some
+									 * descents */
 
 static const RetryIndex streams[] = {RETRY_TASK_DUE, RETRY_ATTEMPT_DUE, RETRY_SIGNAL_DUE};
 static const RetryTable stream_tables[] = {RETRY_TASK, RETRY_ATTEMPT, RETRY_SIGNAL};
+static const RetrySideName stream_sides[] = {RETRY_SIDE_FIRST, RETRY_SIDE_RETRY, RETRY_SIDE_FIRST};
 
 /* One stream of one leaf, at its first entry that is not taken. */
 typedef struct Stream
@@ -51,7 +54,7 @@ retry_candidate_read(RetryIndex stream, TupleTableSlot *slot, int leaf, RetryCan
 			c->entry.pos.due = DatumGetTimestampTz(column(slot, Task_due_at));
 			c->entry.pos.id = *DatumGetUUIDP(column(slot, Task_id));
 			c->entry.tid = slot->tts_tid;
-			c->scene_id = DatumGetInt32(column(slot, Task_scene_id));
+			c->entry.scene_id = DatumGetInt32(column(slot, Task_scene_id));
 			c->inert = DatumGetBool(column(slot, Task_inert));
 			c->xid = DatumGetUInt64(column(slot, Task_xid));
 			break;
@@ -59,7 +62,8 @@ retry_candidate_read(RetryIndex stream, TupleTableSlot *slot, int leaf, RetryCan
 			c->entry.pos.due = DatumGetTimestampTz(column(slot, Attempt_next_due));
 			c->entry.pos.id = *DatumGetUUIDP(column(slot, Attempt_task_id));
 			c->entry.attempts = DatumGetInt32(column(slot, Attempt_attempt_no));
-			c->scene_id = DatumGetInt32(column(slot, Attempt_scene_id));
+			c->entry.side = RETRY_SIDE_RETRY;
+			c->entry.scene_id = DatumGetInt32(column(slot, Attempt_scene_id));
 			break;
 		case RETRY_SIGNAL_DUE:
 		case RETRY_SIGNAL_XID:
@@ -90,14 +94,14 @@ retry_turn_scene(RetryTurn *turn, int32 scene_id)
 	return scene;
 }
 
-/* The lane, which sends nothing while its slot is being given up. */
+/* The lane, which sends nothing while its slot is being given up; or NULL. */
 RetryLane *
 retry_dispatcher_lane(RetryDispatcher *d, int64 hash, TimestampTz due, TimestampTz now)
 {
 	RetryLane  *lane = retry_lanes_get(d->lanes, hash, due, now);
 
 	if (lane != NULL && (d->leaving & (UINT64CONST(1) << RETRY_SLOT(hash))) != 0)
-		retry_lane_set_limit(d->lanes, lane, -1);
+		retry_lane_stop(d->lanes, lane, true);
 	return lane;
 }
 
@@ -122,7 +126,7 @@ retry_admit(RetryTurn *turn, RetryLane *lane, const RetryCandidate *c)
 
 	if (c->cancel || c->amend || retry_lanes_holds(d->lanes, &c->entry.pos.id))
 		return RETRY_ADMIT_SKIPPED;
-	if (retry_lane_room(d->lanes, lane) <= 0)
+	if (retry_lane_room(d->lanes, &lane->side[entry.side]) <= 0)
 		return RETRY_ADMIT_NO_ROOM;
 	if (c->xid != 0 && !retry_config_may_send(d->config, c->inert, c->xid))
 		return RETRY_ADMIT_SKIPPED;
@@ -135,14 +139,14 @@ retry_admit(RetryTurn *turn, RetryLane *lane, const RetryCandidate *c)
 		return RETRY_ADMIT_SKIPPED;
 	entry.pendings = probe.pendings;
 
-	if (c->scene_id != 0)
+	if (entry.scene_id != 0)
 	{
-		RetryScene *scene = retry_turn_scene(turn, c->scene_id);
+		RetryScene *scene = retry_turn_scene(turn, entry.scene_id);
 
 		if (scene != NULL && retry_held_back(turn, scene, lane->hash, c->entry.pos.due))
 			return RETRY_ADMIT_SKIPPED;
-		if (scene != NULL && lane->limit != -1)
-			retry_lane_set_limit(d->lanes, lane, scene->flow.max_in_flight);
+		if (scene != NULL)
+			retry_lane_set_rules(d->lanes, lane, &scene->flow);
 	}
 	return retry_lane_push(d->lanes, lane, &entry) ? RETRY_ADMIT_TAKEN : RETRY_ADMIT_NO_ROOM;
 }
@@ -160,9 +164,9 @@ stream_next(RetryTurn *turn, Stream *stream)
 	return true;
 }
 
-/* Opens the lane's streams in one leaf; false when something of it is locked. */
+/* Opens a side's streams in one leaf; false when something of it is locked. */
 static bool
-open_leaf(RetryTurn *turn, RetryLane *lane, const RetryPos *from, int leaf, Stream *open, int *n)
+open_leaf(RetryTurn *turn, RetrySide *side, const RetryPos *from, int leaf, Stream *open, int *n)
 {
 	int			first = *n;
 
@@ -170,9 +174,10 @@ open_leaf(RetryTurn *turn, RetryLane *lane, const RetryPos *from, int leaf, Stre
 		return false;
 	for (int which = 0; which < lengthof(streams); which++)
 	{
-		if (retry_reader_empty(turn->reader, stream_tables[which], leaf))
+		if (stream_sides[which] != side->which ||
+			retry_reader_empty(turn->reader, stream_tables[which], leaf))
 			continue;
-		retry_scan_lane_after(turn->reader, streams[which], leaf, lane->hash, from);
+		retry_scan_lane_after(turn->reader, streams[which], leaf, retry_side_lane(side)->hash, from);
 		open[*n].which = which;
 		open[*n].leaf = leaf;
 		if (stream_next(turn, &open[*n]))
@@ -187,18 +192,18 @@ open_leaf(RetryTurn *turn, RetryLane *lane, const RetryPos *from, int leaf, Stre
 }
 
 /*
- * Opens the lane's streams after a place, those of leaves that are locked left
+ * Opens a side's streams after a place, those of leaves that are locked left
  * out.  False when there are such.
  */
 static bool
-open_streams(RetryTurn *turn, RetryLane *lane, const RetryPos *from, Stream *open, int *n)
+open_streams(RetryTurn *turn, RetrySide *side, const RetryPos *from, Stream *open, int *n)
 {
 	bool		all = true;
 
 	*n = 0;
 	for (int leaf = 0; leaf < RETRY_LEAVES; leaf++)
 	{
-		if (retry_turn_leaf_live(turn, leaf) && !open_leaf(turn, lane, from, leaf, open, n))
+		if (retry_turn_leaf_live(turn, leaf) && !open_leaf(turn, side, from, leaf, open, n))
 			all = false;
 	}
 	return all;
@@ -218,25 +223,26 @@ earliest(const Stream *open, int n)
 }
 
 /*
- * Fills one lane's queue; returns how many entries it looked at.  While a leaf
+ * Fills one side's queue; returns how many entries it looked at.  While a leaf
  * is locked the others are read on, ahead of the cursor; what they gave is met
  * again when all can be read, and is then known.
  */
 static int
-refill_lane(RetryTurn *turn, RetryLane *lane)
+refill_side(RetryTurn *turn, RetrySide *side)
 {
 	RetryLanes *lanes = turn->d->lanes;
+	RetryLane  *lane = retry_side_lane(side);
 	Stream		open[RETRY_LEAVES * lengthof(streams)];
-	RetryPos	pos = lane->is_ahead ? lane->ahead : lane->cursor;
+	RetryPos	pos = side->is_ahead ? side->ahead : side->cursor;
 	TimestampTz next_due = DT_NOEND;
 	int			looked_at = 0;
 	int			n;
-	bool		all = open_streams(turn, lane, &pos, open, &n);
+	bool		all = open_streams(turn, side, &pos, open, &n);
 
-	if (all && lane->is_ahead)
+	if (all && side->is_ahead)
 	{
-		pos = lane->cursor;
-		all = open_streams(turn, lane, &pos, open, &n);
+		pos = side->cursor;
+		all = open_streams(turn, side, &pos, open, &n);
 	}
 	while (n > 0)
 	{
@@ -271,27 +277,27 @@ refill_lane(RetryTurn *turn, RetryLane *lane)
 	}
 
 	if (all)
-		retry_lane_advance(lanes, lane, &pos, next_due);
+		retry_lane_advance(lanes, side, &pos, next_due);
 	else
-		retry_lane_go_ahead(lanes, lane, &pos, Min(next_due, turn->now + LOCKED_PAUSE_US));
+		retry_lane_go_ahead(lanes, side, &pos, Min(next_due, turn->now + LOCKED_PAUSE_US));
 	return looked_at;
 }
 
-/* Refills the lanes that are due and have room, the most urgent first. */
+/* Refills the sides that are due and have room, the most urgent first. */
 void
 retry_refill(RetryTurn *turn)
 {
 	int			budget = REFILL_TURN_BUDGET;
 
-	for (int i = 0; i < REFILL_TURN_LANES && budget > 0; i++)
+	for (int i = 0; i < REFILL_TURN_SIDES && budget > 0; i++)
 	{
-		RetryLane  *lane = retry_lanes_due(turn->d->lanes, turn->now);
+		RetrySide  *side = retry_lanes_due(turn->d->lanes, turn->now);
 
-		if (lane == NULL)
+		if (side == NULL)
 			return;
-		budget -= refill_lane(turn, lane);
-		if (retry_lane_room(turn->d->lanes, lane) <= 0 && lane->next_due <= turn->now &&
-			lane == retry_lanes_due(turn->d->lanes, turn->now))
+		budget -= refill_side(turn, side);
+		if (retry_lane_room(turn->d->lanes, side) <= 0 && side->next_due <= turn->now &&
+			side == retry_lanes_due(turn->d->lanes, turn->now))
 			return;
 	}
 	turn->more = true;

@@ -107,13 +107,13 @@ retry_route_hash(const void *bytes, size_t len)
  * moment is in the future by more than the longest time out is none of ours.
  */
 static inline bool
-may_probe(const RetryRouteState *state, TimestampTz now)
+may_probe(const RetryRouteState *state, int64 now)
 {
 	return !state->probing && (now >= state->out_until || now < state->out_since);
 }
 
 static inline bool
-may_choose(const RetryRouteTarget *target, TimestampTz now)
+may_choose(const RetryRouteTarget *target, int64 now)
 {
 	return !target->state->out || may_probe(target->state, now);
 }
@@ -130,7 +130,7 @@ retry_route_started(RetryRouteState *state, uint64 number)
 }
 
 static void
-take_out(RetryRouteState *state, TimestampTz now)
+take_out(RetryRouteState *state, int64 now)
 {
 	int			doublings = Min(state->times_out, 6);
 
@@ -143,7 +143,7 @@ take_out(RetryRouteState *state, TimestampTz now)
 }
 
 void
-retry_route_ended(RetryRouteState *state, bool probe, RetryRouteEnd end, TimestampTz now)
+retry_route_ended(RetryRouteState *state, bool probe, RetryRouteEnd end, int64 now)
 {
 	state->in_flight--;
 	if (probe)
@@ -195,7 +195,7 @@ typedef struct Choice
 	int			count;			/* of targets */
 	int			nopen;
 	int64		weight;			/* of the open ones together */
-	TimestampTz now;
+	int64		now;
 } Choice;
 
 static inline bool
@@ -324,10 +324,10 @@ choose_last(const Choice *c)
 }
 
 /* When to ask again, since there is none to choose now. */
-static TimestampTz
-ask_again(const RetryRouteTarget *targets, int count, TimestampTz now)
+static int64
+ask_again(const RetryRouteTarget *targets, int count, int64 now)
 {
-	TimestampTz at = now + RETRY_ROUTE_OUT_FIRST_US;
+	int64		at = now + RETRY_ROUTE_OUT_FIRST_US;
 	bool		any = false;
 
 	for (int i = 0; i < count; i++)
@@ -342,7 +342,7 @@ ask_again(const RetryRouteTarget *targets, int count, TimestampTz now)
 
 int
 retry_route_choose(RetryRoute route, const RetryRouteTarget *targets, int count,
-				   uint64 key_hash, uint64 random, TimestampTz now, TimestampTz *retry_at)
+				   uint64 key_hash, uint64 random, int64 now, int64 *retry_at)
 {
 	Choice		c = {targets, count, 0, 0, now};
 

@@ -8,7 +8,7 @@
  *
  * A leaf: no allocation, no clock, no errors raised.  The time, random bits
  * and the hash of the task's key are arguments; the caller keeps the states.
- * Times are TimestampTz.  One process, no locks.
+ * Times are microseconds of one clock, whichever.  One process, no locks.
  */
 #ifndef RETRY_ROUTE_H
 #define RETRY_ROUTE_H
@@ -49,8 +49,8 @@ typedef struct RetryRouteState
 	int32		weak;			/* weak answers in a row */
 	bool		out;
 	bool		probing;		/* out, and one request is finding out */
-	TimestampTz out_since;		/* while out */
-	TimestampTz out_until;		/* while out: not probed before */
+	int64		out_since;		/* while out */
+	int64		out_until;		/* while out: not probed before */
 	int64		turn;			/* for round robin */
 	uint64		used;			/* number of its last use; 0: never */
 } RetryRouteState;
@@ -91,8 +91,7 @@ extern uint64 retry_route_hash(const void *bytes, size_t len);
  * may be probed, or a second from now when all probes are under way.
  */
 extern int	retry_route_choose(RetryRoute route, const RetryRouteTarget *targets, int count,
-							   uint64 key_hash, uint64 random, TimestampTz now,
-							   TimestampTz *retry_at);
+							   uint64 key_hash, uint64 random, int64 now, int64 *retry_at);
 
 /*
  * A request goes to the target; "number" counts uses, from 1 on.  True when it
@@ -101,8 +100,7 @@ extern int	retry_route_choose(RetryRoute route, const RetryRouteTarget *targets,
 extern bool retry_route_started(RetryRouteState *state, uint64 number);
 
 /* The same request has ended, at "now". */
-extern void retry_route_ended(RetryRouteState *state, bool probe, RetryRouteEnd end,
-							  TimestampTz now);
+extern void retry_route_ended(RetryRouteState *state, bool probe, RetryRouteEnd end, int64 now);
 
 /* What an HTTP status says of the target; 0 is no answer, a failure. */
 extern RetryRouteEnd retry_route_judge(int http_status, bool body_cut);

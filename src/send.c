@@ -100,16 +100,35 @@ publish(RetrySender *s, Transfer *t)
 	shown->attempt_no = t->ended.entry.attempts + 1;
 }
 
+/* Its lane may send another; nothing was learnt of the endpoint. */
+static void
+leave_unsent(RetryDispatcher *d, Transfer *t)
+{
+	RetryFlowEnd end = {.kind = RETRY_FLOW_NEUTRAL,.unsent = true};
+
+	end.retry = t->ended.entry.side == RETRY_SIDE_RETRY;
+	retry_lane_transfer_ended(d->lanes, t->lane, &end, retry_monotonic_us());
+}
+
+/* Its lane may send another, and learns how this one ended. */
+static void
+leave_sent(RetryDispatcher *d, Transfer *t)
+{
+	RetryFlowEnd end = {.kind = RETRY_FLOW_NEUTRAL};
+
+	end.retry = t->ended.entry.side == RETRY_SIDE_RETRY;
+	end.latency_us = t->ended.duration_us;
+	retry_lane_transfer_ended(d->lanes, t->lane, &end, retry_monotonic_us());
+}
+
 /* Gives an entry back: it is read again from its place. */
 static void
 put_back(RetryDispatcher *d, Transfer *t)
 {
-	RetryLane  *lane = t->lane;
-
 	dlist_delete(&t->node);
 	retry_lanes_forget_sent(d->lanes, &t->ended.entry.pos.id);
-	retry_lane_note(d->lanes, lane, &t->ended.entry.pos);
-	retry_lane_transfer_ended(d->lanes, lane);
+	retry_lane_note(d->lanes, &t->lane->side[t->ended.entry.side], &t->ended.entry.pos);
+	leave_unsent(d, t);
 	free_transfer(d, t);
 }
 
@@ -119,7 +138,7 @@ drop(RetryDispatcher *d, Transfer *t)
 {
 	dlist_delete(&t->node);
 	retry_lanes_forget_sent(d->lanes, &t->ended.entry.pos.id);
-	retry_lane_transfer_ended(d->lanes, t->lane);
+	leave_unsent(d, t);
 	free_transfer(d, t);
 }
 
@@ -133,18 +152,19 @@ choose_target(RetryTurn *turn, Transfer *t, RetryScene *scene, TupleTableSlot *s
 			  TimestampTz expires_at)
 {
 	RetryDispatcher *d = turn->d;
-	TimestampTz until;
+	int64		until_us;
 
 	if (t->prepared.http.url != NULL)
 		return true;
-	if (retry_target_use_take(d->targets, scene, slot, turn->now, &t->target, &until))
+	if (retry_target_use_take(d->targets, scene, slot, turn->now_us, &t->target, &until_us))
 	{
 		t->prepared.http.url = t->ended.target = retry_target_use_url(&t->target);
 		return true;
 	}
 	dlist_delete(&t->node);
-	retry_lane_block(d->lanes, t->lane, &t->ended.entry,
-					 expires_at < until ? expires_at + 1 : until);
+	if (expires_at - turn->now < until_us - turn->now_us)
+		until_us = turn->now_us + (expires_at - turn->now) + 1;
+	retry_lane_block(d->lanes, t->lane, &t->ended.entry, RETRY_GATE_TARGETS, until_us, turn->now_us);
 	free_transfer(d, t);
 	return false;
 }
@@ -170,7 +190,7 @@ end_unsent(RetryDispatcher *d, Transfer *t, TimestampTz now, RetryVerdict verdic
 	set_verdict(t, verdict);
 	t->ended.remote_ip = "";
 	t->ended.response = "";
-	retry_lane_transfer_ended(d->lanes, t->lane);
+	leave_unsent(d, t);
 	dlist_push_tail(&d->ended, &t->ended.node);
 }
 
@@ -276,8 +296,7 @@ prepare(RetryTurn *turn, Transfer *t)
 		end_unsent(d, t, turn->now, rejected);
 		return;
 	}
-	if (t->lane->limit != -1)
-		retry_lane_set_limit(d->lanes, t->lane, scene->flow.max_in_flight);
+	retry_lane_set_rules(d->lanes, t->lane, &scene->flow);
 	retry_lane_set_cap(d->lanes, t->lane,
 					   retry_is_sql_target(t->prepared.http.url) ? retry_sql_lane_cap() : 0);
 	if (t->prepared.backoff != NULL)
@@ -310,12 +329,12 @@ retry_send_prepare(RetryTurn *turn)
 	RetryLane  *lane;
 	RetryEntry	entry;
 
-	retry_lanes_unblock_due(d->lanes, turn->now);
+	retry_lanes_unblock_due(d->lanes, turn->now_us);
 	for (int i = 0; i < PREPARE_BUDGET; i++)
 	{
 		Transfer   *t;
 
-		if (s->nfree_shared == 0 || !retry_lanes_take(d->lanes, &lane, &entry))
+		if (s->nfree_shared == 0 || !retry_lanes_take(d->lanes, turn->now_us, &lane, &entry))
 			return;
 		t = new_transfer(d);
 		t->lane = lane;
@@ -355,15 +374,16 @@ start_function(RetryDispatcher *d, Transfer *t, TimestampTz now)
 		.timeout_ms = t->prepared.http.timeout_ms,
 		.started_at = now
 	};
-	TimestampTz until = retry_sql_start(d, &job, t, now);
+	int64		now_us = retry_monotonic_us();
+	int64		until_us = retry_sql_start(d, &job, t, now, now_us);
 
-	if (until == DT_NOBEGIN)
+	if (until_us == 0)
 	{
 		fly(d->sender, t, now);
 		return;
 	}
 	dlist_delete(&t->node);
-	retry_lane_block(d->lanes, t->lane, &t->ended.entry, until);
+	retry_lane_block(d->lanes, t->lane, &t->ended.entry, RETRY_GATE_TARGETS, until_us, now_us);
 	free_transfer(d, t);
 }
 
@@ -444,7 +464,8 @@ judge(RetryDispatcher *d, Transfer *t, const RetryAnswer *answer)
 	retry_judge_limits(scene, t->prepared.max_attempts, t->prepared.expires_at,
 					   t->prepared.backoff, &limits, &zone);
 	set_verdict(t, retry_judge_exchange(scene, &limits, answer, &at));
-	retry_target_use_done(&t->target, answer, t->ended.verdict.outcome, t->ended.finished_at);
+	retry_target_use_done(&t->target, answer, t->ended.verdict.outcome,
+						  retry_monotonic_us());
 	if (t->target.probe)
 		retry_lane_unblock(d->lanes, t->lane);
 }
@@ -486,7 +507,7 @@ reap_functions(RetryDispatcher *d)
 			t->ended.error = t->error;
 			judge(d, t, &answer);
 		}
-		retry_lane_transfer_ended(d->lanes, t->lane);
+		leave_sent(d, t);
 		dlist_push_tail(&d->ended, &t->ended.node);
 	}
 
@@ -532,7 +553,7 @@ retry_send_reap(RetryDispatcher *d)
 		t->ended.response_len = result->body_len;
 		retry_answer_of_http(result, &answer);
 		judge(d, t, &answer);
-		retry_lane_transfer_ended(d->lanes, t->lane);
+		leave_sent(d, t);
 		dlist_push_tail(&d->ended, &t->ended.node);
 	}
 }
@@ -558,7 +579,7 @@ retry_send_settle(RetryDispatcher *d)
 			RetryLane  *lane = retry_dispatcher_lane(d, ended->lane_hash, next.due, now);
 
 			if (lane != NULL)
-				retry_lane_note(d->lanes, lane, &next);
+				retry_lane_note(d->lanes, &lane->side[RETRY_SIDE_RETRY], &next);
 		}
 		d->leaf_live[ended->entry.leaf] = true;
 		if (t->result != NULL)

@@ -51,7 +51,7 @@ typedef struct Running
 typedef struct Pause
 {
 	int64		lane_hash;
-	TimestampTz until;
+	int64		until_us;
 } Pause;
 
 struct RetrySqlSender
@@ -168,31 +168,30 @@ take_call(RetrySqlSender *s, int64 lane_hash)
 	return false;
 }
 
-static TimestampTz
+static int64
 paused_until(const RetrySqlSender *s, int64 lane_hash)
 {
-	TimestampTz until = DT_NOBEGIN;
+	int64		until = 0;
 
 	for (int i = 0; i < PAUSES; i++)
 	{
 		if (s->pauses[i].lane_hash == lane_hash)
-			until = Max(until, s->pauses[i].until);
+			until = Max(until, s->pauses[i].until_us);
 	}
 	return until;
 }
 
-TimestampTz
-retry_sql_start(RetryDispatcher *d, const RetryJob *job, void *tag, TimestampTz now)
+int64
+retry_sql_start(RetryDispatcher *d, const RetryJob *job, void *tag, TimestampTz now, int64 now_us)
 {
 	RetrySqlSender *s = d->sql;
-	TimestampTz until = paused_until(s, job->lane_hash);
+	int64		until = paused_until(s, job->lane_hash);
 	Running    *r = &s->running[s->nrunning];
 	int			executor = -1;
 	bool		called;
 	uint64		ticket = 0;
 
-	/* a pause of longer than it may be is one of a clock that was ahead */
-	if (until > now && until <= now + PAUSE_US)
+	if (until > now_us)
 		return until;
 	called = take_call(s, job->lane_hash);
 	if (s->nrunning < RETRY_MAX_SQL_WORKERS && (called || s->nwaiting + s->ncalled == 0))
@@ -202,10 +201,10 @@ retry_sql_start(RetryDispatcher *d, const RetryJob *job, void *tag, TimestampTz 
 		if (retry_sql_workers == 0)
 		{
 			d->db->executors_short_at = now;
-			return now + STARVED_US;
+			return now_us + STARVED_US;
 		}
 		enqueue_lane(s, job->lane_hash, called);
-		return now + WAIT_US;
+		return now_us + WAIT_US;
 	}
 	r->executor = executor;
 	r->tag = tag;
@@ -218,12 +217,12 @@ retry_sql_start(RetryDispatcher *d, const RetryJob *job, void *tag, TimestampTz 
 		{
 			(void) retry_pool_take_back(r->executor);
 			note_shortage(d);
-			return now + STARVED_US;
+			return now_us + STARVED_US;
 		}
 	}
 	d->db->executors_short_at = 0;
 	s->nrunning++;
-	return DT_NOBEGIN;
+	return 0;
 }
 
 /* A job that was not tried: the lane has its turn a little later. */
@@ -231,7 +230,7 @@ static void
 pause_lane(RetrySqlSender *s, int64 lane_hash)
 {
 	s->pauses[s->next_pause].lane_hash = lane_hash;
-	s->pauses[s->next_pause].until = GetCurrentTimestamp() + PAUSE_US;
+	s->pauses[s->next_pause].until_us = retry_monotonic_us() + PAUSE_US;
 	s->next_pause = (s->next_pause + 1) % PAUSES;
 }
 

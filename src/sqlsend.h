@@ -16,12 +16,12 @@
 extern RetrySqlSender *retry_sql_create(void);
 
 /*
- * Hands a job to an executor; "tag" comes back with its result.  DT_NOBEGIN
- * when it was taken; else the moment until which the job's lane is to be blocked
- * (it may be let go earlier).
+ * Hands a job to an executor; "tag" comes back with its result.  0 when it was
+ * taken; else the moment, as that of now_us, until which the job's lane is to
+ * be blocked (it may be let go earlier).
  */
-extern TimestampTz retry_sql_start(RetryDispatcher *d, const RetryJob *job, void *tag,
-								   TimestampTz now);
+extern int64 retry_sql_start(RetryDispatcher *d, const RetryJob *job, void *tag,
+							 TimestampTz now, int64 now_us);
 
 /* The next job that has ended; false when there is none. */
 extern bool retry_sql_next(RetryDispatcher *d, void **tag, RetryJobResult *result);

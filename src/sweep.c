@@ -80,7 +80,7 @@ sweep_lane(RetryTurn *turn, RetryIndex index, int leaf, int64 lane_hash)
 		return false;			/* when a lane has ended, it goes on here */
 	lane = retry_turn_lane(turn, lane_hash, c.entry.pos.due);
 	if (lane != NULL)
-		retry_lane_note(d->lanes, lane, &c.entry.pos);
+		retry_lane_note(d->lanes, &lane->side[c.entry.side], &c.entry.pos);
 	return true;
 }
 

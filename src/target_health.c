@@ -40,7 +40,7 @@ struct RetryKnownTarget
 	RetryRouteState state;
 	char	   *url;
 	int32		users;			/* requests that may still ask for url */
-	TimestampTz used_at;
+	int64		used_at;
 };
 
 struct RetryTargetHealth
@@ -65,7 +65,7 @@ retry_target_health_create(void)
 }
 
 static RetryRouteState *
-find_state(RetryTargetHealth *health, int32 scene_id, const RetryRouteTarget *target, TimestampTz now)
+find_state(RetryTargetHealth *health, int32 scene_id, const RetryRouteTarget *target, int64 now)
 {
 	int			len = strlen(target->url);
 	KnownKey	key = {.hash = target->hash,.scene_id = scene_id,.url_len = len};
@@ -108,7 +108,7 @@ route_key(TupleTableSlot *slot)
 
 bool
 retry_target_use_take(RetryTargetHealth *health, RetryScene *scene, TupleTableSlot *slot,
-					  TimestampTz now, RetryTargetUse *use, TimestampTz *retry_at)
+					  int64 now, RetryTargetUse *use, int64 *retry_at)
 {
 	RetryKnownTarget *known;
 	int			chosen;
@@ -134,9 +134,9 @@ retry_target_use_take(RetryTargetHealth *health, RetryScene *scene, TupleTableSl
 
 void
 retry_target_use_here(RetryTargetHealth *health, RetryScene *scene, TupleTableSlot *slot,
-					  TimestampTz now, RetryTargetUse *use)
+					  int64 now, RetryTargetUse *use)
 {
-	TimestampTz retry_at;
+	int64		retry_at;
 
 	if (scene->route == RETRY_ROUTE_ROUND_ROBIN || scene->route == RETRY_ROUTE_LRU)
 		scene->route = RETRY_ROUTE_RANDOM;
@@ -155,7 +155,7 @@ retry_target_use_url(const RetryTargetUse *use)
 
 void
 retry_target_use_done(RetryTargetUse *use, const RetryAnswer *answer, RetryOutcome outcome,
-					  TimestampTz now)
+					  int64 now)
 {
 	RetryRouteEnd end = RETRY_ROUTE_END_FAILED;
 
@@ -183,7 +183,7 @@ retry_target_use_release(RetryTargetUse *use)
 }
 
 void
-retry_target_health_forget(RetryTargetHealth *health, TimestampTz now)
+retry_target_health_forget(RetryTargetHealth *health, int64 now)
 {
 	HASH_SEQ_STATUS seq;
 	RetryKnownTarget *known;

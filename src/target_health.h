@@ -31,10 +31,11 @@ extern RetryTargetHealth *retry_target_health_create(void);
 /*
  * Chooses a target of the scene, which has some, for the task in the slot
  * (all of whose columns are read), and counts it as in flight there.  False
- * when none may be called now, with the moment to ask again in *retry_at.
+ * when none may be called now, with the moment to ask again in *retry_at.  All
+ * moments are microseconds of the same clock, best of one that nobody sets.
  */
 extern bool retry_target_use_take(RetryTargetHealth *health, RetryScene *scene, TupleTableSlot *slot,
-								  TimestampTz now, RetryTargetUse *use, TimestampTz *retry_at);
+								  int64 now, RetryTargetUse *use, int64 *retry_at);
 
 /*
  * The same for the attempts of one call in a session, which has a health of its
@@ -43,19 +44,19 @@ extern bool retry_target_use_take(RetryTargetHealth *health, RetryScene *scene, 
  * is at random.
  */
 extern void retry_target_use_here(RetryTargetHealth *health, RetryScene *scene,
-								  TupleTableSlot *slot, TimestampTz now, RetryTargetUse *use);
+								  TupleTableSlot *slot, int64 now, RetryTargetUse *use);
 
 /* The URL of a target that was taken; NULL when none was.  Valid until it is released. */
 extern const char *retry_target_use_url(const RetryTargetUse *use);
 
 /* The request has ended, and this is what it meant for its task. */
 extern void retry_target_use_done(RetryTargetUse *use, const RetryAnswer *answer,
-								  RetryOutcome outcome, TimestampTz now);
+								  RetryOutcome outcome, int64 now);
 
 /* Lets go of it; a request that was not sent after all says nothing of the target. */
 extern void retry_target_use_release(RetryTargetUse *use);
 
 /* Forgets the targets that nothing has used for a while; no scene may be in use. */
-extern void retry_target_health_forget(RetryTargetHealth *health, TimestampTz now);
+extern void retry_target_health_forget(RetryTargetHealth *health, int64 now);
 
 #endif							/* RETRY_TARGET_HEALTH_H */

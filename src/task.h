@@ -75,20 +75,31 @@ typedef struct RetryPos
 	pg_uuid_t	id;
 } RetryPos;
 
+/* Each lane has two sides, which are read and held up one without the other. */
+typedef enum RetrySideName
+{
+	RETRY_SIDE_FIRST,			/* first attempts, and what was asked for */
+	RETRY_SIDE_RETRY,			/* next attempts */
+	RETRY_SIDES
+} RetrySideName;
+
 /*
  * One entry that is due: a task's first attempt, its next one, or a signal.
  * "attempts" is the number of attempts recorded, so that the next attempt's
  * number is attempts + 1; "pendings" is how many of them do not count in
  * max_attempts, known once the entry has passed the probe.  "tid" is where the
  * task's row was last seen, or invalid; whoever follows it checks the id.
+ * "scene_id" is 0 when what was read does not name it.
  */
 typedef struct RetryEntry
 {
 	RetryPos	pos;
 	int32		attempts;
 	int32		pendings;
+	int32		scene_id;
 	int16		leaf;
 	ItemPointerData tid;
+	uint8		side;			/* RetrySideName */
 } RetryEntry;
 
 #endif							/* RETRY_TASK_H */

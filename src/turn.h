@@ -68,6 +68,7 @@ typedef struct RetryTurn
 	RetryReader *reader;
 	Snapshot	snapshot;
 	TimestampTz now;			/* read before the snapshot was taken */
+	int64		now_us;			/* retry_monotonic_us() then */
 	bool		more;			/* there is work left for another turn at once */
 	bool		config_read;	/* configuration was read in this turn */
 	bool		config_locked;	/* it was needed, and somebody has it locked */
@@ -85,7 +86,6 @@ typedef enum RetryAdmitted
 typedef struct RetryCandidate
 {
 	RetryEntry	entry;			/* attempts: the number it presumes */
-	int32		scene_id;		/* 0: the row does not say */
 	bool		cancel;			/* a cancel signal: nothing to send */
 	bool		amend;			/* a change: read when the task is sent */
 	bool		inert;

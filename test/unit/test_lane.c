@@ -37,6 +37,14 @@ make_entry(TimestampTz due, uint64 number)
 	return entry;
 }
 
+static void
+ended(RetryLanes *lanes, RetryLane *lane)
+{
+	RetryFlowEnd end = {.kind = RETRY_FLOW_NEUTRAL};
+
+	retry_lane_transfer_ended(lanes, lane, &end, 0);
+}
+
 static RetryLanes *
 make_lanes(int32 max_lanes, int32 max_queued, int32 max_in_flight, int32 lane_max)
 {
@@ -92,27 +100,27 @@ test_push(void)
 	RetryEntry	entry = make_entry(1000, 1);
 	RetryEntry	got;
 
-	CHECK_INT(retry_lane_room(lanes, lane), 32, "a lane queues four times its limit");
+	CHECK_INT(retry_lane_room(lanes, &lane->side[0]), 32, "a lane queues four times its limit");
 	CHECK(retry_lane_push(lanes, lane, &entry), "an entry goes in");
 	CHECK(retry_lane_push(lanes, lane, &entry), "once more is harmless");
-	CHECK_INT(lane->queued, 1, "and it is queued once");
-	CHECK(retry_lanes_take(lanes, &taken, &got) && taken == lane, "it is taken");
-	CHECK(retry_lane_push(lanes, lane, &entry) && lane->queued == 0, "what is sent is not queued again");
+	CHECK_INT(lane->side[0].queued, 1, "and it is queued once");
+	CHECK(retry_lanes_take(lanes, 0, &taken, &got) && taken == lane, "it is taken");
+	CHECK(retry_lane_push(lanes, lane, &entry) && lane->side[0].queued == 0, "what is sent is not queued again");
 	CHECK(retry_lanes_holds(lanes, &entry.pos.id), "it is held until it is recorded");
-	retry_lane_transfer_ended(lanes, lane);
+	ended(lanes, lane);
 	CHECK(retry_lanes_holds(lanes, &entry.pos.id), "also when its transfer has ended");
 	retry_lanes_forget_sent(lanes, &entry.pos.id);
 	CHECK(!retry_lanes_holds(lanes, &entry.pos.id), "and then no more");
 
 	CHECK_INT(push_many(lanes, lane, 100, 50), 32, "a full lane takes no more");
 	for (int i = 0; i < 8; i++)
-		CHECK(retry_lanes_take(lanes, &taken, &got) && got.pos.due == 1000 + i, "taken in order, %d", i);
-	CHECK(!retry_lanes_take(lanes, &taken, &got), "not more than its limit at once");
+		CHECK(retry_lanes_take(lanes, 0, &taken, &got) && got.pos.due == 1000 + i, "taken in order, %d", i);
+	CHECK(!retry_lanes_take(lanes, 0, &taken, &got), "not more than its limit at once");
 	retry_lane_set_limit(lanes, lane, 9);
-	CHECK(retry_lanes_take(lanes, &taken, &got), "its limit was raised");
-	retry_lane_set_limit(lanes, lane, -1);
-	retry_lane_transfer_ended(lanes, lane);
-	CHECK(!retry_lanes_take(lanes, &taken, &got), "limit -1: none");
+	CHECK(retry_lanes_take(lanes, 0, &taken, &got), "its limit was raised");
+	retry_lane_stop(lanes, lane, true);
+	ended(lanes, lane);
+	CHECK(!retry_lanes_take(lanes, 0, &taken, &got), "a lane that is stopped sends none");
 	CHECK_INT(retry_lanes_in_flight(lanes), 8, "eight are under way");
 	CHECK_INT(retry_lanes_queued(lanes), 23, "the others are queued");
 	retry_lanes_drop(lanes, lane);
@@ -131,7 +139,7 @@ test_cancel(void)
 	pg_uuid_t	id;
 
 	push_many(lanes, lane, 1, 4);
-	CHECK(retry_lanes_take(lanes, &taken, &got), "the first is taken");
+	CHECK(retry_lanes_take(lanes, 0, &taken, &got), "the first is taken");
 	for (int i = 1; i <= 3; i++)
 	{
 		id = make_id(i);
@@ -139,7 +147,7 @@ test_cancel(void)
 	}
 	id = make_id(77);
 	retry_lanes_cancel(lanes, &id);
-	CHECK(retry_lanes_take(lanes, &taken, &got) && got.pos.due == 1003, "cancelled ones are passed over");
+	CHECK(retry_lanes_take(lanes, 0, &taken, &got) && got.pos.due == 1003, "cancelled ones are passed over");
 	id = make_id(1);
 	CHECK(retry_lanes_holds(lanes, &id), "one that was sent is still held");
 	id = make_id(2);
@@ -149,7 +157,7 @@ test_cancel(void)
 	push_many(lanes, lane, 50, 1);
 	id = make_id(50);
 	retry_lanes_cancel(lanes, &id);
-	CHECK(!retry_lanes_take(lanes, &taken, &got), "nothing but cancelled ones: nothing is taken");
+	CHECK(!retry_lanes_take(lanes, 0, &taken, &got), "nothing but cancelled ones: nothing is taken");
 	CHECK_INT(retry_lanes_queued(lanes), 0, "and nothing stays queued");
 }
 
@@ -181,17 +189,17 @@ test_shares(void)
 	{
 		RetryPos	pos = {.due = 2000 + i};
 
-		while (push_many(lanes, lane[i], 100000 * (i + 1) + lane[i]->queued, 1) > 0)
+		while (push_many(lanes, lane[i], 100000 * (i + 1) + lane[i]->side[0].queued, 1) > 0)
 			;
-		retry_lane_note(lanes, lane[i], &pos);
+		retry_lane_note(lanes, &lane[i]->side[0], &pos);
 	}
 	healthy = retry_lanes_get(lanes, 5000, 5000, 0);
 	{
 		RetryPos	pos = {.due = 5000};
 
-		retry_lane_note(lanes, healthy, &pos);
+		retry_lane_note(lanes, &healthy->side[0], &pos);
 	}
-	CHECK(retry_lanes_due(lanes, 10000) == healthy, "when queues are full, a lane with nothing queued is found");
+	CHECK(retry_lanes_due(lanes, 10000) == &healthy->side[0], "when queues are full, a lane with nothing queued is found");
 	CHECK_INT(retry_lanes_next_due(lanes), 5000, "its time is the next one");
 	CHECK_INT(push_many(lanes, healthy, 7777777, 5), 1, "and it may queue one");
 	CHECK(retry_lanes_due(lanes, 10000) == NULL, "then there is no room for anybody");
@@ -202,9 +210,9 @@ test_shares(void)
 		RetryLane  *taken;
 		RetryEntry	got;
 
-		if (retry_lanes_take(lanes, &taken, &got))
+		if (retry_lanes_take(lanes, 0, &taken, &got))
 		{
-			retry_lane_transfer_ended(lanes, taken);
+			ended(lanes, taken);
 			retry_lanes_forget_sent(lanes, &got.pos.id);
 		}
 	}
@@ -229,7 +237,7 @@ test_turns(void)
 	}
 	for (int n = 0; n < 30; n++)
 	{
-		if (!retry_lanes_take(lanes, &taken, &got))
+		if (!retry_lanes_take(lanes, 0, &taken, &got))
 			fair = false;
 		else
 			taken_of[taken->hash]++;
@@ -243,15 +251,15 @@ test_turns(void)
 	for (int i = 0; i < 10; i++)
 		fair = fair && taken_of[i] == 3;
 	CHECK(fair, "thirty transfers are three for each of ten lanes");
-	while (retry_lanes_take(lanes, &taken, &got))
+	while (retry_lanes_take(lanes, 0, &taken, &got))
 		taken_of[taken->hash]++;
-	CHECK_INT(retry_lanes_in_flight(lanes), 56, "one lane leaves the last eighth of the transfers");
+	CHECK_INT(lane[0]->in_flight, 19, "one lane leaves half of what the others have not");
+	CHECK_INT(retry_lanes_in_flight(lanes), 46, "which is free");
 	push_many(lanes, lane[1], 50000, 1);
-	CHECK(!retry_lanes_take(lanes, &taken, &got), "which is not for lanes that have some under way");
+	CHECK(retry_lanes_take(lanes, 0, &taken, &got) && taken == lane[1], "for lanes that have less under way");
 	taken = retry_lanes_get(lanes, 77, 0, 0);
 	push_many(lanes, taken, 60000, 2);
-	CHECK(retry_lanes_take(lanes, &taken, &got) && taken->hash == 77, "but for one that has none");
-	CHECK(!retry_lanes_take(lanes, &taken, &got), "once");
+	CHECK(retry_lanes_take(lanes, 0, &taken, &got) && taken->hash == 77, "and for one that has none");
 }
 
 /* Hundreds of lanes that hang and want more do not hide one that is well. */
@@ -265,11 +273,11 @@ test_crowd(void)
 
 	for (int i = 0; i < 200; i++)
 		push_many(lanes, retry_lanes_get(lanes, i, 0, 0), 1000 * (i + 1), 8);
-	while (retry_lanes_take(lanes, &taken, &got))
+	while (retry_lanes_take(lanes, 0, &taken, &got))
 		sent++;
 	CHECK_INT(sent, 224, "200 lanes use all but the last eighth");
 	push_many(lanes, retry_lanes_get(lanes, 999, 0, 0), 900000, 2);
-	CHECK(retry_lanes_take(lanes, &taken, &got) && taken->hash == 999, "the lane that has none under way is next");
+	CHECK(retry_lanes_take(lanes, 0, &taken, &got) && taken->hash == 999, "the lane that has none under way is next");
 }
 
 /* A lane that may have all transfers can. */
@@ -282,7 +290,7 @@ test_all(void)
 	int			sent = 0;
 
 	push_many(lanes, retry_lanes_get(lanes, 1, 0, 0), 1, 200);
-	while (retry_lanes_take(lanes, &taken, &got))
+	while (retry_lanes_take(lanes, 0, &taken, &got))
 		sent++;
 	CHECK_INT(sent, 64, "a lane whose limit is that of the dispatcher may have all");
 }
@@ -294,17 +302,17 @@ test_cursor(void)
 	RetryLane  *lane = retry_lanes_get(lanes, 1, 0, 500);
 	RetryPos	pos = {.due = 400};
 
-	CHECK(lane->next_due == DT_NOEND && lane->cursor.due < 500, "a new lane is read from now on");
+	CHECK(lane->side[0].next_due == DT_NOEND && lane->side[0].cursor.due < 500, "a new lane is read from now on");
 	pos.id = make_id(7);
-	retry_lane_note(lanes, lane, &pos);
-	CHECK(lane->next_due == 400 && retry_pos_compare(&lane->cursor, &pos) < 0,
+	retry_lane_note(lanes, &lane->side[0], &pos);
+	CHECK(lane->side[0].next_due == 400 && retry_pos_compare(&lane->side[0].cursor, &pos) < 0,
 		  "a late entry lowers the cursor to just before it");
 	pos.due = 600;
-	retry_lane_note(lanes, lane, &pos);
-	CHECK(lane->next_due == 400 && lane->cursor.due <= 400, "a later one changes nothing");
+	retry_lane_note(lanes, &lane->side[0], &pos);
+	CHECK(lane->side[0].next_due == 400 && lane->side[0].cursor.due <= 400, "a later one changes nothing");
 	CHECK(retry_lanes_due(lanes, 399) == NULL, "not due before its time");
-	CHECK(retry_lanes_due(lanes, 400) == lane, "due at its time");
-	retry_lane_advance(lanes, lane, &pos, 700);
+	CHECK(retry_lanes_due(lanes, 400) == &lane->side[0], "due at its time");
+	retry_lane_advance(lanes, &lane->side[0], &pos, 700);
 	CHECK(retry_lanes_due(lanes, 699) == NULL && retry_lanes_next_due(lanes) == 700, "read up to there");
 	push_many(lanes, lane, 1, 20);
 	CHECK(retry_lanes_due(lanes, 800) == NULL, "not read again before half of its queue is sent");
@@ -317,26 +325,26 @@ test_ahead(void)
 {
 	RetryLanes *lanes = make_lanes(1, 1000, 64, 8);
 	RetryLane  *lane = retry_lanes_get(lanes, 1, 0, 500);
-	RetryPos	cursor = lane->cursor;
+	RetryPos	cursor = lane->side[0].cursor;
 	RetryPos	pos = {.due = 900};
 
-	retry_lane_go_ahead(lanes, lane, &pos, 1000);
-	CHECK(retry_pos_compare(&lane->cursor, &cursor) == 0, "the cursor stays behind");
+	retry_lane_go_ahead(lanes, &lane->side[0], &pos, 1000);
+	CHECK(retry_pos_compare(&lane->side[0].cursor, &cursor) == 0, "the cursor stays behind");
 	CHECK(retry_lanes_next_due(lanes) == 1000, "it is looked at again at its time");
 	CHECK(retry_lane_oldest(lane) <= cursor.due, "a checkpoint counts all after the cursor as unread");
 	CHECK(retry_lanes_get(lanes, 2, 600, 700) == NULL && retry_lanes_find(lanes, 1) == lane,
 		  "a lane that is ahead is not forgotten");
 	pos.due = 800;
-	retry_lane_note(lanes, lane, &pos);
-	CHECK(lane->next_due == 800 && retry_pos_compare(&lane->ahead, &pos) < 0 &&
-		  retry_pos_compare(&lane->cursor, &cursor) == 0,
+	retry_lane_note(lanes, &lane->side[0], &pos);
+	CHECK(lane->side[0].next_due == 800 && retry_pos_compare(&lane->side[0].ahead, &pos) < 0 &&
+		  retry_pos_compare(&lane->side[0].cursor, &cursor) == 0,
 		  "a late entry lowers the place ahead, not the cursor");
 	pos.due = 100;
-	retry_lane_note(lanes, lane, &pos);
-	CHECK(retry_pos_compare(&lane->cursor, &pos) < 0, "one before the cursor lowers both");
+	retry_lane_note(lanes, &lane->side[0], &pos);
+	CHECK(retry_pos_compare(&lane->side[0].cursor, &pos) < 0, "one before the cursor lowers both");
 	pos.due = 1200;
-	retry_lane_advance(lanes, lane, &pos, DT_NOEND);
-	CHECK(!lane->is_ahead && retry_pos_compare(&lane->cursor, &pos) == 0 && retry_lane_oldest(lane) == DT_NOEND,
+	retry_lane_advance(lanes, &lane->side[0], &pos, DT_NOEND);
+	CHECK(!lane->side[0].is_ahead && retry_pos_compare(&lane->side[0].cursor, &pos) == 0 && retry_lane_oldest(lane) == DT_NOEND,
 		  "when all leaves could be read the cursor has caught up");
 	CHECK(retry_lanes_get(lanes, 2, 600, 700) != NULL, "and the lane may be forgotten");
 }
@@ -350,26 +358,73 @@ test_late_in_sweep(void)
 	RetryLane  *other;
 	RetryPos	pos = {.due = 1000};
 
-	retry_lane_note(lanes, lane, &pos);
+	retry_lane_note(lanes, &lane->side[0], &pos);
 	CHECK(retry_lanes_get(lanes, 2, 900, 1000) == NULL, "no place: it waits to be read");
 	CHECK_INT(retry_lanes_horizon(lanes), 900, "the horizon knows");
 	retry_lanes_sweep_begin(lanes);
 	CHECK(retry_lanes_get(lanes, 3, 500, 1000) == NULL, "a late one while it sweeps");
 	CHECK_INT(retry_lanes_horizon(lanes), 500, "is known as well");
 	pos.due = 1001;
-	retry_lane_advance(lanes, lane, &pos, 2000);
+	retry_lane_advance(lanes, &lane->side[0], &pos, 2000);
 	CHECK(retry_lanes_has_place(lanes, 1001), "the lane has been read: its place is free");
 	other = retry_lanes_get(lanes, 3, 1001, 1001);
-	CHECK(other != NULL && other->cursor.due < 500 && other->next_due <= 500,
+	CHECK(other != NULL && other->side[0].cursor.due < 500 && other->side[0].next_due <= 500,
 		  "a lane made now reads what came late");
 	retry_lanes_lower_horizon(lanes, 800);
 	CHECK_INT(retry_lanes_horizon(lanes), 500, "a sweep that is broken off forgets nothing");
 }
 
 /*
- * The simulation
+ * The flow of a lane, here: two gates that the test opens and shuts.  A flow
+ * says by its rules which lane it is of.
  */
 #define SIM_LANES	40
+
+typedef struct Gate
+{
+	int64		until_us;		/* 0: open */
+	int			started;
+} Gate;
+
+static Gate gates[SIM_LANES][RETRY_SIDES];
+static int	asked;
+
+static Gate *
+gate_of(const RetryFlow *flow, bool retry)
+{
+	return &gates[flow->rules.retry_floor][retry];
+}
+
+RetryGate
+retry_flow_gate(RetryFlow *flow, bool retry, int64 now_us, int64 *until_us)
+{
+	Gate	   *gate = gate_of(flow, retry);
+
+	asked++;
+	*until_us = gate->until_us;
+	return now_us < gate->until_us ? RETRY_GATE_BUDGET : RETRY_GATE_OPEN;
+}
+
+void
+retry_flow_started(RetryFlow *flow, bool retry, int64 now_us)
+{
+	gate_of(flow, retry)->started++;
+}
+
+void
+retry_flow_ended(RetryFlow *flow, const RetryFlowEnd *end, int64 now_us)
+{
+	gate_of(flow, end->retry)->started--;
+}
+
+void
+retry_flow_clear(RetryFlow *flow)
+{
+}
+
+/*
+ * The simulation
+ */
 #define SIM_ENTRIES	3000
 
 typedef struct Fact
@@ -381,6 +436,7 @@ typedef struct Fact
 	bool		resolved;
 	bool		flying;
 	RetryLane  *in;				/* flying in */
+	uint8		side;			/* from which it was taken */
 } Fact;
 
 static Fact facts[SIM_ENTRIES];
@@ -390,6 +446,7 @@ static TimestampTz now;
 static bool sweeping;
 static int	sweep_at;
 static int	early;
+static int	leaked;				/* through a gate that was shut */
 static int	doubled;
 static int	lost;
 
@@ -403,6 +460,41 @@ fact_of(const pg_uuid_t *id)
 	return &facts[number];
 }
 
+static int
+side_of(const Fact *fact)
+{
+	return fact->attempts > 0 ? RETRY_SIDE_RETRY : RETRY_SIDE_FIRST;
+}
+
+static RetryEntry
+entry_of(const Fact *fact)
+{
+	RetryEntry	entry = {.pos = fact->pos,.attempts = fact->attempts,.side = side_of(fact)};
+
+	return entry;
+}
+
+/* A lane of the simulation, with a flow, which every other lane is given late. */
+static RetryLane *
+sim_lane(const Fact *fact)
+{
+	RetryLane  *lane = retry_lanes_get(sim, fact->lane, fact->pos.due, now);
+
+	if (lane != NULL && lane->flow == NULL && lane->in_flight == 0)
+	{
+		RetryFlowRules rules = {.retry_floor = fact->lane};
+
+		/* some count more than others, and some are before all others */
+		rules.weight = 1 + fact->lane % 3;
+		rules.high = fact->lane % 7 == 3;
+		if (fact->lane % 2 == 0)
+			(void) retry_lane_flow(sim, lane);
+		memset(gates[fact->lane], 0, sizeof(gates[fact->lane]));
+		retry_lane_set_rules(sim, lane, &rules);
+	}
+	return lane;
+}
+
 /* Is there a way by which the entry will be found? */
 static bool
 will_be_found(const Fact *fact)
@@ -413,34 +505,37 @@ will_be_found(const Fact *fact)
 		return true;
 	if (lane == NULL)
 		return retry_lanes_horizon(sim) <= fact->pos.due;
-	return retry_pos_compare(&fact->pos, &lane->cursor) > 0 && lane->next_due <= fact->pos.due;
+	return retry_pos_compare(&fact->pos, &lane->side[side_of(fact)].cursor) > 0 &&
+		lane->side[side_of(fact)].next_due <= fact->pos.due;
 }
 
 static void
 sim_feed(Fact *fact)
 {
-	RetryLane  *lane = retry_lanes_get(sim, fact->lane, fact->pos.due, now);
+	RetryLane  *lane = sim_lane(fact);
+	RetrySide  *side;
 
 	fact->visible = true;
 	if (lane == NULL || retry_lanes_holds(sim, &fact->pos.id))
 		return;
-	if (fact->pos.due <= now && lane->next_due > fact->pos.due)
+	side = &lane->side[side_of(fact)];
+	if (fact->pos.due <= now && side->next_due > fact->pos.due)
 	{
-		RetryEntry	entry = {.pos = fact->pos,.attempts = fact->attempts};
+		RetryEntry	entry = entry_of(fact);
 
 		if (retry_lane_push(sim, lane, &entry))
 		{
-			if (retry_pos_compare(&fact->pos, &lane->cursor) > 0)
-				retry_lane_advance(sim, lane, &fact->pos, lane->next_due);
+			if (retry_pos_compare(&fact->pos, &side->cursor) > 0)
+				retry_lane_advance(sim, side, &fact->pos, side->next_due);
 			return;
 		}
 	}
-	retry_lane_note(sim, lane, &fact->pos);
+	retry_lane_note(sim, side, &fact->pos);
 }
 
-/* The first visible entry of a lane after a place, resolved or not. */
+/* The first visible entry of a side (-1: of both) after a place, resolved or not. */
 static Fact *
-first_after(int lane, const RetryPos *pos, bool unresolved)
+first_after(int lane, int side, const RetryPos *pos)
 {
 	Fact	   *best = NULL;
 
@@ -448,7 +543,7 @@ first_after(int lane, const RetryPos *pos, bool unresolved)
 	{
 		Fact	   *f = &facts[i];
 
-		if (f->lane == lane && f->visible && !(unresolved && f->resolved) &&
+		if (f->lane == lane && f->visible && (side < 0 || side == side_of(f)) &&
 			retry_pos_compare(&f->pos, pos) > 0 &&
 			(best == NULL || retry_pos_compare(&f->pos, &best->pos) < 0))
 			best = f;
@@ -459,17 +554,19 @@ first_after(int lane, const RetryPos *pos, bool unresolved)
 static bool
 sim_refill(void)
 {
-	RetryLane  *lane = retry_lanes_due(sim, now);
+	RetrySide  *side = retry_lanes_due(sim, now);
+	RetryLane  *lane;
 	RetryPos	cursor;
 	Fact	   *next;
 	int			budget = 20;
 
-	if (lane == NULL)
+	if (side == NULL)
 		return false;
-	cursor = lane->cursor;
-	while ((next = first_after((int) lane->hash, &cursor, false)) != NULL)
+	lane = retry_side_lane(side);
+	cursor = side->cursor;
+	while ((next = first_after((int) lane->hash, side->which, &cursor)) != NULL)
 	{
-		RetryEntry	entry = {.pos = next->pos,.attempts = next->attempts};
+		RetryEntry	entry = entry_of(next);
 
 		if (next->pos.due > now || budget-- == 0)
 			break;
@@ -482,7 +579,7 @@ sim_refill(void)
 		cursor.due = now;
 		memset(cursor.id.data, 0xFF, UUID_LEN);
 	}
-	retry_lane_advance(sim, lane, &cursor, next == NULL ? DT_NOEND : next->pos.due);
+	retry_lane_advance(sim, side, &cursor, next == NULL ? DT_NOEND : next->pos.due);
 	return true;
 }
 
@@ -507,7 +604,7 @@ sim_sweep(int budget)
 		if (retry_lanes_find(sim, sweep_at) != NULL)
 			continue;
 		from = retry_pos_before(&from);
-		first = first_after(sweep_at, &from, false);
+		first = first_after(sweep_at, -1, &from);
 		if (first == NULL)
 			continue;
 		if (first->pos.due > now)
@@ -517,9 +614,9 @@ sim_sweep(int budget)
 		}
 		if (!retry_lanes_has_place(sim, now))
 			return;
-		lane = retry_lanes_get(sim, sweep_at, first->pos.due, now);
+		lane = sim_lane(first);
 		if (lane != NULL)
-			retry_lane_note(sim, lane, &first->pos);
+			retry_lane_note(sim, &lane->side[side_of(first)], &first->pos);
 	}
 	if (sweep_at < SIM_LANES)
 		return;
@@ -535,18 +632,20 @@ sim_send(void)
 	Fact	   *fact;
 
 	retry_lanes_unblock_due(sim, now);
-	if (!retry_lanes_take(sim, &lane, &entry))
+	if (!retry_lanes_take(sim, now, &lane, &entry))
 		return false;
 	fact = fact_of(&entry.pos.id);
+	leaked += lane->flow != NULL && now < gates[fact->lane][entry.side].until_us;
 	if (nfacts < SIM_ENTRIES && check_random() % 20 == 0)
 	{
-		retry_lane_block(sim, lane, &entry, now + check_random() % MINUTE);
+		retry_lane_block(sim, lane, &entry, RETRY_GATE_TARGETS, now + check_random() % MINUTE, now);
 		return true;
 	}
 	early += entry.pos.due > now;
 	doubled += fact->flying || fact->resolved || entry.attempts != fact->attempts;
 	fact->flying = true;
 	fact->in = lane;
+	fact->side = entry.side;
 	return true;
 }
 
@@ -555,17 +654,19 @@ static void
 sim_end(Fact *fact)
 {
 	uint64		what = check_random() % 10;
+	RetryFlowEnd end = {.kind = RETRY_FLOW_NEUTRAL,.retry = fact->side == RETRY_SIDE_RETRY};
 	RetryLane  *lane;
 
 	fact->flying = false;
 	if (what == 0)
 	{
 		retry_lanes_forget_sent(sim, &fact->pos.id);
-		retry_lane_note(sim, fact->in, &fact->pos);
-		retry_lane_transfer_ended(sim, fact->in);
+		retry_lane_note(sim, &fact->in->side[fact->side], &fact->pos);
+		end.unsent = true;
+		retry_lane_transfer_ended(sim, fact->in, &end, now);
 		return;
 	}
-	retry_lane_transfer_ended(sim, fact->in);
+	retry_lane_transfer_ended(sim, fact->in, &end, now);
 	retry_lanes_forget_sent(sim, &fact->pos.id);
 	if (what > 3 || fact->attempts > 3)
 	{
@@ -574,9 +675,33 @@ sim_end(Fact *fact)
 	}
 	fact->attempts++;
 	fact->pos.due = now + check_random() % (2 * MINUTE);
-	lane = retry_lanes_get(sim, fact->lane, fact->pos.due, now);
+	lane = sim_lane(fact);
 	if (lane != NULL)
-		retry_lane_note(sim, lane, &fact->pos);
+		retry_lane_note(sim, &lane->side[RETRY_SIDE_RETRY], &fact->pos);
+}
+
+/* Shuts a gate, or opens it and says so. */
+static void
+sim_gate(void)
+{
+	int			number = (int) (check_random() % SIM_LANES);
+	RetryLane  *lane = retry_lanes_find(sim, number);
+	Gate	   *gate = &gates[number][check_random() % RETRY_SIDES];
+
+	if (lane == NULL || lane->flow == NULL)
+		return;
+	switch (check_random() % 3)
+	{
+		case 0:
+			gate->until_us = now + check_random() % (3 * MINUTE);
+			break;
+		case 1:
+			gate->until_us = PG_INT64_MAX;
+			break;
+		default:
+			gate->until_us = 0;
+			retry_lane_unblock(sim, lane);
+	}
 }
 
 static void
@@ -613,6 +738,8 @@ sim_step(void)
 		sim_sweep(1 + (int) (check_random() % 10));
 	else if (what < 80)
 		(void) sim_send();
+	else if (what < 82)
+		sim_gate();
 	else if (what < 97)
 	{
 		Fact	   *fact = &facts[nfacts == 0 ? 0 : check_random() % nfacts];
@@ -635,13 +762,18 @@ static void
 simulate(int32 max_lanes, int32 max_queued, int32 max_in_flight)
 {
 	int			unresolved = 0;
+	int			unbalanced = 0;
 
 	sim = make_lanes(max_lanes, max_queued, max_in_flight, 4);
-	nfacts = early = doubled = lost = 0;
+	nfacts = early = doubled = lost = leaked = 0;
+	memset(gates, 0, sizeof(gates));
 	sweeping = false;
 	now = 1000 * MINUTE;
 	while (nfacts < SIM_ENTRIES && lost == 0)
 		sim_step();
+	for (int i = 0; i < SIM_LANES; i++)
+		gates[i][0].until_us = gates[i][1].until_us = 0;
+	retry_lanes_unblock_all(sim);
 	for (int i = 0; i < 2000; i++)
 	{
 		now += MINUTE / 10;
@@ -658,9 +790,13 @@ simulate(int32 max_lanes, int32 max_queued, int32 max_in_flight)
 	}
 	for (int i = 0; i < nfacts; i++)
 		unresolved += !facts[i].resolved;
+	for (int i = 0; i < SIM_LANES; i++)
+		unbalanced += gates[i][0].started != 0 || gates[i][1].started != 0;
+	CHECK_INT(unbalanced, 0, "the flow of a lane was told of the end of each start");
 	CHECK_INT(lost, 0, psprintf("%d lanes, %d queued: what is untaken can always be found", max_lanes, max_queued));
 	CHECK_INT(early, 0, "nothing is sent early");
 	CHECK_INT(doubled, 0, "nothing is sent twice");
+	CHECK_INT(leaked, 0, "nothing is sent through a shut gate");
 	CHECK_INT(unresolved, 0, "everything is sent in the end");
 	CHECK(retry_lanes_count(sim) <= max_lanes, "not more lanes than allowed");
 	CHECK_INT(retry_lanes_queued(sim) + retry_lanes_in_flight(sim), 0, "nothing is left over");
@@ -676,42 +812,102 @@ test_block(void)
 	RetryLane  *lane;
 	RetryEntry	entry;
 	RetryEntry	first;
+	int64		until;
 
 	push_many(lanes, a, 100, 8);
-	CHECK(retry_lanes_take(lanes, &lane, &first) && lane == a, "one is taken");
-	retry_lane_block(lanes, a, &first, 500);
-	CHECK(a->queued == 8 && a->in_flight == 0 && retry_lanes_in_flight(lanes) == 0, "and given back");
+	CHECK(retry_lanes_take(lanes, 0, &lane, &first) && lane == a, "one is taken");
+	retry_lane_block(lanes, a, &first, RETRY_GATE_TARGETS, 500, 0);
+	CHECK(a->side[0].queued == 8 && a->in_flight == 0 && retry_lanes_in_flight(lanes) == 0, "and given back");
 	CHECK(retry_lanes_holds(lanes, &first.pos.id), "it is still known");
-	CHECK(!retry_lanes_take(lanes, &lane, &entry), "its lane sends nothing");
+	CHECK(!retry_lanes_take(lanes, 0, &lane, &entry), "its lane sends nothing");
 	CHECK_INT(retry_lanes_next_unblock(lanes), 500, "before its moment");
-	push_many(lanes, a, 200, 3);
+	CHECK(retry_lane_gate(a, RETRY_SIDE_FIRST, &until) == RETRY_GATE_TARGETS && until == 500, "which says why");
 	push_many(lanes, b, 300, 1);
-	CHECK(a->queued == 11 && retry_lanes_take(lanes, &lane, &entry) && lane == b &&
-		  !retry_lanes_take(lanes, &lane, &entry), "it is filled as ever, and another sends");
-	retry_lane_block(lanes, b, &entry, 900);
+	CHECK(push_many(lanes, a, 200, 1) == 0 && retry_lanes_take(lanes, 0, &lane, &entry) && lane == b &&
+		  !retry_lanes_take(lanes, 0, &lane, &entry), "nor does it take more room, and another sends");
+	retry_lane_block(lanes, b, &entry, RETRY_GATE_TARGETS, 900, 0);
 	retry_lanes_cancel(lanes, &first.pos.id);
 	retry_lanes_unblock_due(lanes, 499);
-	CHECK(!retry_lanes_take(lanes, &lane, &entry), "not a moment earlier");
+	CHECK(!retry_lanes_take(lanes, 499, &lane, &entry), "not a moment earlier");
 	retry_lanes_unblock_due(lanes, 500);
-	CHECK(retry_lanes_take(lanes, &lane, &entry) && lane == a && entry.pos.due == 1001,
+	CHECK(retry_lanes_take(lanes, 500, &lane, &entry) && lane == a && entry.pos.due == 1001,
 		  "then it goes on, with the next when the first was cancelled meanwhile");
 	CHECK_INT(retry_lanes_next_unblock(lanes), 900, "and the other is next");
-	retry_lane_block(lanes, a, &entry, 2000);
+	retry_lane_block(lanes, a, &entry, RETRY_GATE_TARGETS, 2000, 500);
 	retry_lane_unblock(lanes, a);
-	CHECK(retry_lanes_take(lanes, &lane, &entry) && lane == a && entry.pos.due == 1001,
+	CHECK(retry_lanes_take(lanes, 501, &lane, &entry) && lane == a && entry.pos.due == 1001,
 		  "who knows better unblocks it, and order is kept");
-	retry_lane_block(lanes, a, &entry, 2000);
-	retry_lanes_unblock_due(lanes, 400);
-	CHECK(!a->blocked && !b->blocked, "a clock that is set back unblocks all");
-	CHECK(retry_lanes_take(lanes, &lane, &entry), "so they go on");
-	retry_lane_block(lanes, lane, &entry, 2000);
-	retry_lanes_unblock_due(lanes, DT_NOEND);
-	CHECK(!lane->blocked, "and so does a change that may concern all");
-	CHECK(retry_lanes_take(lanes, &lane, &entry), "one is taken again");
-	retry_lane_block(lanes, lane, &entry, 3000);
+	retry_lane_block(lanes, a, &entry, RETRY_GATE_TARGETS, PG_INT64_MAX, 501);
+	CHECK_INT(retry_lanes_next_unblock(lanes), 900, "one that waits to be told has no moment");
+	retry_lanes_unblock_all(lanes);
+	CHECK(!a->blocked && !b->blocked, "a change that may concern all unblocks all");
+	CHECK(retry_lanes_take(lanes, 502, &lane, &entry), "so they go on");
+	retry_lane_block(lanes, lane, &entry, RETRY_GATE_TARGETS, 3000, 502);
 	retry_lanes_drop(lanes, lane);
 	retry_lanes_unblock_due(lanes, 4000);
-	CHECK_INT(retry_lanes_next_unblock(lanes), DT_NOEND, "a lane that is dropped is not waited for");
+	CHECK_INT(retry_lanes_next_unblock(lanes), PG_INT64_MAX, "a lane that is dropped is not waited for");
+}
+
+/* Retries that are held up hold up nothing but themselves. */
+static void
+test_gates(void)
+{
+	RetryLanes *lanes = make_lanes(10, 1000, 16, 4);
+	RetryLane  *a = retry_lanes_get(lanes, 1, 0, 0);
+	RetryFlowRules rules = {.retry_floor = 1};
+	RetryPos	pos = {.due = 2000};
+	RetryEntry	entry = make_entry(10, 500);
+	RetryLane  *lane;
+	int64		until;
+
+	memset(gates, 0, sizeof(gates));
+	(void) retry_lane_flow(lanes, a);
+	retry_lane_set_rules(lanes, a, &rules);
+	entry.side = RETRY_SIDE_RETRY;
+	CHECK(retry_lane_push(lanes, a, &entry), "a retry is queued");
+	entry = make_entry(11, 501);
+	entry.side = RETRY_SIDE_RETRY;
+	(void) retry_lane_push(lanes, a, &entry);
+	push_many(lanes, a, 1, 6);
+	gates[1][RETRY_SIDE_RETRY].until_us = 100;
+	CHECK(retry_lanes_take(lanes, 0, &lane, &entry) && entry.pos.due == 1000,
+		  "the gate is shut for retries: a first attempt goes before an earlier retry");
+	asked = 0;
+	CHECK(retry_lanes_take(lanes, 0, &lane, &entry) && entry.pos.due == 1001, "and the next");
+	CHECK_INT(asked, 1, "a gate that said when is not asked before");
+	CHECK(retry_lane_gate(a, RETRY_SIDE_RETRY, &until) == RETRY_GATE_BUDGET && until == 100, "it said why");
+	CHECK_INT(retry_lanes_next_unblock(lanes), 100, "its moment is known");
+	entry = make_entry(12, 502);
+	entry.side = RETRY_SIDE_RETRY;
+	CHECK(!retry_lane_push(lanes, a, &entry), "what cannot go stays where it is");
+	retry_lane_promote(lanes, a, &(pg_uuid_t){{[14] = 501 >> 8, [15] = 501 & 255}});
+	CHECK(a->side[RETRY_SIDE_RETRY].queued == 1 && a->side[RETRY_SIDE_FIRST].queued == 5,
+		  "a retry that was asked for goes with what was asked for");
+	retry_lanes_unblock_due(lanes, 100);
+	CHECK(retry_lanes_take(lanes, 100, &lane, &entry) && entry.pos.due == 10 && entry.side == RETRY_SIDE_RETRY,
+		  "at that moment the retry goes first");
+	CHECK_INT(gates[1][RETRY_SIDE_RETRY].started, 1, "its start was told");
+
+	retry_lane_set_limit(lanes, a, 16);
+	gates[1][RETRY_SIDE_FIRST].until_us = PG_INT64_MAX;
+	CHECK(!retry_lanes_take(lanes, 100, &lane, &entry), "shut until told");
+	retry_lane_note(lanes, &a->side[RETRY_SIDE_FIRST], &pos);
+	CHECK(retry_lanes_due(lanes, 3000) == NULL, "what may not be sent is not read");
+	gates[1][RETRY_SIDE_FIRST].until_us = 0;
+	CHECK(!retry_lanes_take(lanes, 100, &lane, &entry), "nobody told it");
+	ended(lanes, a);
+	CHECK(retry_lanes_take(lanes, 100, &lane, &entry), "the end of a transfer asks the gate again");
+	gates[1][RETRY_SIDE_FIRST].until_us = PG_INT64_MAX;
+	CHECK(!retry_lanes_take(lanes, 100, &lane, &entry), "shut once more");
+	gates[1][RETRY_SIDE_FIRST].until_us = 0;
+	retry_lane_unblock(lanes, a);
+	CHECK(retry_lanes_take(lanes, 100, &lane, &entry), "and so does whoever changed something");
+
+	retry_lane_pause(lanes, a, true);
+	CHECK(!retry_lanes_take(lanes, 100, &lane, &entry) && retry_lanes_next_due(lanes) == DT_NOEND,
+		  "a paused lane is neither sent from nor read");
+	retry_lane_pause(lanes, a, false);
+	CHECK(retry_lanes_take(lanes, 100, &lane, &entry) && retry_lanes_next_due(lanes) == 2000, "then it is");
 }
 
 /* The heap against a plain look at all lanes. */
@@ -720,7 +916,7 @@ static TimestampTz earliest;
 static void
 look(RetryLane *lane, void *arg)
 {
-	earliest = Min(earliest, lane->next_due);
+	earliest = Min(earliest, Min(lane->side[0].next_due, lane->side[1].next_due));
 }
 
 static void
@@ -733,14 +929,15 @@ test_heap(void)
 	{
 		RetryLane  *lane = retry_lanes_get(lanes, check_random() % 300, 0, 0);
 		RetryPos	pos = {.due = 1 + check_random() % 1000000};
+		RetrySide  *side;
 
 		/* mostly it grows, then it is emptied from the top */
-		if (i % 2000 > 1400 && (lane = retry_lanes_due(lanes, DT_NOEND - 1)) != NULL)
-			retry_lane_advance(lanes, lane, &pos, DT_NOEND);
+		if (i % 2000 > 1400 && (side = retry_lanes_due(lanes, DT_NOEND - 1)) != NULL)
+			retry_lane_advance(lanes, side, &pos, DT_NOEND);
 		else if (check_random() % 20 == 0)
 			retry_lanes_drop(lanes, retry_lanes_get(lanes, check_random() % 300, 0, 0));
 		else if (lane != NULL)
-			retry_lane_advance(lanes, lane, &pos, pos.due);
+			retry_lane_advance(lanes, &lane->side[i % 2], &pos, pos.due);
 		earliest = DT_NOEND;
 		retry_lanes_each(lanes, look, NULL);
 		right = right && retry_lanes_next_due(lanes) == earliest;
@@ -763,6 +960,7 @@ main(void)
 	test_late_in_sweep();
 	test_heap();
 	test_block();
+	test_gates();
 	simulate(1000, 100000, 256);
 	simulate(10, 100000, 256);
 	simulate(5, 64, 8);

@@ -1,0 +1,101 @@
+/*
+ * lane_private.h
+ *		What the files that implement lane.h share among themselves.
+ *
+ * lane.c knows which lanes there are and what may be forgotten, lane_queue.c
+ * what is queued and what is to be read next, lane_ring.c who sends next.  All
+ * three change the same lanes, so after each change the lane or the side is put
+ * where its state says it belongs, by one function that each file has for that.
+ *
+ * Nobody else includes this.
+ */
+#ifndef RETRY_LANE_PRIVATE_H
+#define RETRY_LANE_PRIVATE_H
+
+#include "lane.h"
+
+/* Outside the server there is one heap; inside, the lanes' own context. */
+#ifdef FRONTEND
+#define lanes_alloc(lanes, size) palloc(size)
+#else
+#define lanes_alloc(lanes, size) MemoryContextAlloc((lanes)->context, size)
+#endif
+
+enum
+{
+	CLASS_HIGH,
+	CLASS_NORMAL,
+	CLASSES
+};
+
+struct lanehash_hash;
+struct idhash_hash;
+
+struct RetryLanes
+{
+#ifndef FRONTEND
+	MemoryContext context;
+#endif
+	RetryLaneLimits limits;
+	/* lane.c */
+	struct lanehash_hash *by_hash;
+	dlist_head	idle;			/* longest idle first */
+	dlist_head	high;
+	TimestampTz horizon;
+	bool		sweeping;
+	TimestampTz sweep_horizon;	/* what the horizon will be after the sweep */
+	/* lane_queue.c */
+	struct idhash_hash *ids;
+	RetryHeap	due[CLASSES];	/* sides by next_due */
+	dlist_head	parked;
+	int32		queued;
+	/* lane_ring.c */
+	RetryHeap	ready[CLASSES]; /* lanes by what they have under way */
+	RetryHeap	wake;			/* lanes by their next moment */
+	uint64		turn;			/* that of the lane that was served last */
+	int32		in_flight;
+};
+
+/* How many transfers the lane may have at once. */
+static inline int32
+lane_limit(const RetryLanes *lanes, const RetryLane *lane)
+{
+	int32		limit = lane->limit > 0 ? lane->limit : lanes->limits.lane_max_in_flight;
+
+	return lane->cap > 0 ? Min(limit, lane->cap) : limit;
+}
+
+static inline int
+lane_class(const RetryLane *lane)
+{
+	return lane->high ? CLASS_HIGH : CLASS_NORMAL;
+}
+
+/* Puts a lane where its state says it belongs; both sides too. */
+extern void retry_lane_update(RetryLanes *lanes, RetryLane *lane);
+
+/* lane_queue.c */
+extern void retry_queues_init(RetryLanes *lanes);
+extern void retry_side_init(RetrySide *side, RetrySideName which);
+extern void retry_side_update(RetryLanes *lanes, RetrySide *side);
+extern void retry_side_forget(RetryLanes *lanes, RetrySide *side);
+
+/* Out of the lists of what is to be read, until the next update. */
+extern void retry_side_unlist(RetryLanes *lanes, RetrySide *side);
+
+/* Takes the first entry that was not cancelled meanwhile off the queue; false: none. */
+extern bool retry_side_pop(RetryLanes *lanes, RetrySide *side, RetryEntry *entry);
+
+/* Drops cancelled entries at the head; false when nothing is left. */
+extern bool retry_side_has(RetryLanes *lanes, RetrySide *side);
+
+/* The reverse of pop. */
+extern void retry_side_unpop(RetryLanes *lanes, RetrySide *side, const RetryEntry *entry);
+
+/* lane_ring.c */
+extern void retry_rings_init(RetryLanes *lanes);
+extern void retry_ring_init(RetryLane *lane);
+extern void retry_ring_update(RetryLanes *lanes, RetryLane *lane);
+extern void retry_ring_forget(RetryLanes *lanes, RetryLane *lane);
+
+#endif							/* RETRY_LANE_PRIVATE_H */

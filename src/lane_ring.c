@@ -1,0 +1,278 @@
+/*
+ * lane_ring.c
+ *		Whose turn it is to send, and who waits for what.
+ *
+ * Lanes that may send are in a heap, one for each class: whoever has least
+ * under way for its weight is first, and among those the one whose last turn
+ * was longest ago.  A lane that has some under way gets no more than its weight
+ * times what is free, and nothing of the last eighth: so a lane whose endpoint
+ * hangs leaves half to the others, and ten of them still leave some.
+ *
+ * Before an entry is taken, the flow of its lane is asked.  A lane that may not
+ * send leaves the heap and costs nothing until its moment, which is in another.
+ */
+#include "postgres.h"
+
+#ifdef FRONTEND
+#include "common/logging.h"
+#endif
+#include "lane_private.h"
+
+#define LOAD_UNIT	INT64CONST(1000000) /* one transfer, with a weight of 1 */
+
+void
+retry_rings_init(RetryLanes *lanes)
+{
+	for (int i = 0; i < CLASSES; i++)
+		retry_heap_init(&lanes->ready[i]);
+	retry_heap_init(&lanes->wake);
+}
+
+void
+retry_ring_init(RetryLane *lane)
+{
+	retry_heap_node_init(&lane->ready_node);
+	retry_heap_node_init(&lane->wake_node);
+}
+
+void
+retry_ring_forget(RetryLanes *lanes, RetryLane *lane)
+{
+	retry_heap_remove(&lanes->ready[lane_class(lane)], &lane->ready_node);
+	retry_heap_remove(&lanes->wake, &lane->wake_node);
+}
+
+/* When something of the lane is to be asked again; PG_INT64_MAX: never by itself. */
+static int64
+next_moment(const RetryLane *lane)
+{
+	int64		moment = lane->blocked ? lane->blocked_until_us : PG_INT64_MAX;
+
+	for (int i = 0; i < RETRY_SIDES; i++)
+	{
+		if (lane->side[i].gate != RETRY_GATE_OPEN)
+			moment = Min(moment, lane->side[i].shut_until_us);
+	}
+	return moment;
+}
+
+static bool
+is_ready(const RetryLanes *lanes, const RetryLane *lane)
+{
+	if (lane->blocked || lane->paused || lane->stopped || lane->in_flight >= lane_limit(lanes, lane))
+		return false;
+	for (int i = 0; i < RETRY_SIDES; i++)
+	{
+		if (lane->side[i].queued > 0 && lane->side[i].gate == RETRY_GATE_OPEN)
+			return true;
+	}
+	return false;
+}
+
+void
+retry_ring_update(RetryLanes *lanes, RetryLane *lane)
+{
+	RetryHeap  *ready = &lanes->ready[lane_class(lane)];
+	int64		load = lane->in_flight * LOAD_UNIT / lane->weight;
+	int64		moment = next_moment(lane);
+
+	if (!is_ready(lanes, lane))
+		retry_heap_remove(ready, &lane->ready_node);
+	else
+	{
+		/* who comes back has no claim to the turns it was away */
+		if (!retry_heap_has(&lane->ready_node))
+			lane->turn = Max(lane->turn, lanes->turn);
+		if (!retry_heap_has(&lane->ready_node) || lane->ready_node.key != load ||
+			lane->ready_node.tie != lane->turn)
+			retry_heap_put(ready, &lane->ready_node, load, lane->turn);
+	}
+	if (moment == PG_INT64_MAX)
+		retry_heap_remove(&lanes->wake, &lane->wake_node);
+	else if (!retry_heap_has(&lane->wake_node) || lane->wake_node.key != moment)
+		retry_heap_put(&lanes->wake, &lane->wake_node, moment, 0);
+}
+
+/* May the lane, which is the first of its class, have one more of what is free? */
+static bool
+has_share(const RetryLanes *lanes, const RetryLane *lane)
+{
+	int32		most = lanes->limits.max_in_flight;
+	int32		free = most - lanes->in_flight;
+	bool		scarce = free <= most / 8;
+
+	/* a lane that may have all transfers may have the last ones too */
+	if (lane->in_flight == 0 || lane->limit >= most)
+		return true;
+	if (lane->in_flight == lanes->in_flight &&
+		lanes->ready[CLASS_HIGH].len + lanes->ready[CLASS_NORMAL].len == 1)
+		return !scarce || lane_limit(lanes, lane) >= most;
+	return !scarce && (lane->high || lane->in_flight < (int64) lane->weight * free);
+}
+
+/* Takes the entry that is due first of those that the gates let pass. */
+static bool
+take_from(RetryLanes *lanes, RetryLane *lane, int64 now_us, RetryEntry *entry)
+{
+	RetrySide  *first = &lane->side[RETRY_SIDE_FIRST];
+	RetrySide  *other = &lane->side[RETRY_SIDE_RETRY];
+	RetrySide  *order[RETRY_SIDES] = {first, other};
+
+	if (retry_side_has(lanes, first) && retry_side_has(lanes, other) &&
+		retry_pos_compare(&other->queue[other->queue_head].pos, &first->queue[first->queue_head].pos) < 0)
+	{
+		order[0] = other;
+		order[1] = first;
+	}
+	for (int i = 0; i < RETRY_SIDES; i++)
+	{
+		RetrySide  *side = order[i];
+		bool		retry = side->which == RETRY_SIDE_RETRY;
+
+		if (side->gate != RETRY_GATE_OPEN || !retry_side_has(lanes, side))
+			continue;
+		if (lane->flow != NULL)
+		{
+			side->gate = retry_flow_gate(lane->flow, retry, now_us, &side->shut_until_us);
+			if (side->gate != RETRY_GATE_OPEN)
+				continue;
+			retry_flow_started(lane->flow, retry, now_us);
+		}
+		return retry_side_pop(lanes, side, entry);
+	}
+	return false;
+}
+
+bool
+retry_lanes_take(RetryLanes *lanes, int64 now_us, RetryLane **taken, RetryEntry *entry)
+{
+	if (lanes->in_flight >= lanes->limits.max_in_flight)
+		return false;
+	for (int class = 0; class < CLASSES; class++)
+	{
+		RetryHeapNode *node;
+
+		while ((node = retry_heap_first(&lanes->ready[class])) != NULL)
+		{
+			RetryLane  *lane = retry_heap_container(RetryLane, ready_node, node);
+			bool		found;
+
+			if (!has_share(lanes, lane))
+				break;
+			found = take_from(lanes, lane, now_us, entry);
+			if (found)
+			{
+				lane->in_flight++;
+				lanes->in_flight++;
+				lanes->turn = Max(lanes->turn, lane->turn);
+				lane->turn += LOAD_UNIT / lane->weight;
+			}
+			retry_lane_update(lanes, lane);
+			*taken = lane;
+			if (found)
+				return true;
+		}
+	}
+	return false;
+}
+
+static void
+open_gates(RetryLane *lane)
+{
+	for (int i = 0; i < RETRY_SIDES; i++)
+		lane->side[i].gate = RETRY_GATE_OPEN;
+}
+
+void
+retry_lane_transfer_ended(RetryLanes *lanes, RetryLane *lane, const RetryFlowEnd *end, int64 now_us)
+{
+	if (lane->flow != NULL)
+		retry_flow_ended(lane->flow, end, now_us);
+	lane->in_flight--;
+	lanes->in_flight--;
+	open_gates(lane);
+	retry_lane_update(lanes, lane);
+}
+
+void
+retry_lane_block(RetryLanes *lanes, RetryLane *lane, const RetryEntry *entry, RetryGate why,
+				 int64 until_us, int64 now_us)
+{
+	RetryFlowEnd end = {.kind = RETRY_FLOW_NEUTRAL,.unsent = true};
+
+	end.retry = entry->side == RETRY_SIDE_RETRY;
+	retry_side_unpop(lanes, &lane->side[entry->side], entry);
+	lane->blocked = true;
+	lane->blocked_why = why;
+	lane->blocked_until_us = until_us;
+	retry_lane_transfer_ended(lanes, lane, &end, now_us);
+}
+
+void
+retry_lane_unblock(RetryLanes *lanes, RetryLane *lane)
+{
+	lane->blocked = false;
+	open_gates(lane);
+	retry_lane_update(lanes, lane);
+}
+
+static void
+unblock(RetryLane *lane, void *arg)
+{
+	retry_lane_unblock(arg, lane);
+}
+
+void
+retry_lanes_unblock_all(RetryLanes *lanes)
+{
+	retry_lanes_each(lanes, unblock, lanes);
+}
+
+void
+retry_lanes_unblock_due(RetryLanes *lanes, int64 now_us)
+{
+	RetryHeapNode *node;
+
+	while ((node = retry_heap_first(&lanes->wake)) != NULL && node->key <= now_us)
+	{
+		RetryLane  *lane = retry_heap_container(RetryLane, wake_node, node);
+
+		if (lane->blocked && lane->blocked_until_us <= now_us)
+			lane->blocked = false;
+		for (int i = 0; i < RETRY_SIDES; i++)
+		{
+			if (lane->side[i].shut_until_us <= now_us)
+				lane->side[i].gate = RETRY_GATE_OPEN;
+		}
+		retry_lane_update(lanes, lane);
+	}
+}
+
+int64
+retry_lanes_next_unblock(const RetryLanes *lanes)
+{
+	RetryHeapNode *node = retry_heap_first(&lanes->wake);
+
+	return node != NULL ? node->key : PG_INT64_MAX;
+}
+
+RetryGate
+retry_lane_gate(const RetryLane *lane, RetrySideName side, int64 *until_us)
+{
+	*until_us = PG_INT64_MAX;
+	if (lane->paused)
+		return RETRY_GATE_PAUSED;
+	if (lane->blocked)
+	{
+		*until_us = lane->blocked_until_us;
+		return lane->blocked_why;
+	}
+	*until_us = lane->side[side].shut_until_us;
+	return lane->side[side].gate;
+}
+
+int32
+retry_lanes_in_flight(const RetryLanes *lanes)
+{
+	return lanes->in_flight;
+}
