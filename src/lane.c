@@ -161,8 +161,6 @@ retry_lane_set_rules(RetryLanes *lanes, RetryLane *lane, const RetryFlowRules *r
 {
 	int16		weight = Max(1, rules->weight);
 
-	if (lane->flow != NULL)
-		lane->flow->rules = *rules;
 	if (lane->limit == rules->max_in_flight && lane->weight == weight && lane->high == rules->high)
 		return;
 	retry_ring_forget(lanes, lane);

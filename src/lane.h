@@ -100,7 +100,7 @@ extern void retry_lane_set_limit(RetryLanes *lanes, RetryLane *lane, int32 limit
 /* How many it may have whatever its limit: what serves it is shared; 0: no such cap. */
 extern void retry_lane_set_cap(RetryLanes *lanes, RetryLane *lane, int32 cap);
 
-/* Its limit, weight and class, and the rules of its flow if it has one. */
+/* Its limit, weight and class; the rules of its flow are told to that. */
 extern void retry_lane_set_rules(RetryLanes *lanes, RetryLane *lane, const RetryFlowRules *rules);
 
 /* It sends nothing while its slot is being given up. */
@@ -200,18 +200,19 @@ extern bool retry_lanes_take(RetryLanes *lanes, int64 now_us, RetryLane **lane, 
 /*
  * The transfer of an entry that was taken has ended, or will not be made: its
  * lane may send another.  "end" says what it means to the lane's flow, which is
- * told, and asked again.
+ * told, with the number in flight, and asked again.  Says what the flow says.
  */
-extern void retry_lane_transfer_ended(RetryLanes *lanes, RetryLane *lane, const RetryFlowEnd *end,
-									  int64 now_us);
+extern RetryBreakerNews retry_lane_transfer_ended(RetryLanes *lanes, RetryLane *lane,
+												  const RetryFlowEnd *end, int64 now_us);
 
 /*
  * Gives an entry that was taken back, to the head of its queue, and lets the
  * lane send nothing before "until_us": what it needs does not work now.  Who
- * learns earlier that it works again unblocks it.
+ * learns earlier that it works again unblocks it.  That its transfer has ended
+ * is said as for any other.
  */
 extern void retry_lane_block(RetryLanes *lanes, RetryLane *lane, const RetryEntry *entry,
-							 RetryGate why, int64 until_us, int64 now_us);
+							 RetryGate why, int64 until_us);
 
 /* Lets it send, if it is blocked, and asks its gates again: something has changed. */
 extern void retry_lane_unblock(RetryLanes *lanes, RetryLane *lane);

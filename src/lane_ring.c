@@ -183,29 +183,30 @@ open_gates(RetryLane *lane)
 		lane->side[i].gate = RETRY_GATE_OPEN;
 }
 
-void
+RetryBreakerNews
 retry_lane_transfer_ended(RetryLanes *lanes, RetryLane *lane, const RetryFlowEnd *end, int64 now_us)
 {
-	if (lane->flow != NULL)
-		retry_flow_ended(lane->flow, end, now_us);
+	RetryFlowEnd told = *end;
+	RetryBreakerNews news;
+
+	told.in_flight = lane->in_flight;
+	news = retry_flow_ended(lane->flow, &told, now_us);
 	lane->in_flight--;
 	lanes->in_flight--;
 	open_gates(lane);
 	retry_lane_update(lanes, lane);
+	return news;
 }
 
 void
 retry_lane_block(RetryLanes *lanes, RetryLane *lane, const RetryEntry *entry, RetryGate why,
-				 int64 until_us, int64 now_us)
+				 int64 until_us)
 {
-	RetryFlowEnd end = {.kind = RETRY_FLOW_NEUTRAL,.unsent = true};
-
-	end.retry = entry->side == RETRY_SIDE_RETRY;
 	retry_side_unpop(lanes, &lane->side[entry->side], entry);
 	lane->blocked = true;
 	lane->blocked_why = why;
 	lane->blocked_until_us = until_us;
-	retry_lane_transfer_ended(lanes, lane, &end, now_us);
+	retry_lane_update(lanes, lane);
 }
 
 void

@@ -104,7 +104,7 @@ publish(RetrySender *s, Transfer *t)
 static void
 leave_unsent(RetryDispatcher *d, Transfer *t)
 {
-	RetryFlowEnd end = {.kind = RETRY_FLOW_NEUTRAL,.unsent = true};
+	RetryFlowEnd end = {.kind = RETRY_FLOW_NEUTRAL,.unsent = true,.started_us = t->taken_us};
 
 	end.retry = t->ended.entry.side == RETRY_SIDE_RETRY;
 	retry_lane_transfer_ended(d->lanes, t->lane, &end, retry_monotonic_us());
@@ -114,7 +114,7 @@ leave_unsent(RetryDispatcher *d, Transfer *t)
 static void
 leave_sent(RetryDispatcher *d, Transfer *t)
 {
-	RetryFlowEnd end = {.kind = RETRY_FLOW_NEUTRAL};
+	RetryFlowEnd end = {.kind = RETRY_FLOW_NEUTRAL,.started_us = t->taken_us};
 
 	end.retry = t->ended.entry.side == RETRY_SIDE_RETRY;
 	end.latency_us = t->ended.duration_us;
@@ -164,7 +164,8 @@ choose_target(RetryTurn *turn, Transfer *t, RetryScene *scene, TupleTableSlot *s
 	dlist_delete(&t->node);
 	if (expires_at - turn->now < until_us - turn->now_us)
 		until_us = turn->now_us + (expires_at - turn->now) + 1;
-	retry_lane_block(d->lanes, t->lane, &t->ended.entry, RETRY_GATE_TARGETS, until_us, turn->now_us);
+	retry_lane_block(d->lanes, t->lane, &t->ended.entry, RETRY_GATE_TARGETS, until_us);
+	leave_unsent(d, t);
 	free_transfer(d, t);
 	return false;
 }
@@ -338,6 +339,7 @@ retry_send_prepare(RetryTurn *turn)
 			return;
 		t = new_transfer(d);
 		t->lane = lane;
+		t->taken_us = turn->now_us;
 		t->ended.entry = entry;
 		t->ended.lane_hash = lane->hash;
 		t->ended.started_at = turn->now;
@@ -383,7 +385,8 @@ start_function(RetryDispatcher *d, Transfer *t, TimestampTz now)
 		return;
 	}
 	dlist_delete(&t->node);
-	retry_lane_block(d->lanes, t->lane, &t->ended.entry, RETRY_GATE_TARGETS, until_us, now_us);
+	retry_lane_block(d->lanes, t->lane, &t->ended.entry, RETRY_GATE_TARGETS, until_us);
+	leave_unsent(d, t);
 	free_transfer(d, t);
 }
 

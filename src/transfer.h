@@ -19,6 +19,7 @@ typedef struct RetrySending
 	RetryEnded	ended;			/* first: d->ended links these */
 	dlist_node	node;			/* in taken or flying */
 	RetryLane  *lane;			/* as long as it is in flight */
+	int64		taken_us;		/* retry_monotonic_us() then */
 	int			shared;			/* its entry in shared memory; -1 none */
 	RetryPrepared prepared;
 	int64		previous_delay_us;

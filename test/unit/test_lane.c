@@ -45,6 +45,17 @@ ended(RetryLanes *lanes, RetryLane *lane)
 	retry_lane_transfer_ended(lanes, lane, &end, 0);
 }
 
+/* What it needs does not work before that moment. */
+static void
+block(RetryLanes *lanes, RetryLane *lane, const RetryEntry *entry, int64 until_us)
+{
+	RetryFlowEnd end = {.kind = RETRY_FLOW_NEUTRAL,.unsent = true};
+
+	end.retry = entry->side == RETRY_SIDE_RETRY;
+	retry_lane_block(lanes, lane, entry, RETRY_GATE_TARGETS, until_us);
+	retry_lane_transfer_ended(lanes, lane, &end, 0);
+}
+
 static RetryLanes *
 make_lanes(int32 max_lanes, int32 max_queued, int32 max_in_flight, int32 lane_max)
 {
@@ -411,10 +422,12 @@ retry_flow_started(RetryFlow *flow, bool retry, int64 now_us)
 	gate_of(flow, retry)->started++;
 }
 
-void
+RetryBreakerNews
 retry_flow_ended(RetryFlow *flow, const RetryFlowEnd *end, int64 now_us)
 {
-	gate_of(flow, end->retry)->started--;
+	if (flow != NULL)
+		gate_of(flow, end->retry)->started--;
+	return RETRY_BREAKER_NO_NEWS;
 }
 
 void
@@ -489,6 +502,8 @@ sim_lane(const Fact *fact)
 		rules.high = fact->lane % 7 == 3;
 		if (fact->lane % 2 == 0)
 			(void) retry_lane_flow(sim, lane);
+		if (lane->flow != NULL)
+			lane->flow->rules = rules;
 		memset(gates[fact->lane], 0, sizeof(gates[fact->lane]));
 		retry_lane_set_rules(sim, lane, &rules);
 	}
@@ -638,7 +653,7 @@ sim_send(void)
 	leaked += lane->flow != NULL && now < gates[fact->lane][entry.side].until_us;
 	if (nfacts < SIM_ENTRIES && check_random() % 20 == 0)
 	{
-		retry_lane_block(sim, lane, &entry, RETRY_GATE_TARGETS, now + check_random() % MINUTE, now);
+		block(sim, lane, &entry, now + check_random() % MINUTE);
 		return true;
 	}
 	early += entry.pos.due > now;
@@ -816,7 +831,7 @@ test_block(void)
 
 	push_many(lanes, a, 100, 8);
 	CHECK(retry_lanes_take(lanes, 0, &lane, &first) && lane == a, "one is taken");
-	retry_lane_block(lanes, a, &first, RETRY_GATE_TARGETS, 500, 0);
+	block(lanes, a, &first, 500);
 	CHECK(a->side[0].queued == 8 && a->in_flight == 0 && retry_lanes_in_flight(lanes) == 0, "and given back");
 	CHECK(retry_lanes_holds(lanes, &first.pos.id), "it is still known");
 	CHECK(!retry_lanes_take(lanes, 0, &lane, &entry), "its lane sends nothing");
@@ -825,7 +840,7 @@ test_block(void)
 	push_many(lanes, b, 300, 1);
 	CHECK(push_many(lanes, a, 200, 1) == 0 && retry_lanes_take(lanes, 0, &lane, &entry) && lane == b &&
 		  !retry_lanes_take(lanes, 0, &lane, &entry), "nor does it take more room, and another sends");
-	retry_lane_block(lanes, b, &entry, RETRY_GATE_TARGETS, 900, 0);
+	block(lanes, b, &entry, 900);
 	retry_lanes_cancel(lanes, &first.pos.id);
 	retry_lanes_unblock_due(lanes, 499);
 	CHECK(!retry_lanes_take(lanes, 499, &lane, &entry), "not a moment earlier");
@@ -833,16 +848,16 @@ test_block(void)
 	CHECK(retry_lanes_take(lanes, 500, &lane, &entry) && lane == a && entry.pos.due == 1001,
 		  "then it goes on, with the next when the first was cancelled meanwhile");
 	CHECK_INT(retry_lanes_next_unblock(lanes), 900, "and the other is next");
-	retry_lane_block(lanes, a, &entry, RETRY_GATE_TARGETS, 2000, 500);
+	block(lanes, a, &entry, 2000);
 	retry_lane_unblock(lanes, a);
 	CHECK(retry_lanes_take(lanes, 501, &lane, &entry) && lane == a && entry.pos.due == 1001,
 		  "who knows better unblocks it, and order is kept");
-	retry_lane_block(lanes, a, &entry, RETRY_GATE_TARGETS, PG_INT64_MAX, 501);
+	block(lanes, a, &entry, PG_INT64_MAX);
 	CHECK_INT(retry_lanes_next_unblock(lanes), 900, "one that waits to be told has no moment");
 	retry_lanes_unblock_all(lanes);
 	CHECK(!a->blocked && !b->blocked, "a change that may concern all unblocks all");
 	CHECK(retry_lanes_take(lanes, 502, &lane, &entry), "so they go on");
-	retry_lane_block(lanes, lane, &entry, RETRY_GATE_TARGETS, 3000, 502);
+	block(lanes, lane, &entry, 3000);
 	retry_lanes_drop(lanes, lane);
 	retry_lanes_unblock_due(lanes, 4000);
 	CHECK_INT(retry_lanes_next_unblock(lanes), PG_INT64_MAX, "a lane that is dropped is not waited for");
@@ -861,8 +876,7 @@ test_gates(void)
 	int64		until;
 
 	memset(gates, 0, sizeof(gates));
-	(void) retry_lane_flow(lanes, a);
-	retry_lane_set_rules(lanes, a, &rules);
+	retry_lane_flow(lanes, a)->rules = rules;
 	entry.side = RETRY_SIDE_RETRY;
 	CHECK(retry_lane_push(lanes, a, &entry), "a retry is queued");
 	entry = make_entry(11, 501);
