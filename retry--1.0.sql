@@ -142,6 +142,91 @@ ROWS 16;
 COMMENT ON FUNCTION retry.preview(retry.backoff, integer, timestamptz) IS 'when the attempts of a task would be made: without jitter (at), and the bounds that jitter leaves; attempts are taken to last no time';
 
 /*
+ * Type rate: how many requests in a time may be made.  Pure like backoff.
+ */
+CREATE TYPE retry.rate;
+
+CREATE FUNCTION retry.rate_in(cstring) RETURNS retry.rate
+AS 'MODULE_PATHNAME', 'retry_rate_in'
+LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
+COMMENT ON FUNCTION retry.rate_in(cstring) IS 'reads the text form of a rate';
+
+CREATE FUNCTION retry.rate_out(retry.rate) RETURNS cstring
+AS 'MODULE_PATHNAME', 'retry_rate_out'
+LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
+COMMENT ON FUNCTION retry.rate_out(retry.rate) IS 'writes the canonical text form of a rate';
+
+CREATE FUNCTION retry.rate_recv(internal) RETURNS retry.rate
+AS 'MODULE_PATHNAME', 'retry_rate_recv'
+LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
+COMMENT ON FUNCTION retry.rate_recv(internal) IS 'reads the binary form of a rate: a version byte (1), then its text form';
+
+CREATE FUNCTION retry.rate_send(retry.rate) RETURNS bytea
+AS 'MODULE_PATHNAME', 'retry_rate_send'
+LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
+COMMENT ON FUNCTION retry.rate_send(retry.rate) IS 'writes the binary form of a rate: a version byte (1), then its canonical text form';
+
+CREATE TYPE retry.rate (
+	INPUT = retry.rate_in,
+	OUTPUT = retry.rate_out,
+	RECEIVE = retry.rate_recv,
+	SEND = retry.rate_send,
+	INTERNALLENGTH = 12,
+	ALIGNMENT = int4
+);
+COMMENT ON TYPE retry.rate IS 'how many requests in a time: 100/s, 5000/m burst 200, 10/h, 1000/d';
+
+CREATE FUNCTION retry.rate_eq(retry.rate, retry.rate) RETURNS boolean
+AS 'MODULE_PATHNAME', 'retry_rate_eq'
+LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
+COMMENT ON FUNCTION retry.rate_eq(retry.rate, retry.rate) IS 'implementation of = operator';
+
+CREATE FUNCTION retry.rate_ne(retry.rate, retry.rate) RETURNS boolean
+AS 'MODULE_PATHNAME', 'retry_rate_ne'
+LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
+COMMENT ON FUNCTION retry.rate_ne(retry.rate, retry.rate) IS 'implementation of <> operator';
+
+CREATE FUNCTION retry.rate_hash(retry.rate) RETURNS integer
+AS 'MODULE_PATHNAME', 'retry_rate_hash'
+LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
+COMMENT ON FUNCTION retry.rate_hash(retry.rate) IS 'hash';
+
+CREATE FUNCTION retry.rate_hash_extended(retry.rate, bigint) RETURNS bigint
+AS 'MODULE_PATHNAME', 'retry_rate_hash_extended'
+LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
+COMMENT ON FUNCTION retry.rate_hash_extended(retry.rate, bigint) IS 'hash with a seed';
+
+CREATE OPERATOR retry.= (
+	FUNCTION = retry.rate_eq,
+	LEFTARG = retry.rate,
+	RIGHTARG = retry.rate,
+	COMMUTATOR = OPERATOR(retry.=),
+	NEGATOR = OPERATOR(retry.<>),
+	RESTRICT = eqsel,
+	JOIN = eqjoinsel,
+	HASHES
+);
+COMMENT ON OPERATOR retry.= (retry.rate, retry.rate) IS 'the same rate';
+
+CREATE OPERATOR retry.<> (
+	FUNCTION = retry.rate_ne,
+	LEFTARG = retry.rate,
+	RIGHTARG = retry.rate,
+	COMMUTATOR = OPERATOR(retry.<>),
+	NEGATOR = OPERATOR(retry.=),
+	RESTRICT = neqsel,
+	JOIN = neqjoinsel
+);
+COMMENT ON OPERATOR retry.<> (retry.rate, retry.rate) IS 'another rate';
+
+CREATE OPERATOR CLASS retry.rate_ops
+DEFAULT FOR TYPE retry.rate USING hash AS
+	OPERATOR 1 retry.= (retry.rate, retry.rate),
+	FUNCTION 1 retry.rate_hash(retry.rate),
+	FUNCTION 2 retry.rate_hash_extended(retry.rate, bigint);
+COMMENT ON OPERATOR CLASS retry.rate_ops USING hash IS 'equality of rates: DISTINCT, GROUP BY, hash joins';
+
+/*
  * Helpers that constraints, indexes and views use.  They read nothing but
  * their arguments (my_scenes excepted), and report a bad value as an ERROR of
  * their own, which says more than a violated constraint would.
@@ -293,6 +378,7 @@ CREATE TABLE retry.scene
 					CONSTRAINT scene_key_window_valid CHECK (key_window BETWEEN '0' AND '30 days'),
 	lane_by			text
 					CONSTRAINT scene_lane_by_valid CHECK (lane_by IN ('origin', 'scene', 'key', 'reference')),
+	rate			retry.rate,
 	max_in_flight	int
 					CONSTRAINT scene_max_in_flight_valid CHECK (max_in_flight BETWEEN 1 AND 10000),
 	ordered			boolean NOT NULL DEFAULT false,
@@ -357,6 +443,7 @@ COMMENT ON COLUMN retry.scene.on_dead IS 'Target that is told when a task has di
 COMMENT ON COLUMN retry.scene.generate_key IS 'True: a task without a key gets the digest of target and payload as its key, see retry.digest_key()';
 COMMENT ON COLUMN retry.scene.key_window IS 'For so long after a task has succeeded or died its key still leads to it; null: a finished task''s key is free';
 COMMENT ON COLUMN retry.scene.lane_by IS 'What its tasks'' lanes are made by: origin (of the URL), scene (one lane for all), key or reference (a task without one has the scene''s lane); null: the lane of the URL''s origin, or one lane if the scene has max_in_flight, ordered or targets';
+COMMENT ON COLUMN retry.scene.rate IS 'So many requests of the scene in a time, over all its lanes and dispatchers, such as 100/s or 5000/m burst 200; null: no limit';
 COMMENT ON COLUMN retry.scene.max_in_flight IS 'Requests under way at once in a lane of this scene''s own; null: retry.lane_max_in_flight and the lane of the URL''s origin';
 COMMENT ON COLUMN retry.scene.ordered IS 'True: the tasks of a lane are sent one after the other, in the order in which they are due, and each is retried until it has an outcome before the next is sent';
 COMMENT ON COLUMN retry.scene.dead_head IS 'With ordered, what a dead task does to those behind it: skip (they go on) or block (they wait until it is replayed with success, or stepped over)';

@@ -11,20 +11,17 @@
 #include "fmgr.h"
 #include "funcapi.h"
 #include "libpq/pqformat.h"
-#include "mb/pg_wchar.h"
 #include "miscadmin.h"
 #include "utils/builtins.h"
 #include "utils/timestamp.h"
 
 #include "compat.h"
 #include "backoff.h"
+#include "quote.h"
 #include "zone.h"
 
 /* More would only make a huge result by mistake. */
 #define MAX_PREVIEW		10000
-
-/* How much of a malformed text an error message repeats, in bytes. */
-#define MAX_QUOTED		200
 
 PG_FUNCTION_INFO_V1(retry_backoff_in);
 PG_FUNCTION_INFO_V1(retry_backoff_out);
@@ -42,15 +39,6 @@ PG_FUNCTION_INFO_V1(retry_backoff_preview);
 #define BACKOFF_DATA(b)		((const unsigned char *) VARDATA(b))
 #define BACKOFF_LEN(b)		((int) (VARSIZE(b) - VARHDRSZ))
 
-/* A copy of a part of a text, short enough for a message. */
-static char *
-quoted(const char *text, int len)
-{
-	int			clip = pg_mbcliplen(text, len, MAX_QUOTED);
-
-	return clip < len ? psprintf("%.*s...", clip, text) : pnstrdup(text, len);
-}
-
 /*
  * Read a text into a palloc'd value.  On any mistake in it, raises an error
  * with the given SQLSTATE that names the offending part.
@@ -67,9 +55,9 @@ read_backoff(const char *text, int sqlstate)
 		ereport(ERROR,
 				(errcode(sqlstate),
 				 errmsg("invalid input syntax for type %s: \"%s\"",
-						"retry.backoff", quoted(text, strlen(text))),
+						"retry.backoff", retry_quoted(text, strlen(text))),
 				 errdetail("\"%s\" %s.",
-						   quoted(text + err.part_at, err.part_len),
+						   retry_quoted(text + err.part_at, err.part_len),
 						   err.reason),
 				 errhint("%s", err.hint)));
 
@@ -82,7 +70,7 @@ read_backoff(const char *text, int sqlstate)
 			ereport(ERROR,
 					(errcode(sqlstate),
 					 errmsg("invalid input syntax for type %s: \"%s\"",
-							"retry.backoff", quoted(text, strlen(text))),
+							"retry.backoff", retry_quoted(text, strlen(text))),
 					 errdetail("\"%s\" is not the name of a time zone.", zone),
 					 errhint("Write the name of a time zone, such as Europe/Paris; see pg_timezone_names.")));
 		/* spelled as the server does, so that equal zones are equal bytes */

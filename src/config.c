@@ -400,6 +400,11 @@ read_scene(const SceneRow *row, const Group *group, RetryScene *scene, const cha
 		return false;
 	if (!read_flow(row, &scene->flow, wrong))
 		return false;
+	*wrong = "rate";
+	if (!row->isnull[Scene_rate])
+		memcpy(&scene->rate, DatumGetPointer(values[Scene_rate]), sizeof(RetryRate));
+	if (!row->isnull[Scene_rate] && !retry_rate_valid(&scene->rate))
+		return false;
 	retry_lane_rules_read(values, row->isnull, &scene->lanes);
 	scene->lanes.group_id = group->id;
 	scene->on_success = text_or_null(row, Scene_on_success);

@@ -17,6 +17,7 @@
 #include "flow.h"
 #include "lane_choice.h"
 #include "policy.h"
+#include "rate.h"
 #include "route.h"
 #include "task.h"
 
@@ -46,6 +47,7 @@ typedef struct RetryScene
 	char	   *on_dead;
 	RetryFlowRules flow;		/* what it says of its lanes */
 	RetryLaneRules lanes;		/* and of which lane a task goes into */
+	RetryRate	rate;			/* of all its lanes together; count 0: none */
 	bool		paused;			/* the scene or its group */
 	TimestampTz resumed_at;		/* of the scene or its group, the later; with
 								 * resume_over_us > 0 */

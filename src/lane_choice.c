@@ -61,6 +61,7 @@ has_default_flow(const Datum *values, const bool *isnull)
 		DatumGetInt32(values[Scene_weight]) == 1 &&
 		!DatumGetBool(values[Scene_adaptive]) &&
 		!DatumGetBool(values[Scene_hedge]) &&
+		isnull[Scene_rate] &&
 		is_real(values, isnull, Scene_breaker_ratio, 0.5f) &&
 		DatumGetInt32(values[Scene_breaker_calls]) == 20 &&
 		is_time(values, Scene_breaker_window, 30 * USECS_PER_SEC) &&

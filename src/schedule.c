@@ -18,7 +18,6 @@
 #include "commands/extension.h"
 #include "executor/spi.h"
 #include "fmgr.h"
-#include "mb/pg_wchar.h"
 #include "miscadmin.h"
 #include "utils/builtins.h"
 #include "utils/guc.h"
@@ -27,6 +26,7 @@
 #include "compat.h"
 #include "access.h"
 #include "enqueue_options.h"
+#include "quote.h"
 #include "schedule.h"
 #include "scene.h"
 #include "statement.h"
@@ -36,9 +36,6 @@
 PG_FUNCTION_INFO_V1(retry_schedule);
 PG_FUNCTION_INFO_V1(retry_unschedule);
 PG_FUNCTION_INFO_V1(retry_cron_next_sql);
-
-/* How much of a malformed text an error message repeats, in bytes. */
-#define MAX_QUOTED	200
 
 /* An expression with its zone, as a user gave them. */
 typedef struct Timing
@@ -50,14 +47,6 @@ typedef struct Timing
 } Timing;
 
 /* ---------------------------------------------------------------- arguments */
-
-static char *
-quoted(const char *text, int len)
-{
-	int			clip = pg_mbcliplen(text, len, MAX_QUOTED);
-
-	return clip < len ? psprintf("%.*s...", clip, text) : pnstrdup(text, len);
-}
 
 /* A text that must be given. */
 static char *
@@ -76,7 +65,7 @@ check_name(const char *name)
 	if (!retry_name_check(name))
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("invalid name: \"%s\"", quoted(name, strlen(name))),
+				 errmsg("invalid name: \"%s\"", retry_quoted(name, strlen(name))),
 				 errhint("Names of schedules have lower-case letters, digits, _ and -, at most %d.", RETRY_NAME_MAX)));
 }
 
@@ -108,7 +97,7 @@ check_options(Jsonb *options)
 		if (!is_known)
 			ereport(ERROR,
 					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-					 errmsg("unknown option: \"%s\"", quoted(value.val.string.val, value.val.string.len)),
+					 errmsg("unknown option: \"%s\"", retry_quoted(value.val.string.val, value.val.string.len)),
 					 errhint("Options are lane, url, method, headers, content_type, expires_after, max_attempts, reference, timeout, backoff, on_success, on_dead.")));
 	}
 }
@@ -158,13 +147,13 @@ read_timing(const char *text, const char *tz, Timing *timing)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("both cron and tz name a time zone: \"%s\", \"%s\"",
-						quoted(text, strlen(text)), quoted(tz, strlen(tz))),
+						retry_quoted(text, strlen(text)), retry_quoted(tz, strlen(tz))),
 				 errhint("Give it in one of them.")));
 	if (!retry_cron_parse(text, len, &timing->cron, &err))
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("invalid cron: \"%s\"", quoted(text, strlen(text))),
-				 errdetail("\"%s\" %s.", quoted(text + err.part_at, err.part_len), err.reason),
+				 errmsg("invalid cron: \"%s\"", retry_quoted(text, strlen(text))),
+				 errdetail("\"%s\" %s.", retry_quoted(text + err.part_at, err.part_len), err.reason),
 				 errhint("%s", err.hint)));
 	retry_cron_format(&timing->cron, timing->text, sizeof(timing->text));
 
@@ -174,7 +163,7 @@ read_timing(const char *text, const char *tz, Timing *timing)
 	if (zone != NULL && found == NULL)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("invalid tz: \"%s\"", quoted(zone, strlen(zone))),
+				 errmsg("invalid tz: \"%s\"", retry_quoted(zone, strlen(zone))),
 				 errdetail("It is not the name of a time zone."),
 				 errhint("Write the name of a time zone, such as Europe/Paris; see pg_timezone_names.")));
 	timing->tz = found != NULL ? pg_get_timezone_name(found) : "UTC";
@@ -190,7 +179,7 @@ retry_schedule_read(const char *cron, const char *tz, RetryCron *out, RetryZone 
 		ereport(ERROR,
 				(errcode(ERRCODE_DATA_CORRUPTED),
 				 errmsg("retry.schedule_definition holds an expression that cannot be read: \"%s\"",
-						quoted(cron, strlen(cron))),
+						retry_quoted(cron, strlen(cron))),
 				 errhint("Call retry.schedule() again.")));
 	return retry_zone_open(tz, zone);
 }

@@ -15,6 +15,7 @@ UNIT_http = http.c http_outcome.c http_transfer.c evloop.c netguard.c httpdate.c
 UNIT_httpdate = httpdate.c
 UNIT_lane = lane.c lane_queue.c lane_ring.c
 UNIT_netguard = netguard.c
+UNIT_rate = rate.c
 UNIT_policy = policy.c status_list.c backoff.c backoff_text.c cron.c httpdate.c
 UNIT_ratelimit_header = ratelimit_header.c httpdate.c
 UNIT_route = route.c url.c
