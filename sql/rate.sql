@@ -86,4 +86,3 @@ UPDATE retry.scene SET rate = '10 a second' WHERE group_name = 'rates';
 DROP TABLE rates, rates_copy;
 DROP FUNCTION show_rate(text[]), refuse_rate(text[]);
 RESET search_path;
-DROP EXTENSION retry;
