@@ -160,6 +160,7 @@ scenario_isolation()
 		stop_server "$WORK/data-isolation" immediate
 	done
 	for what in alone beside; do
+		[ -z "$DATA" ] || cp "$WORK/$what.rate" "$DATA/isolation-$what.rate"
 		result isolation "$what: arrived/s in $HEALTHY healthy lanes" "$(median <"$WORK/$what.rate")" - 0
 		result isolation "$what: commit to arrival at 500/s, p50, ms" "$(median <"$WORK/$what.p50")" - 0
 		result isolation "$what: the same, p99, ms" "$(median <"$WORK/$what.p99")" - 0
