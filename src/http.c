@@ -237,22 +237,37 @@ finish(RetryHttp *http, RetryTransfer *t)
 	list_append(&http->done, t);
 }
 
-bool
-retry_http_start(RetryHttp *http, const RetryHttpRequest *request,
-				 char *errbuf, size_t errbuf_size)
+static RetryTransfer *
+find_tag(const RetryTransferList *list, void *tag)
 {
 	RetryTransfer *t;
 
+	for (t = list->head; t != NULL; t = t->next)
+		if (t->result.tag == tag)
+			return t;
+	return NULL;
+}
+
+/* A transfer for a request that may be taken now; NULL with the reason when not. */
+static RetryTransfer *
+begin_transfer(RetryHttp *http, char *errbuf, size_t errbuf_size)
+{
+	RetryTransfer *t = NULL;
+
 	if (http->in_flight >= http->max_in_flight)
-	{
 		snprintf(errbuf, errbuf_size, "%d requests are in flight already", http->in_flight);
-		return false;
-	}
-	t = take_transfer(http);
-	if (t == NULL || !retry_transfer_prepare(t, request))
+	else if ((t = take_transfer(http)) == NULL)
+		strlcpy(errbuf, "out of memory", errbuf_size);
+	return t;
+}
+
+/* It is to leave with the next run, if it could be made ready. */
+static bool
+enqueue_transfer(RetryHttp *http, RetryTransfer *t, bool ready, char *errbuf, size_t errbuf_size)
+{
+	if (!ready)
 	{
-		if (t != NULL)
-			free_transfer(t);
+		free_transfer(t);
 		strlcpy(errbuf, "out of memory", errbuf_size);
 		return false;
 	}
@@ -265,6 +280,34 @@ retry_http_start(RetryHttp *http, const RetryHttpRequest *request,
 		list_append(&http->queued, t);
 	}
 	return true;
+}
+
+bool
+retry_http_start(RetryHttp *http, const RetryHttpRequest *request,
+				 char *errbuf, size_t errbuf_size)
+{
+	RetryTransfer *t = begin_transfer(http, errbuf, errbuf_size);
+
+	return t != NULL &&
+		enqueue_transfer(http, t, retry_transfer_prepare(t, request), errbuf, errbuf_size);
+}
+
+bool
+retry_http_repeat(RetryHttp *http, void *tag, const char *url, int32 timeout_ms,
+				  void *second_tag, char *errbuf, size_t errbuf_size)
+{
+	RetryTransfer *source = find_tag(&http->running, tag);
+	RetryTransfer *t;
+
+	if (source == NULL)
+	{
+		strlcpy(errbuf, "it is not under way", errbuf_size);
+		return false;
+	}
+	t = begin_transfer(http, errbuf, errbuf_size);
+	return t != NULL &&
+		enqueue_transfer(http, t, retry_transfer_repeat(t, source, url, timeout_ms, second_tag),
+						 errbuf, errbuf_size);
 }
 
 int
@@ -406,17 +449,6 @@ int
 retry_http_in_flight(RetryHttp *http)
 {
 	return http->in_flight;
-}
-
-static RetryTransfer *
-find_tag(const RetryTransferList *list, void *tag)
-{
-	RetryTransfer *t;
-
-	for (t = list->head; t != NULL; t = t->next)
-		if (t->result.tag == tag)
-			return t;
-	return NULL;
 }
 
 bool

@@ -162,6 +162,16 @@ extern bool retry_http_start(RetryHttp *http, const RetryHttpRequest *request,
 							 char *errbuf, size_t errbuf_size);
 
 /*
+ * Takes the request of the transfer with this tag, which is under way, a second
+ * time: the same bytes, to "url" if that is not NULL, with a time limit of its
+ * own in milliseconds (at least 1) and "second_tag" for a name.  Both go on from
+ * here on as any others do.  False, with the reason in errbuf, as of
+ * retry_http_start, and when there is no such transfer.
+ */
+extern bool retry_http_repeat(RetryHttp *http, void *tag, const char *url, int32 timeout_ms,
+							  void *second_tag, char *errbuf, size_t errbuf_size);
+
+/*
  * The descriptor to wait on for readability.  It stays the same for the life
  * of the client.
  */

@@ -64,6 +64,10 @@ typedef struct RetryTransfer
 	int32		connect_timeout_ms;
 	char		method[33];		/* as last given to the easy handle */
 	int			body_mode;		/* likewise; see http_transfer.c */
+	int			header_count;	/* lines at the beginning of arena */
+	const char *body;
+	size_t		body_len;
+	const char *url;
 
 	/* the answer, as far as it came */
 	char	   *response;
@@ -126,6 +130,13 @@ struct RetryHttp
  * is true with result.error set.
  */
 extern bool retry_transfer_prepare(RetryTransfer *transfer, const RetryHttpRequest *request);
+
+/*
+ * The same for a second transfer of the request that "source", which is under
+ * way, was made ready for; see retry_http_repeat.
+ */
+extern bool retry_transfer_repeat(RetryTransfer *transfer, const RetryTransfer *source,
+								  const char *url, int32 timeout_ms, void *tag);
 
 /* http_outcome.c */
 

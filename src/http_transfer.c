@@ -411,12 +411,15 @@ fill_arena(RetryTransfer *t, const RetryHttpRequest *request, int url_len,
 		nodes[i - 1].next = tail;
 	*headers = i > 0 ? nodes : tail;
 
-	*body = at;
+	t->header_count = i;
+	t->body_len = body_len;
+	t->body = *body = at;
 	if (body_len > 0)
 		memcpy(at, request->body, body_len);
 	at += body_len;
 	memcpy(at, request->url, url_len);
 	at[url_len] = '\0';
+	t->url = at;
 	return at;
 }
 
@@ -488,14 +491,32 @@ method_implies_body(const char *method)
 		strcmp(method, "PATCH") == 0;
 }
 
+/* Sets the easy handle for a request that has been checked; false when memory is short. */
+static bool
+apply_request(RetryTransfer *t, const RetryHttpRequest *request, const char *method,
+			  int body_mode, int url_len)
+{
+	struct curl_slist *headers;
+	char	   *body;
+	char	   *url = fill_arena(t, request, url_len, body_mode, &headers, &body);
+
+	if (url == NULL || !apply_settings(t) ||
+		!apply_method(t, method, body_mode) || !apply_timeouts(t, request))
+		return false;
+	if (body_mode == BODY_SENT &&
+		(curl_easy_setopt(t->easy, CURLOPT_POSTFIELDS, body) != CURLE_OK ||
+		 curl_easy_setopt(t->easy, CURLOPT_POSTFIELDSIZE_LARGE,
+						  (curl_off_t) (request->has_body ? request->body_len : 0)) != CURLE_OK))
+		return false;
+	return curl_easy_setopt(t->easy, CURLOPT_HTTPHEADER, headers) == CURLE_OK &&
+		curl_easy_setopt(t->easy, CURLOPT_URL, url) == CURLE_OK;
+}
+
 bool
 retry_transfer_prepare(RetryTransfer *t, const RetryHttpRequest *request)
 {
 	const char *method = request->method;
-	struct curl_slist *headers;
 	RetryUrl	url;
-	char	   *url_text;
-	char	   *body;
 	int			body_mode;
 
 	if (method == NULL)
@@ -509,16 +530,40 @@ retry_transfer_prepare(RetryTransfer *t, const RetryHttpRequest *request)
 		body_mode = BODY_SENT;
 	else
 		body_mode = strcmp(method, "HEAD") == 0 ? BODY_HEAD : BODY_NONE;
+	return apply_request(t, request, method, body_mode, url.length);
+}
 
-	url_text = fill_arena(t, request, url.length, body_mode, &headers, &body);
-	if (url_text == NULL || !apply_settings(t) ||
-		!apply_method(t, method, body_mode) || !apply_timeouts(t, request))
+bool
+retry_transfer_repeat(RetryTransfer *t, const RetryTransfer *source, const char *url,
+					  int32 timeout_ms, void *tag)
+{
+	const struct curl_slist *nodes = (const struct curl_slist *) source->arena;
+	RetryHttpRequest request = {
+		.tag = tag,
+		.url = url != NULL ? url : source->url,
+		.header_count = source->header_count,
+		.body = source->body,
+		.body_len = source->body_len,
+		.has_body = source->body_mode == BODY_SENT,
+		.timeout_ms = timeout_ms,
+		.connect_timeout_ms = Min(source->connect_timeout_ms, timeout_ms)
+	};
+	RetryHttpRequest only_url = {.url = request.url};
+	const char **headers = malloc(sizeof(char *) * (source->header_count + 1));
+	RetryUrl	parsed;
+	bool		done = true;
+
+	if (headers == NULL)
 		return false;
-	if (body_mode == BODY_SENT &&
-		(curl_easy_setopt(t->easy, CURLOPT_POSTFIELDS, body) != CURLE_OK ||
-		 curl_easy_setopt(t->easy, CURLOPT_POSTFIELDSIZE_LARGE,
-						  (curl_off_t) (request->has_body ? request->body_len : 0)) != CURLE_OK))
-		return false;
-	return curl_easy_setopt(t->easy, CURLOPT_HTTPHEADER, headers) == CURLE_OK &&
-		curl_easy_setopt(t->easy, CURLOPT_URL, url_text) == CURLE_OK;
+	for (int i = 0; i < source->header_count; i++)
+		headers[i] = nodes[i].data;
+	request.headers = headers;
+
+	/* all but the URL was checked the first time */
+	reset_answer(t, tag);
+	check_request(t, &only_url, source->method, &parsed);
+	if (t->result.error == RETRY_HTTP_OK)
+		done = apply_request(t, &request, source->method, source->body_mode, parsed.length);
+	free(headers);
+	return done;
 }

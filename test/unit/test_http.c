@@ -616,6 +616,61 @@ test_cancel(void)
 	CHECK(retry_http_next(http) == NULL, "and there is no other result");
 }
 
+/* What a second transfer of a request sends is what the first did. */
+static void
+test_repeat(void)
+{
+	static const char *const headers[] = {"X-One: 1", "X-Empty:", "Content-Type: text/x", "X-One: 2"};
+	static const char *const methods[] = {"PATCH", "POST", "GET", "PUT", NULL};
+	RetryHttpRequest request = {.headers = headers,.header_count = lengthof(headers)};
+	char		hang[100];
+	char		echo[100];
+	char		err[200] = "";
+	int			first;
+	int			second;
+
+	snprintf(hang, sizeof(hang), "%s/hang", base);
+	snprintf(echo, sizeof(echo), "%s/echo", base);
+	for (int i = 0; i < lengthof(methods); i++)
+	{
+		char	   *wanted;
+
+		request.method = methods[i];
+		request.has_body = i < 2 || methods[i] == NULL;
+		request.body = "some \0 body";
+		request.body_len = request.has_body ? 12 : 0;
+		request.url = echo;
+		perform(&request);
+		wanted = strdup(got_body);
+
+		request.url = hang;
+		request.tag = &first;
+		start(&request);
+		CHECK(!retry_http_repeat(http, &first, echo, 5000, &second, err, sizeof(err)),
+			  "not before it is under way");
+		retry_http_run(http);
+		CHECK(retry_http_repeat(http, &first, echo, 5000, &second, err, sizeof(err)), "a second transfer: %s", err);
+		await_result();
+		CHECK(got.tag == &second && got.http_status == 200, "is answered while the first is not");
+		CHECK_STR(got_body, wanted, "and was the same request");
+		CHECK(retry_http_cancel(http, &first), "the first one is given up");
+		free(wanted);
+	}
+	CHECK_INT(retry_http_in_flight(http), 0, "none is left");
+
+	/* to the same URL, with a limit of its own; and when there is none */
+	start(&request);
+	retry_http_run(http);
+	CHECK(retry_http_repeat(http, &first, NULL, 50, &second, err, sizeof(err)), "the same URL");
+	await_result();
+	CHECK(got.tag == &second && got.error == RETRY_HTTP_TIMEOUT, "ends at its own time");
+	CHECK(retry_http_repeat(http, &first, "http://[bad", 50, &second, err, sizeof(err)), "a bad URL is taken");
+	await_result();
+	CHECK(got.tag == &second && got.error == RETRY_HTTP_BAD_REQUEST, "and fails by itself");
+	CHECK(retry_http_cancel(http, &first), "the first one still is there");
+	CHECK(!retry_http_repeat(http, &first, NULL, 50, &second, err, sizeof(err)), "no second without a first");
+}
+
 static void
 test_tls(void)
 {
@@ -716,6 +771,7 @@ main(int argc, char **argv)
 	test_idle();
 	test_many();
 	test_cancel();
+	test_repeat();
 	test_tls();
 	test_destroy();
 
