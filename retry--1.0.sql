@@ -549,6 +549,7 @@ CREATE TABLE retry.attempt
 	tls_us			int,
 	first_byte_us	int,
 	pendings		int,
+	hedged			boolean,
 	remote_address	inet,
 	target			text,
 	error			text,
@@ -570,6 +571,7 @@ COMMENT ON COLUMN retry.attempt.connect_us IS 'Microseconds from the start until
 COMMENT ON COLUMN retry.attempt.tls_us IS 'Microseconds from the start until TLS was agreed; null: no TLS or a kept connection';
 COMMENT ON COLUMN retry.attempt.first_byte_us IS 'Microseconds from the start until the answer''s first byte';
 COMMENT ON COLUMN retry.attempt.pendings IS 'How many of the task''s attempts so far, this one included, do not count in max_attempts; null: none';
+COMMENT ON COLUMN retry.attempt.hedged IS 'Was it sent a second time because it lasted long? Null: its scene does not hedge';
 COMMENT ON COLUMN retry.attempt.remote_address IS 'Address that was connected to';
 COMMENT ON COLUMN retry.attempt.target IS 'Target of a routed scene that was called';
 COMMENT ON COLUMN retry.attempt.error IS 'What went wrong, in words; network errors begin with their class and a colon, as in stop_errors';
@@ -1883,7 +1885,7 @@ SELECT
 	a.finished_at - a.duration_us * interval '1 us' AS started_at,
 	a.duration_us * interval '1 us' AS duration,
 	a.outcome, a.http_status, a.error, a.response, a.next_due, a.remote_address, a.target,
-	a.finished_at, a.dns_us, a.connect_us, a.tls_us, a.first_byte_us
+	a.finished_at, a.dns_us, a.connect_us, a.tls_us, a.first_byte_us, a.hedged
 FROM retry.attempt a
 LEFT JOIN retry.task t ON t.leaf = a.leaf AND t.id = a.task_id
 LEFT JOIN retry.scene s ON s.id = a.scene_id
@@ -1908,6 +1910,7 @@ COMMENT ON COLUMN retry.attempts.dns_us IS 'Microseconds to resolve the name; nu
 COMMENT ON COLUMN retry.attempts.connect_us IS 'Microseconds to connect; null: a kept connection';
 COMMENT ON COLUMN retry.attempts.tls_us IS 'Microseconds to agree on TLS; null: no TLS or a kept connection';
 COMMENT ON COLUMN retry.attempts.first_byte_us IS 'Microseconds from the start until the answer''s first byte';
+COMMENT ON COLUMN retry.attempts.hedged IS 'Was it sent a second time because it lasted long? Null: its scene does not hedge';
 
 CREATE VIEW retry.running AS
 SELECT id, scene, key, reference, attempt_no, started_at,

@@ -387,6 +387,8 @@ add_attempt(Batch *batch, const RetryEnded *ended)
 	set_int(values, isnull, Attempt_tls_us, ended->tls_us);
 	set_int(values, isnull, Attempt_first_byte_us, ended->first_byte_us);
 	set_int(values, isnull, Attempt_pendings, ended->pendings);
+	isnull[Attempt_hedged] = ended->hedged == RETRY_HEDGED_NEVER;
+	values[Attempt_hedged] = BoolGetDatum(ended->hedged == RETRY_HEDGED_YES);
 	isnull[Attempt_target] = ended->target == NULL;
 	if (ended->target != NULL)
 		values[Attempt_target] = CStringGetTextDatum(ended->target);

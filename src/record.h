@@ -15,6 +15,14 @@
 
 struct RetryConfig;
 
+/* Was an attempt sent a second time? */
+typedef enum RetryHedged
+{
+	RETRY_HEDGED_NEVER,			/* its scene does not ask for that */
+	RETRY_HEDGED_NO,
+	RETRY_HEDGED_YES
+} RetryHedged;
+
 /* One attempt that has ended.  Pointers belong to the caller until it is recorded. */
 typedef struct RetryEnded
 {
@@ -33,6 +41,7 @@ typedef struct RetryEnded
 	int32		first_byte_us;
 	int32		pendings;		/* attempts so far that do not count in
 								 * max_attempts */
+	RetryHedged hedged;
 	const char *target;			/* URL of a routed scene's target; NULL none */
 	const char *remote_ip;		/* "" none */
 	const char *error;			/* UTF-8 or any bytes; "" none */

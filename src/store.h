@@ -42,8 +42,8 @@ enum
 	Attempt_lane_hash, Attempt_finished_at, Attempt_duration_us,
 	Attempt_scene_id, Attempt_outcome, Attempt_next_due, Attempt_dns_us,
 	Attempt_connect_us, Attempt_tls_us, Attempt_first_byte_us, Attempt_pendings,
-	Attempt_remote_address, Attempt_target, Attempt_error, Attempt_response,
-	Attempt_natts
+	Attempt_hedged, Attempt_remote_address, Attempt_target, Attempt_error,
+	Attempt_response, Attempt_natts
 };
 
 /* Columns of retry.signal. */
