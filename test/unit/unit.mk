@@ -10,6 +10,7 @@ UNIT_breaker = breaker.c
 UNIT_budget = budget.c
 UNIT_cron = cron.c
 UNIT_flow = flow.c breaker.c budget.c throttle.c
+UNIT_hedging = hedging.c histogram.c
 UNIT_histogram = histogram.c
 UNIT_http = http.c http_outcome.c http_transfer.c evloop.c netguard.c httpdate.c ratelimit_header.c url.c
 UNIT_httpdate = httpdate.c
