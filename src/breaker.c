@@ -87,7 +87,6 @@ open_it(RetryBreaker *breaker, int64 now_us)
 	else if (breaker->doublings < 40)
 		breaker->doublings++;
 	set_state(breaker, RETRY_BREAKER_OPEN, now_us);
-	forget_calls(breaker);
 }
 
 RetryBreakerNews

@@ -69,7 +69,8 @@ typedef struct RetryBreaker
 	int64		probe_us;		/* the last probe was sent */
 	int64		bucket_us;		/* length of a bucket */
 	int64		newest;			/* number of the newest bucket, from 0 */
-	uint32		calls;			/* in the window */
+	uint32		calls;			/* in the window; until it closes, those that
+								 * opened it */
 	uint32		failed;			/* of these */
 	uint32		bucket_calls[RETRY_BREAKER_BUCKETS];
 	uint32		bucket_failed[RETRY_BREAKER_BUCKETS];

@@ -216,7 +216,8 @@ judge(Call *call, const RetryHttpResult *result)
 	retry_answer_of_http(result, &answer);
 	limits.expires_at = DT_NOEND;
 	call->verdict = retry_judge_exchange(call->scene, &limits, &answer, &at);
-	retry_target_use_done(&call->target, &answer, call->verdict.outcome, at.ended_at);
+	(void) retry_target_use_done(&call->target, &answer, call->verdict.outcome,
+								 call->scene != NULL ? &call->scene->flow.breaker : NULL, at.ended_at);
 	retry_target_use_release(&call->target);
 	call->pendings = retry_policy_pendings(call->pendings, call->verdict.outcome);
 	call->asked_wait_us = result->http_status == 0 ? 0 :

@@ -36,6 +36,7 @@
 #include "compat.h"
 #include "dispatcher.h"
 #include "extension.h"
+#include "govern.h"
 #include "guc.h"
 #include "http_settings.h"
 #include "schedule.h"
@@ -213,6 +214,7 @@ read_config(RetryTurn *turn, uint64 generation)
 	config_generation = generation;
 
 	/* a scene may have other targets now, which nobody has found out yet */
+	retry_govern_configured(turn);
 	retry_target_health_forget(d->targets, turn->now_us);
 	retry_lanes_unblock_all(d->lanes);
 	if (retry_config_is_copy(d->config))

@@ -168,3 +168,28 @@ retry_judge_exchange(const RetryScene *scene, const RetryLimits *limits,
 	look_at_body(scene, answer, &end);
 	return retry_policy_judge(&end, rules, limits);
 }
+
+RetryFlowKind
+retry_judge_endpoint(const RetryAnswer *answer, RetryOutcome outcome)
+{
+	switch (answer->exchange)
+	{
+		case RETRY_EXCHANGE_RETURNED:
+			return RETRY_FLOW_WELL;
+		case RETRY_EXCHANGE_FAILED:
+			return RETRY_FLOW_FAILED;
+		case RETRY_EXCHANGE_ANSWERED:
+			break;
+		default:
+			return RETRY_FLOW_NEUTRAL;
+	}
+	if (outcome == RETRY_SUCCEEDED || outcome == RETRY_PROCESSING)
+		return RETRY_FLOW_WELL;
+	if (answer->body_cut)
+		return RETRY_FLOW_FAILED;
+	if (answer->http_status == 429)
+		return RETRY_FLOW_THROTTLED;
+	if (answer->http_status < 500 || answer->http_status == 501 || answer->http_status == 505)
+		return RETRY_FLOW_WELL;
+	return RETRY_FLOW_FAILED;
+}

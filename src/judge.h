@@ -70,4 +70,11 @@ extern void retry_judge_limits(const RetryScene *scene, int32 max_attempts, Time
 extern RetryVerdict retry_judge_exchange(const RetryScene *scene, const RetryLimits *limits,
 										 const RetryAnswer *answer, const RetryAttemptAt *at);
 
+/*
+ * What an exchange says of its endpoint, whatever it means for the task:
+ * without an answer, or with one of 5xx, it has failed, unless the scene takes
+ * that for a success; 501 and 505 are about the request.  Cannot fail.
+ */
+extern RetryFlowKind retry_judge_endpoint(const RetryAnswer *answer, RetryOutcome outcome);
+
 #endif							/* RETRY_JUDGE_H */

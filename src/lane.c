@@ -282,6 +282,8 @@ retry_lanes_drop(RetryLanes *lanes, RetryLane *lane)
 		retry_flow_clear(lane->flow);
 		pfree(lane->flow);
 	}
+	if (lane->name != NULL)
+		pfree(lane->name);
 	pfree(lane);
 }
 

@@ -46,6 +46,7 @@ typedef struct RetrySide
 typedef struct RetryLane
 {
 	int64		hash;
+	char	   *name;			/* as people see it; NULL: not known yet */
 	RetrySide	side[RETRY_SIDES];
 	RetryFlow  *flow;			/* NULL: it has nothing to remember */
 	int32		in_flight;

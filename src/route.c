@@ -115,7 +115,11 @@ may_probe(const RetryRouteState *state, int64 now)
 static inline bool
 may_choose(const RetryRouteTarget *target, int64 now)
 {
-	return !target->state->out || may_probe(target->state, now);
+	const RetryRouteState *state = target->state;
+
+	if (state->barred_until != 0 && now < state->barred_until)
+		return false;
+	return !state->out || may_probe(state, now);
 }
 
 bool
@@ -332,9 +336,14 @@ ask_again(const RetryRouteTarget *targets, int count, int64 now)
 
 	for (int i = 0; i < count; i++)
 	{
-		if (targets[i].state->probing)
+		const RetryRouteState *state = targets[i].state;
+		int64		moment = state->barred_until;
+
+		if (state->out && state->probing)
 			continue;
-		at = any ? Min(at, targets[i].state->out_until) : targets[i].state->out_until;
+		if (state->out)
+			moment = Max(moment, state->out_until);
+		at = any ? Min(at, moment) : moment;
 		any = true;
 	}
 	return at;

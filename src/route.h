@@ -51,6 +51,8 @@ typedef struct RetryRouteState
 	bool		probing;		/* out, and one request is finding out */
 	int64		out_since;		/* while out */
 	int64		out_until;		/* while out: not probed before */
+	int64		barred_until;	/* not chosen before, however well it is; 0:
+								 * not barred */
 	int64		turn;			/* for round robin */
 	uint64		used;			/* number of its last use; 0: never */
 } RetryRouteState;

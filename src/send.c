@@ -18,6 +18,7 @@
 
 #include "amend.h"
 #include "callback.h"
+#include "govern.h"
 #include "guc.h"
 #include "judge.h"
 #include "sqlsend.h"
@@ -100,27 +101,6 @@ publish(RetrySender *s, Transfer *t)
 	shown->attempt_no = t->ended.entry.attempts + 1;
 }
 
-/* Its lane may send another; nothing was learnt of the endpoint. */
-static void
-leave_unsent(RetryDispatcher *d, Transfer *t)
-{
-	RetryFlowEnd end = {.kind = RETRY_FLOW_NEUTRAL,.unsent = true,.started_us = t->taken_us};
-
-	end.retry = t->ended.entry.side == RETRY_SIDE_RETRY;
-	retry_lane_transfer_ended(d->lanes, t->lane, &end, retry_monotonic_us());
-}
-
-/* Its lane may send another, and learns how this one ended. */
-static void
-leave_sent(RetryDispatcher *d, Transfer *t)
-{
-	RetryFlowEnd end = {.kind = RETRY_FLOW_NEUTRAL,.started_us = t->taken_us};
-
-	end.retry = t->ended.entry.side == RETRY_SIDE_RETRY;
-	end.latency_us = t->ended.duration_us;
-	retry_lane_transfer_ended(d->lanes, t->lane, &end, retry_monotonic_us());
-}
-
 /* Gives an entry back: it is read again from its place. */
 static void
 put_back(RetryDispatcher *d, Transfer *t)
@@ -128,7 +108,7 @@ put_back(RetryDispatcher *d, Transfer *t)
 	dlist_delete(&t->node);
 	retry_lanes_forget_sent(d->lanes, &t->ended.entry.pos.id);
 	retry_lane_note(d->lanes, &t->lane->side[t->ended.entry.side], &t->ended.entry.pos);
-	leave_unsent(d, t);
+	retry_govern_unsent(d, t);
 	free_transfer(d, t);
 }
 
@@ -138,7 +118,7 @@ drop(RetryDispatcher *d, Transfer *t)
 {
 	dlist_delete(&t->node);
 	retry_lanes_forget_sent(d->lanes, &t->ended.entry.pos.id);
-	leave_unsent(d, t);
+	retry_govern_unsent(d, t);
 	free_transfer(d, t);
 }
 
@@ -165,7 +145,7 @@ choose_target(RetryTurn *turn, Transfer *t, RetryScene *scene, TupleTableSlot *s
 	if (expires_at - turn->now < until_us - turn->now_us)
 		until_us = turn->now_us + (expires_at - turn->now) + 1;
 	retry_lane_block(d->lanes, t->lane, &t->ended.entry, RETRY_GATE_TARGETS, until_us);
-	leave_unsent(d, t);
+	retry_govern_unsent(d, t);
 	free_transfer(d, t);
 	return false;
 }
@@ -191,7 +171,7 @@ end_unsent(RetryDispatcher *d, Transfer *t, TimestampTz now, RetryVerdict verdic
 	set_verdict(t, verdict);
 	t->ended.remote_ip = "";
 	t->ended.response = "";
-	leave_unsent(d, t);
+	retry_govern_unsent(d, t);
 	dlist_push_tail(&d->ended, &t->ended.node);
 }
 
@@ -297,7 +277,7 @@ prepare(RetryTurn *turn, Transfer *t)
 		end_unsent(d, t, turn->now, rejected);
 		return;
 	}
-	retry_lane_set_rules(d->lanes, t->lane, &scene->flow);
+	retry_govern_prepared(turn, t, scene, slot);
 	retry_lane_set_cap(d->lanes, t->lane,
 					   retry_is_sql_target(t->prepared.http.url) ? retry_sql_lane_cap() : 0);
 	if (t->prepared.backoff != NULL)
@@ -386,7 +366,7 @@ start_function(RetryDispatcher *d, Transfer *t, TimestampTz now)
 	}
 	dlist_delete(&t->node);
 	retry_lane_block(d->lanes, t->lane, &t->ended.entry, RETRY_GATE_TARGETS, until_us);
-	leave_unsent(d, t);
+	retry_govern_unsent(d, t);
 	free_transfer(d, t);
 }
 
@@ -467,10 +447,7 @@ judge(RetryDispatcher *d, Transfer *t, const RetryAnswer *answer)
 	retry_judge_limits(scene, t->prepared.max_attempts, t->prepared.expires_at,
 					   t->prepared.backoff, &limits, &zone);
 	set_verdict(t, retry_judge_exchange(scene, &limits, answer, &at));
-	retry_target_use_done(&t->target, answer, t->ended.verdict.outcome,
-						  retry_monotonic_us());
-	if (t->target.probe)
-		retry_lane_unblock(d->lanes, t->lane);
+	retry_govern_answered(d, t, answer);
 }
 
 /*
@@ -503,6 +480,7 @@ reap_functions(RetryDispatcher *d)
 		{
 			t->ended.verdict.terminal = result.terminal;
 			t->ended.verdict.next_due = result.next_due;
+			retry_govern_returned(t);
 		}
 		else
 		{
@@ -510,7 +488,7 @@ reap_functions(RetryDispatcher *d)
 			t->ended.error = t->error;
 			judge(d, t, &answer);
 		}
-		leave_sent(d, t);
+		retry_govern_ended(d, t);
 		dlist_push_tail(&d->ended, &t->ended.node);
 	}
 
@@ -556,7 +534,7 @@ retry_send_reap(RetryDispatcher *d)
 		t->ended.response_len = result->body_len;
 		retry_answer_of_http(result, &answer);
 		judge(d, t, &answer);
-		leave_sent(d, t);
+		retry_govern_ended(d, t);
 		dlist_push_tail(&d->ended, &t->ended.node);
 	}
 }

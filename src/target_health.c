@@ -38,6 +38,8 @@ struct RetryKnownTarget
 {
 	KnownKey	key;			/* hash key; no padding */
 	RetryRouteState state;
+	RetryBreaker breaker;
+	bool		told_out;		/* that it is out was news */
 	char	   *url;
 	int32		users;			/* requests that may still ask for url */
 	int64		used_at;
@@ -81,6 +83,8 @@ find_state(RetryTargetHealth *health, int32 scene_id, const RetryRouteTarget *ta
 
 		known = hash_search(health->known, &key, HASH_ENTER, &found);
 		memset(&known->state, 0, sizeof(known->state));
+		memset(&known->breaker, 0, sizeof(known->breaker));
+		known->told_out = false;
 		known->url = url;
 		known->users = 0;
 		known->used_at = now;
@@ -106,6 +110,28 @@ route_key(TupleTableSlot *slot)
 	return retry_route_hash(DatumGetUUIDP(slot->tts_values[Task_id])->data, UUID_LEN);
 }
 
+static inline RetryKnownTarget *
+known_of(RetryRouteState *state)
+{
+	return (RetryKnownTarget *) ((char *) state - offsetof(RetryKnownTarget, state));
+}
+
+/* Leaves out the targets whose breaker is open. */
+static void
+ask_breakers(RetryScene *scene, int64 now)
+{
+	const RetryBreakerRules *rules = &scene->flow.breaker;
+
+	for (int i = 0; i < scene->ntargets; i++)
+	{
+		RetryRouteState *state = scene->targets[i].state;
+
+		state->barred_until = 0;
+		if (rules->ratio > 0)
+			(void) retry_breaker_gate(&known_of(state)->breaker, rules, now, &state->barred_until);
+	}
+}
+
 bool
 retry_target_use_take(RetryTargetHealth *health, RetryScene *scene, TupleTableSlot *slot,
 					  int64 now, RetryTargetUse *use, int64 *retry_at)
@@ -116,19 +142,22 @@ retry_target_use_take(RetryTargetHealth *health, RetryScene *scene, TupleTableSl
 	for (int i = 0; i < scene->ntargets && scene->targets[i].state == NULL; i++)
 		scene->targets[i].state = find_state(health, scene->id, &scene->targets[i], now);
 
+	ask_breakers(scene, now);
 	chosen = retry_route_choose(scene->route, scene->targets, scene->ntargets,
 								scene->route == RETRY_ROUTE_HASH || scene->route == RETRY_ROUTE_ALL ?
 								route_key(slot) : 0,
 								pg_prng_uint64(&pg_global_prng_state), now, retry_at);
 	if (chosen < 0)
 		return false;
-	known = (RetryKnownTarget *) ((char *) scene->targets[chosen].state -
-								  offsetof(RetryKnownTarget, state));
+	known = known_of(scene->targets[chosen].state);
 	known->users++;
 	known->used_at = now;
 	use->target = known;
 	use->in_flight = true;
 	use->probe = retry_route_started(&known->state, ++health->uses);
+	use->trial = known->breaker.state == RETRY_BREAKER_HALF_OPEN;
+	use->started_us = now;
+	retry_breaker_started(&known->breaker, now);
 	return true;
 }
 
@@ -143,7 +172,10 @@ retry_target_use_here(RetryTargetHealth *health, RetryScene *scene, TupleTableSl
 	if (retry_target_use_take(health, scene, slot, now, use, &retry_at))
 		return;
 	for (int i = 0; i < scene->ntargets; i++)
+	{
+		memset(&known_of(scene->targets[i].state)->breaker, 0, sizeof(RetryBreaker));
 		memset(scene->targets[i].state, 0, sizeof(RetryRouteState));
+	}
 	(void) retry_target_use_take(health, scene, slot, now, use, &retry_at);
 }
 
@@ -154,32 +186,101 @@ retry_target_use_url(const RetryTargetUse *use)
 }
 
 void
+retry_target_use_counts(const RetryTargetUse *use, uint32 *calls, uint32 *failed)
+{
+	*calls = use->target->breaker.calls;
+	*failed = use->target->breaker.failed;
+}
+
+/* Tells the breaker how a request ended that began at started_us. */
+static int
+tell_breaker(RetryKnownTarget *known, const RetryBreakerRules *rules, RetryFlowKind kind,
+			 int64 started_us, int64 now)
+{
+	RetryBreakerEnd end = RETRY_BREAKER_UNKNOWN;
+
+	if (kind == RETRY_FLOW_WELL)
+		end = RETRY_BREAKER_WELL;
+	else if (kind == RETRY_FLOW_FAILED)
+		end = RETRY_BREAKER_FAILED;
+	switch (retry_breaker_ended(&known->breaker, rules, end, started_us, now))
+	{
+		case RETRY_BREAKER_HAS_OPENED:
+			return RETRY_TARGET_OPENED;
+		case RETRY_BREAKER_HAS_CLOSED:
+			return RETRY_TARGET_CLOSED;
+		default:
+			return 0;
+	}
+}
+
+int
 retry_target_use_done(RetryTargetUse *use, const RetryAnswer *answer, RetryOutcome outcome,
-					  int64 now)
+					  const RetryBreakerRules *rules, int64 now)
 {
 	RetryRouteEnd end = RETRY_ROUTE_END_FAILED;
+	RetryKnownTarget *known = use->target;
+	static const RetryBreakerRules none;
+	int			news;
 
 	if (!use->in_flight)
-		return;
+		return 0;
 	if (outcome == RETRY_SUCCEEDED || outcome == RETRY_PROCESSING)
 		end = RETRY_ROUTE_END_WELL; /* whatever its scene takes for that */
 	else if (answer->exchange == RETRY_EXCHANGE_ANSWERED)
 		end = retry_route_judge(answer->http_status, answer->body_cut);
 	else if (answer->exchange == RETRY_EXCHANGE_REFUSED || answer->exchange == RETRY_EXCHANGE_INTERNAL)
 		end = RETRY_ROUTE_END_UNKNOWN;
-	retry_route_ended(&use->target->state, use->probe, end, now);
 	use->in_flight = false;
+	retry_route_ended(&known->state, use->probe, end, now);
+	news = tell_breaker(known, rules != NULL ? rules : &none, retry_judge_endpoint(answer, outcome), use->started_us, now);
+
+	/* a single failure that the first probe makes good is not worth a word */
+	if (known->state.out && known->state.times_out >= 2 && !known->told_out)
+	{
+		known->told_out = true;
+		news |= RETRY_TARGET_OUT;
+	}
+	else if (!known->state.out && known->told_out)
+	{
+		known->told_out = false;
+		news |= RETRY_TARGET_BACK;
+	}
+	return news;
 }
 
 void
 retry_target_use_release(RetryTargetUse *use)
 {
+	static const RetryBreakerRules none;
+
 	if (use->target == NULL)
 		return;
 	if (use->in_flight)
+	{
 		retry_route_ended(&use->target->state, use->probe, RETRY_ROUTE_END_UNKNOWN, 0);
+		(void) tell_breaker(use->target, &none, RETRY_FLOW_NEUTRAL, use->started_us, 0);
+	}
 	use->target->users--;
 	memset(use, 0, sizeof(*use));
+}
+
+void
+retry_target_health_follow(RetryTargetHealth *health, RetryConfig *config, int64 now,
+						   void (*closed) (const RetryScene *scene, const char *url, void *arg),
+						   void *arg)
+{
+	HASH_SEQ_STATUS seq;
+	RetryKnownTarget *known;
+
+	hash_seq_init(&seq, health->known);
+	while ((known = hash_seq_search(&seq)) != NULL)
+	{
+		const RetryScene *scene = retry_config_scene(config, known->key.scene_id);
+
+		if (scene != NULL && retry_breaker_follow(&known->breaker, &scene->flow.breaker, now) == RETRY_BREAKER_HAS_CLOSED)
+			closed(scene, known->url, arg);
+	}
 }
 
 void

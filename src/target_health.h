@@ -10,6 +10,7 @@
 #define RETRY_TARGET_HEALTH_H
 
 #include "executor/tuptable.h"
+#include "breaker.h"
 #include "config.h"
 #include "judge.h"
 #include "route.h"
@@ -23,7 +24,16 @@ typedef struct RetryTargetUse
 	RetryKnownTarget *target;
 	bool		in_flight;
 	bool		probe;			/* it finds out whether the target works again */
+	bool		trial;			/* the same for the target's breaker */
+	int64		started_us;
 } RetryTargetUse;
+
+/* What is to be told of a target; several may be true at once. */
+#define RETRY_TARGET_OPENED		0x1 /* its breaker */
+#define RETRY_TARGET_CLOSED		0x2
+#define RETRY_TARGET_OUT		0x4 /* it is left alone, and was probed in
+									 * vain */
+#define RETRY_TARGET_BACK		0x8
 
 /* In the current memory context, which must outlive everything that uses it. */
 extern RetryTargetHealth *retry_target_health_create(void);
@@ -49,12 +59,27 @@ extern void retry_target_use_here(RetryTargetHealth *health, RetryScene *scene,
 /* The URL of a target that was taken; NULL when none was.  Valid until it is released. */
 extern const char *retry_target_use_url(const RetryTargetUse *use);
 
-/* The request has ended, and this is what it meant for its task. */
-extern void retry_target_use_done(RetryTargetUse *use, const RetryAnswer *answer,
-								  RetryOutcome outcome, int64 now);
+/*
+ * The request has ended, and this is what it meant for its task.  "rules" are
+ * those of its scene (NULL: it is gone).  What is news of the target is set in
+ * the result.
+ */
+extern int	retry_target_use_done(RetryTargetUse *use, const RetryAnswer *answer,
+								  RetryOutcome outcome, const RetryBreakerRules *rules, int64 now);
+
+/* How many calls the target's breaker counts, and how many of them failed. */
+extern void retry_target_use_counts(const RetryTargetUse *use, uint32 *calls, uint32 *failed);
 
 /* Lets go of it; a request that was not sent after all says nothing of the target. */
 extern void retry_target_use_release(RetryTargetUse *use);
+
+/*
+ * The configuration was read: calls "closed" for each target whose breaker has
+ * closed since its scene wants none any more.
+ */
+extern void retry_target_health_follow(RetryTargetHealth *health, RetryConfig *config, int64 now,
+									   void (*closed) (const RetryScene *scene, const char *url, void *arg),
+									   void *arg);
 
 /* Forgets the targets that nothing has used for a while; no scene may be in use. */
 extern void retry_target_health_forget(RetryTargetHealth *health, int64 now);

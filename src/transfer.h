@@ -25,6 +25,7 @@ typedef struct RetrySending
 	int64		previous_delay_us;
 	Oid			enqueued_by;
 	RetryTargetUse target;
+	RetryFlowEnd flow;			/* how it ended, to its lane; see govern.c */
 	const RetryHttpResult *result;
 	char	   *error;			/* of a function that failed, or NULL */
 } RetrySending;

@@ -20,6 +20,7 @@ our @EXPORT = qw(
   wait_sql
   wait_state
   enqueue
+  hold_nothing
   others_go_on
   session
   sql_fails
@@ -159,6 +160,21 @@ sub enqueue
 
 	return $node->safe_psql($opt{dbname} // 'postgres',
 		"SELECT retry.enqueue($arguments)");
+}
+
+# hold_nothing(NODE, %options): no breaker opens and no retry waits for a budget,
+# in any scene, for tests in which receivers fail on purpose and something else
+# is to be seen.  Scenes get lanes of their own by that, as with all settings.
+#   dbname => 'postgres'
+sub hold_nothing
+{
+	my ($node, %opt) = @_;
+
+	$node->safe_psql($opt{dbname} // 'postgres', <<'SQL');
+ALTER TABLE retry.scene ALTER COLUMN breaker_ratio SET DEFAULT NULL, ALTER COLUMN retry_share SET DEFAULT NULL;
+UPDATE retry.scene SET breaker_ratio = NULL, retry_share = NULL;
+SQL
+	return;
 }
 
 # others_go_on(NODE, RECEIVER, WHAT): a task enqueued now succeeds.  So would

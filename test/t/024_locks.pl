@@ -11,6 +11,7 @@ use Test::More;
 use Time::HiRes qw(time usleep);
 
 my $node = new_node('locks', conf => "retry.poll_interval = 60s\nautovacuum = off\n");
+hold_nothing($node);
 my $receiver = start_endpoint();
 my $ok = $receiver->url('/ok');
 

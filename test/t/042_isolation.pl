@@ -9,6 +9,7 @@ use RetryTest;
 use Test::More;
 
 my $node = new_node('main', conf => "retry.max_in_flight = 256\nshared_buffers = 128MB");
+hold_nothing($node);
 my $healthy = start_endpoint();
 my $hanging = start_endpoint();
 my $refusing = start_endpoint();

@@ -9,6 +9,7 @@ use RetryTest;
 use Test::More;
 
 my $node = new_node('main');
+hold_nothing($node);
 my $receiver = start_endpoint();
 my $gone = start_endpoint();
 my $refusing = 'http://127.0.0.1:' . $gone->port . '/';

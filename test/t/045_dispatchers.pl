@@ -10,6 +10,7 @@ use Test::More;
 my $node = new_node('main', conf => <<'CONF');
 retry.max_in_flight = 64
 CONF
+hold_nothing($node);
 my $ledger = PostgreSQL::Test::Utils::tempdir . '/ledger';
 my $receiver = start_endpoint(args => [ '--ledger', $ledger ]);
 

@@ -9,6 +9,7 @@ use Test::More;
 
 my $in_flight = 4;
 my $node = new_node('main', conf => "retry.max_in_flight = $in_flight\nshared_buffers = 128MB");
+hold_nothing($node);
 my $receiver = start_endpoint();
 my $markers = 0;
 

@@ -9,6 +9,7 @@ use RetryTest;
 use Test::More;
 
 my $node = new_node('main', conf => "retry.max_response_bytes = 4kB");
+hold_nothing($node);
 my $receiver = start_endpoint();
 my $gone = start_endpoint();
 my $refusing = $gone->url('/');

@@ -360,6 +360,25 @@ test_what_counts(void)
 	CHECK_INT(states[0].out_until, 40 + 2 * SECOND, "a weak answer is no success of a probe");
 }
 
+/* A target that somebody else has a reason to leave out. */
+static void
+test_barred(void)
+{
+	int64		at = 0;
+
+	make_targets(2, NULL);
+	states[0].barred_until = 500;
+	for (RetryRoute route = RETRY_ROUTE_HASH; route < RETRY_ROUTES; route++)
+		CHECK_INT(choose(route, 2, 1, 499), 1, "no route takes one that is barred");
+	CHECK_INT(choose(RETRY_ROUTE_FIRST, 2, 0, 500), 0, "until its moment");
+	states[1].barred_until = 400;
+	CHECK_INT(retry_route_choose(RETRY_ROUTE_RANDOM, targets, 2, 0, 7, 300, &at), -1, "all are barred");
+	CHECK_INT(at, 400, "the first moment is told");
+	fail_at(1, 300);
+	(void) retry_route_choose(RETRY_ROUTE_RANDOM, targets, 2, 0, 7, 301, &at);
+	CHECK_INT(at, 500, "one that is out as well comes later");
+}
+
 /* None to choose: the earliest of all probes. */
 static void
 test_none(void)
@@ -440,5 +459,6 @@ main(void)
 	test_health();
 	test_what_counts();
 	test_none();
+	test_barred();
 	return check_done();
 }

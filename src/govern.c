@@ -1,0 +1,224 @@
+/*
+ * govern.c
+ *		What the lanes of a dispatcher learn from their attempts.
+ *
+ * A lane gets a flow when it has something to remember: a failure, an answer
+ * that asks for less, or a retry that is within a budget.  Lanes that work get
+ * none, however many there are; a budget that was never drawn from is full, and
+ * a breaker that has not seen a failure is closed, so nothing is lost by that.
+ *
+ * What happens to a target of a routed scene is the target's affair: another
+ * one is at hand, so it neither opens the breaker of the lane nor slows it.
+ */
+#include "postgres.h"
+
+#include "utils/builtins.h"
+#include "utils/memutils.h"
+
+#include "event.h"
+#include "govern.h"
+#include "sqltarget.h"
+#include "url.h"
+
+static inline bool
+is_retry(const RetrySending *t)
+{
+	return t->ended.entry.side == RETRY_SIDE_RETRY;
+}
+
+/* The lane's name as people see it: what its task says, else the URL's origin. */
+static void
+name_lane(RetryDispatcher *d, RetryLane *lane, TupleTableSlot *slot, const char *url)
+{
+	char		err[RETRY_ROUTE_ERROR];
+	RetryUrl	parsed;
+	const char *name = url;
+
+	if (!slot->tts_isnull[Task_lane])
+		name = TextDatumGetCString(slot->tts_values[Task_lane]);
+	else if (url != NULL && retry_url_check(url, &parsed, err, sizeof(err)))
+		name = parsed.origin;
+	if (name != NULL)
+		lane->name = MemoryContextStrdup(d->context, name);
+}
+
+static void
+add_event(RetryDispatcher *d, RetryEventKind kind, const RetryScene *scene, const RetryLane *lane,
+		  const char *target, const char *detail)
+{
+	RetryEvent	event = {
+		.kind = kind,.group_id = scene->group_id,.scene_id = scene->id,
+		.target = target,.detail = detail
+	};
+
+	if (lane != NULL)
+	{
+		event.lane_hash = lane->hash;
+		event.lane = lane->name;
+	}
+	retry_event_add(d, &event);
+}
+
+static void
+breaker_opened(RetryDispatcher *d, const RetryScene *scene, const RetryLane *lane,
+			   const char *target, uint32 calls, uint32 failed)
+{
+	char		detail[64];
+
+	snprintf(detail, sizeof(detail), "%u of %u calls failed", failed, calls);
+	add_event(d, RETRY_EVENT_BREAKER_OPENED, scene, lane, target, detail);
+}
+
+static void
+breaker_closed(RetryDispatcher *d, const RetryScene *scene, const RetryLane *lane,
+			   const char *target, const char *why)
+{
+	add_event(d, RETRY_EVENT_BREAKER_CLOSED, scene, lane, target, why);
+}
+
+/* The rules of the scene are in force in the lane. */
+static void
+follow(RetryDispatcher *d, RetryLane *lane, const RetryScene *scene, int64 now_us)
+{
+	if (retry_flow_follow(lane->flow, &scene->flow, scene->id, now_us) == RETRY_BREAKER_HAS_CLOSED)
+		breaker_closed(d, scene, lane, NULL, "the scene has no breaker_ratio any more");
+}
+
+/* Its flow, made with the scene's rules if it had none. */
+static void
+make_flow(RetryDispatcher *d, RetryLane *lane, const RetryScene *scene, int64 now_us)
+{
+	(void) retry_lane_flow(d->lanes, lane);
+	follow(d, lane, scene, now_us);
+}
+
+void
+retry_govern_prepared(RetryTurn *turn, RetrySending *t, const RetryScene *scene,
+					  TupleTableSlot *slot)
+{
+	RetryDispatcher *d = turn->d;
+	RetryLane  *lane = t->lane;
+
+	if (lane->name == NULL)
+		name_lane(d, lane, slot, t->prepared.http.url);
+	retry_lane_set_rules(d->lanes, lane, &scene->flow);
+	if (lane->flow != NULL)
+		follow(d, lane, scene, turn->now_us);
+	else if (is_retry(t) && scene->flow.retry_share >= 0)
+	{
+		make_flow(d, lane, scene, turn->now_us);
+		retry_flow_started(lane->flow, true, t->taken_us);
+	}
+}
+
+/* What is news of a target. */
+static void
+note_target(RetryDispatcher *d, RetrySending *t, const RetryScene *scene, int news)
+{
+	uint32		calls;
+	uint32		failed;
+
+	retry_target_use_counts(&t->target, &calls, &failed);
+	if (news & RETRY_TARGET_OUT)
+		add_event(d, RETRY_EVENT_TARGET_OUT, scene, t->lane, t->ended.target, NULL);
+	if (news & RETRY_TARGET_BACK)
+		add_event(d, RETRY_EVENT_TARGET_BACK, scene, t->lane, t->ended.target, NULL);
+	if (news & RETRY_TARGET_OPENED)
+		breaker_opened(d, scene, t->lane, t->ended.target, calls, failed);
+	if (news & RETRY_TARGET_CLOSED)
+		breaker_closed(d, scene, t->lane, t->ended.target, "its probes succeeded");
+}
+
+void
+retry_govern_answered(RetryDispatcher *d, RetrySending *t, const RetryAnswer *answer)
+{
+	const RetryScene *scene = retry_config_scene(d->config, t->ended.scene_id);
+	RetryOutcome outcome = t->ended.verdict.outcome;
+	RetryFlowEnd *end = &t->flow;
+	int			news;
+
+	end->kind = retry_judge_endpoint(answer, outcome);
+	end->succeeded = outcome == RETRY_SUCCEEDED || outcome == RETRY_PROCESSING;
+	if (!t->target.in_flight)
+		return;
+
+	news = retry_target_use_done(&t->target, answer, outcome,
+								 scene != NULL ? &scene->flow.breaker : NULL, retry_monotonic_us());
+	if (news != 0 && scene != NULL)
+		note_target(d, t, scene, news);
+	if (t->target.probe || t->target.trial)
+		retry_lane_unblock(d->lanes, t->lane);
+	end->kind = RETRY_FLOW_NEUTRAL;
+}
+
+void
+retry_govern_returned(RetrySending *t)
+{
+	t->flow.kind = RETRY_FLOW_WELL;
+	t->flow.succeeded = t->ended.verdict.terminal;
+}
+
+void
+retry_govern_ended(RetryDispatcher *d, RetrySending *t)
+{
+	const RetryScene *scene = retry_config_scene(d->config, t->ended.scene_id);
+	RetryLane  *lane = t->lane;
+	RetryFlowEnd *end = &t->flow;
+	int64		now_us = retry_monotonic_us();
+	RetryBreakerNews news;
+
+	end->retry = is_retry(t);
+	end->started_us = t->taken_us;
+	end->latency_us = t->ended.duration_us;
+	if (lane->flow == NULL && scene != NULL && retry_flow_remembers(end))
+		make_flow(d, lane, scene, now_us);
+	news = retry_lane_transfer_ended(d->lanes, lane, end, now_us);
+	if (scene == NULL)
+		return;
+	if (news == RETRY_BREAKER_HAS_OPENED)
+		breaker_opened(d, scene, lane, NULL, lane->flow->breaker.calls, lane->flow->breaker.failed);
+	else if (news == RETRY_BREAKER_HAS_CLOSED)
+		breaker_closed(d, scene, lane, NULL, "its probes succeeded");
+}
+
+void
+retry_govern_unsent(RetryDispatcher *d, RetrySending *t)
+{
+	RetryFlowEnd end = {.kind = RETRY_FLOW_NEUTRAL,.unsent = true,.started_us = t->taken_us};
+
+	end.retry = is_retry(t);
+	(void) retry_lane_transfer_ended(d->lanes, t->lane, &end, retry_monotonic_us());
+}
+
+static void
+configure_lane(RetryLane *lane, void *arg)
+{
+	RetryTurn  *turn = arg;
+	RetryDispatcher *d = turn->d;
+	const RetryScene *scene;
+
+	if (lane->flow == NULL || lane->flow->scene_id == 0)
+		return;
+	scene = retry_config_scene(d->config, lane->flow->scene_id);
+	if (scene == NULL)
+		return;
+	retry_lane_set_rules(d->lanes, lane, &scene->flow);
+	follow(d, lane, scene, turn->now_us);
+}
+
+static void
+target_closed(const RetryScene *scene, const char *url, void *arg)
+{
+	RetryTurn  *turn = arg;
+
+	breaker_closed(turn->d, scene, NULL, url, "the scene has no breaker_ratio any more");
+}
+
+void
+retry_govern_configured(RetryTurn *turn)
+{
+	RetryDispatcher *d = turn->d;
+
+	retry_lanes_each(d->lanes, configure_lane, turn);
+	retry_target_health_follow(d->targets, d->config, turn->now_us, target_closed, turn);
+}
