@@ -61,6 +61,7 @@ typedef struct RetryLane
 	uint8		blocked_why;	/* RetryGate */
 	bool		idle;			/* in the list of lanes that may be forgotten */
 	bool		in_high;		/* in the list of high ones */
+	uint8		ring;			/* the one that ready_node is in */
 	int64		blocked_until_us;
 	uint64		turn;			/* grows with what it sent, by its weight */
 	RetryHeapNode ready_node;

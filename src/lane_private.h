@@ -28,6 +28,16 @@ enum
 	CLASSES
 };
 
+/* Lanes that are ready to send; those that may have all transfers by themselves. */
+enum
+{
+	RING_HIGH,
+	RING_HIGH_ALL,
+	RING_NORMAL,
+	RING_NORMAL_ALL,
+	RINGS
+};
+
 struct lanehash_hash;
 struct idhash_hash;
 
@@ -50,7 +60,7 @@ struct RetryLanes
 	dlist_head	parked;
 	int32		queued;
 	/* lane_ring.c */
-	RetryHeap	ready[CLASSES]; /* lanes by what they have under way */
+	RetryHeap	ready[RINGS];	/* lanes by what they have under way */
 	RetryHeap	wake;			/* lanes by their next moment */
 	uint64		turn;			/* that of the lane that was served last */
 	int32		in_flight;

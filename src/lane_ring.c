@@ -2,9 +2,10 @@
  * lane_ring.c
  *		Whose turn it is to send, and who waits for what.
  *
- * Lanes that may send are in a heap, one for each class: whoever has least
- * under way for its weight is first, and among those the one whose last turn
- * was longest ago.  A lane that has some under way gets no more than its weight
+ * Lanes that may send are in a ring, which is a heap, for each class: whoever
+ * has least under way for its weight is first, and among those the one whose
+ * last turn was longest ago.  Lanes whose scene lets them have all transfers are
+ * in one of their own, as they may go on when the first of the others may not.  A lane that has some under way gets no more than its weight
  * times what is free, and nothing of the last eighth: so a lane whose endpoint
  * hangs leaves half to the others, and ten of them still leave some.
  *
@@ -23,7 +24,7 @@
 void
 retry_rings_init(RetryLanes *lanes)
 {
-	for (int i = 0; i < CLASSES; i++)
+	for (int i = 0; i < RINGS; i++)
 		retry_heap_init(&lanes->ready[i]);
 	retry_heap_init(&lanes->wake);
 }
@@ -38,7 +39,7 @@ retry_ring_init(RetryLane *lane)
 void
 retry_ring_forget(RetryLanes *lanes, RetryLane *lane)
 {
-	retry_heap_remove(&lanes->ready[lane_class(lane)], &lane->ready_node);
+	retry_heap_remove(&lanes->ready[lane->ring], &lane->ready_node);
 	retry_heap_remove(&lanes->wake, &lane->wake_node);
 }
 
@@ -72,20 +73,23 @@ is_ready(const RetryLanes *lanes, const RetryLane *lane)
 void
 retry_ring_update(RetryLanes *lanes, RetryLane *lane)
 {
-	RetryHeap  *ready = &lanes->ready[lane_class(lane)];
+	bool		all = lane->limit >= lanes->limits.max_in_flight;
+	uint8		ring = lane->high ? (all ? RING_HIGH_ALL : RING_HIGH) : (all ? RING_NORMAL_ALL : RING_NORMAL);
+	bool		ready = is_ready(lanes, lane);
 	int64		load = lane->in_flight * LOAD_UNIT / lane->weight;
 	int64		moment = next_moment(lane);
 
-	if (!is_ready(lanes, lane))
-		retry_heap_remove(ready, &lane->ready_node);
-	else
+	if (!ready || ring != lane->ring)
+		retry_heap_remove(&lanes->ready[lane->ring], &lane->ready_node);
+	lane->ring = ring;
+	if (ready)
 	{
 		/* who comes back has no claim to the turns it was away */
 		if (!retry_heap_has(&lane->ready_node))
 			lane->turn = Max(lane->turn, lanes->turn);
 		if (!retry_heap_has(&lane->ready_node) || lane->ready_node.key != load ||
 			lane->ready_node.tie != lane->turn)
-			retry_heap_put(ready, &lane->ready_node, load, lane->turn);
+			retry_heap_put(&lanes->ready[ring], &lane->ready_node, load, lane->turn);
 	}
 	if (moment == PG_INT64_MAX)
 		retry_heap_remove(&lanes->wake, &lane->wake_node);
@@ -93,7 +97,17 @@ retry_ring_update(RetryLanes *lanes, RetryLane *lane)
 		retry_heap_put(&lanes->wake, &lane->wake_node, moment, 0);
 }
 
-/* May the lane, which is the first of its class, have one more of what is free? */
+static int32
+count_ready(const RetryLanes *lanes)
+{
+	int32		n = 0;
+
+	for (int i = 0; i < RINGS; i++)
+		n += lanes->ready[i].len;
+	return n;
+}
+
+/* May the lane, which is the first of its ring, have one more of what is free? */
 static bool
 has_share(const RetryLanes *lanes, const RetryLane *lane)
 {
@@ -104,8 +118,7 @@ has_share(const RetryLanes *lanes, const RetryLane *lane)
 	/* a lane that may have all transfers may have the last ones too */
 	if (lane->in_flight == 0 || lane->limit >= most)
 		return true;
-	if (lane->in_flight == lanes->in_flight &&
-		lanes->ready[CLASS_HIGH].len + lanes->ready[CLASS_NORMAL].len == 1)
+	if (lane->in_flight == lanes->in_flight && count_ready(lanes) == 1)
 		return !scarce || lane_limit(lanes, lane) >= most;
 	return !scarce && (lane->high || lane->in_flight < (int64) lane->weight * free);
 }
@@ -143,37 +156,50 @@ take_from(RetryLanes *lanes, RetryLane *lane, int64 now_us, RetryEntry *entry)
 	return false;
 }
 
+/* The lane whose turn it is in a class, NULL: none may send. */
+static RetryLane *
+next_of(RetryLanes *lanes, int ring, int ring_all)
+{
+	RetryHeapNode *some = retry_heap_first(&lanes->ready[ring]);
+	RetryHeapNode *all = retry_heap_first(&lanes->ready[ring_all]);
+
+	if (some != NULL && (all == NULL || !retry_heap_before(all, some)))
+	{
+		RetryLane  *lane = retry_heap_container(RetryLane, ready_node, some);
+
+		if (has_share(lanes, lane))
+			return lane;
+	}
+	return all != NULL ? retry_heap_container(RetryLane, ready_node, all) : NULL;
+}
+
 bool
 retry_lanes_take(RetryLanes *lanes, int64 now_us, RetryLane **taken, RetryEntry *entry)
 {
 	if (lanes->in_flight >= lanes->limits.max_in_flight)
 		return false;
-	for (int class = 0; class < CLASSES; class++)
+	for (;;)
 	{
-		RetryHeapNode *node;
+		RetryLane  *lane = next_of(lanes, RING_HIGH, RING_HIGH_ALL);
+		bool		found;
 
-		while ((node = retry_heap_first(&lanes->ready[class])) != NULL)
+		if (lane == NULL)
+			lane = next_of(lanes, RING_NORMAL, RING_NORMAL_ALL);
+		if (lane == NULL)
+			return false;
+		found = take_from(lanes, lane, now_us, entry);
+		if (found)
 		{
-			RetryLane  *lane = retry_heap_container(RetryLane, ready_node, node);
-			bool		found;
-
-			if (!has_share(lanes, lane))
-				break;
-			found = take_from(lanes, lane, now_us, entry);
-			if (found)
-			{
-				lane->in_flight++;
-				lanes->in_flight++;
-				lanes->turn = Max(lanes->turn, lane->turn);
-				lane->turn += LOAD_UNIT / lane->weight;
-			}
-			retry_lane_update(lanes, lane);
-			*taken = lane;
-			if (found)
-				return true;
+			lane->in_flight++;
+			lanes->in_flight++;
+			lanes->turn = Max(lanes->turn, lane->turn);
+			lane->turn += LOAD_UNIT / lane->weight;
 		}
+		retry_lane_update(lanes, lane);
+		*taken = lane;
+		if (found)
+			return true;
 	}
-	return false;
 }
 
 static void

@@ -959,6 +959,133 @@ test_heap(void)
 	CHECK(right, "after each of 20000 changes the heap names the earliest lane");
 }
 
+/* Sends "n" with "m" at once, those that took longest first; counts them by lane. */
+static void
+run_transfers(RetryLanes *lanes, int n, int m, int *sent_of)
+{
+	RetryLane  *under_way[64];
+	int			first = 0;
+	int			count = 0;
+
+	for (int i = 0; i < n; i++)
+	{
+		RetryLane  *lane;
+		RetryEntry	entry;
+
+		while (count < m && retry_lanes_take(lanes, 0, &lane, &entry))
+		{
+			sent_of[lane->hash]++;
+			retry_lanes_forget_sent(lanes, &entry.pos.id);
+			under_way[(first + count++) % 64] = lane;
+		}
+		if (count == 0)
+			return;
+		ended(lanes, under_way[first++ % 64]);
+		count--;
+	}
+	while (count-- > 0)
+		ended(lanes, under_way[first++ % 64]);
+}
+
+/* Fills the queues of lanes 0 to n - 1 up, as refilling does all the time. */
+static void
+fill(RetryLanes *lanes, int n)
+{
+	static uint64 number = 1;
+
+	for (int i = 0; i < n; i++)
+		number += push_many(lanes, retry_lanes_get(lanes, i, 0, 0), number, 1000) + 1;
+}
+
+static void
+test_weights(void)
+{
+	RetryLanes *lanes = make_lanes(100, 100000, 32, 16);
+	int			sent_of[5] = {0};
+	RetryFlowRules rules = {.weight = 3};
+
+	for (int i = 0; i < 300; i++)
+	{
+		fill(lanes, 2);
+		run_transfers(lanes, 10, 32, sent_of);
+	}
+	CHECK(abs(sent_of[0] - sent_of[1]) <= (sent_of[0] + sent_of[1]) / 40, "two equal lanes, equal shares: %d and %d",
+		  sent_of[0], sent_of[1]);
+	retry_lane_set_rules(lanes, retry_lanes_find(lanes, 0), &rules);
+	for (int m = 4; m <= 32; m *= 2)
+	{
+		memset(sent_of, 0, sizeof(sent_of));
+		for (int i = 0; i < 100; i++)
+		{
+			fill(lanes, 2);
+			run_transfers(lanes, 40, m, sent_of);
+		}
+		CHECK(sent_of[0] > sent_of[1] * 2 && sent_of[0] < sent_of[1] * 4,
+			  "weights of 3 and 1 with %d at once: %d and %d", m, sent_of[0], sent_of[1]);
+	}
+}
+
+/* A lane that hangs, and ten of them, leave enough to the others. */
+static void
+test_hanging(void)
+{
+	RetryLanes *lanes = make_lanes(100, 100000, 256, 250);
+	RetryLane  *lane;
+	RetryEntry	entry;
+	RetryFlowRules rules = {.max_in_flight = 256};
+	int			of_one = 0;
+
+	push_many(lanes, retry_lanes_get(lanes, 50, 0, 0), 5000000, 1);
+	(void) retry_lanes_take(lanes, 0, &lane, &entry);
+	fill(lanes, 1);
+	while (retry_lanes_take(lanes, 0, &lane, &entry))
+		of_one++;
+	CHECK_INT(of_one, 128, "a lane beside another that has some under way has half at most");
+	fill(lanes, 10);
+	while (retry_lanes_take(lanes, 0, &lane, &entry))
+		;
+	CHECK(retry_lanes_in_flight(lanes) <= 256 - 256 / 8, "ten leave an eighth: %d", retry_lanes_in_flight(lanes));
+	push_many(lanes, retry_lanes_get(lanes, 60, 0, 0), 6000000, 1);
+	CHECK(retry_lanes_take(lanes, 0, &lane, &entry) && lane->hash == 60, "which is for a lane that comes later");
+	retry_lane_set_rules(lanes, retry_lanes_find(lanes, 0), &rules);
+	fill(lanes, 1);
+	while (retry_lanes_take(lanes, 0, &lane, &entry))
+		fill(lanes, 1);
+	CHECK_INT(retry_lanes_in_flight(lanes), 256, "whoever is explicitly allowed all has all");
+}
+
+static void
+test_high(void)
+{
+	RetryLanes *lanes = make_lanes(200, 100000, 64, 32);
+	RetryFlowRules rules = {.weight = 1,.high = true};
+	RetryLane  *high = retry_lanes_get(lanes, 100, 0, 0);
+	RetryPos	pos = {.due = 7000};
+	RetryLane  *lane;
+	RetryEntry	entry;
+	int			n;
+
+	retry_lane_set_rules(lanes, high, &rules);
+	fill(lanes, 64);
+	while (retry_lanes_take(lanes, 0, &lane, &entry))
+		;
+	push_many(lanes, high, 9000000, 32);
+	fill(lanes, 64);
+	n = high->in_flight;
+	for (int i = 0; i < 20; i++)
+		ended(lanes, retry_lanes_find(lanes, i));
+	CHECK_INT(n, 0, "all transfers were given away before");
+	for (int i = 0; i < 12; i++)
+		CHECK(retry_lanes_take(lanes, 0, &lane, &entry) && lane == high, "a high lane is served before all others");
+
+	pos.due = 10;
+	retry_lane_note(lanes, &retry_lanes_get(lanes, 150, 0, 0)->side[0], &pos);
+	retry_lanes_note_high(lanes, 7000);
+	CHECK(retry_lanes_due(lanes, 8000) == &high->side[RETRY_SIDE_FIRST], "and read before all others");
+	CHECK(retry_lanes_due(lanes, 6999) == &retry_lanes_find(lanes, 150)->side[0], "when it has something due");
+	CHECK_INT(retry_lanes_next_due(lanes), 10, "and not only then are others thought of");
+}
+
 int
 main(void)
 {
@@ -975,6 +1102,9 @@ main(void)
 	test_heap();
 	test_block();
 	test_gates();
+	test_weights();
+	test_hanging();
+	test_high();
 	simulate(1000, 100000, 256);
 	simulate(10, 100000, 256);
 	simulate(5, 64, 8);
