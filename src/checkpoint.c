@@ -74,6 +74,12 @@ collect_lane(RetryLane *lane, void *arg)
 }
 
 static void
+collect_dormant(int64 hash, TimestampTz due, void *arg)
+{
+	collect(arg, hash, due);
+}
+
+static void
 collect_sent(int64 lane_hash, const RetryPos *pos, void *arg)
 {
 	collect(arg, lane_hash, pos->due);
@@ -109,6 +115,7 @@ describe_lanes(RetryDispatcher *d, TimestampTz now, Datum *values)
 	c.before = Min(now, retry_lanes_horizon(d->lanes));
 	c.lanes = palloc(c.size * sizeof(Lagging));
 	retry_lanes_each(d->lanes, collect_lane, &c);
+	retry_lanes_each_dormant(d->lanes, collect_dormant, &c);
 	retry_send_each(d, collect_sent, &c);
 	qsort(c.lanes, c.n, sizeof(Lagging), compare_lagging);
 
@@ -305,7 +312,7 @@ apply_row(RetryTurn *turn, HeapTuple row, TupleDesc desc, uint64 slots)
 
 		if ((slots & (UINT64CONST(1) << RETRY_SLOT(hash))) == 0)
 			continue;
-		lane = retry_turn_lane(turn, hash, due);
+		lane = retry_lanes_get(turn->d->lanes, hash, due, turn->now);
 		if (lane != NULL)
 			retry_lane_note_both(d->lanes, lane, due);
 	}

@@ -229,7 +229,7 @@ feed_row(RetryTurn *turn, const RetryCandidate *c, int64 lane_hash)
 	}
 	if (c->amend)
 		return;
-	lane = retry_turn_lane(turn, lane_hash, c->entry.pos.due);
+	lane = retry_lanes_get(turn->d->lanes, lane_hash, c->entry.pos.due, turn->now);
 	if (lane == NULL)
 		return;
 	if (retry_lanes_holds(d->lanes, &c->entry.pos.id))

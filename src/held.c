@@ -120,30 +120,15 @@ retry_held_note_all(RetryHeld *held, int32 scene_id, TimestampTz due)
 	held->look_at = DT_NOBEGIN;
 }
 
-typedef struct Reread
-{
-	RetryLanes *lanes;
-	TimestampTz due;
-} Reread;
-
-static void
-reread_lane(RetryLane *lane, void *arg)
-{
-	Reread	   *reread = arg;
-
-	retry_lane_note_both(reread->lanes, lane, reread->due);
-}
-
 /* Makes the lanes read again what the scene had due, as far as it was noted. */
 static void
 read_again(RetryTurn *turn, const HeldScene *held)
 {
 	RetryDispatcher *d = turn->d;
-	Reread		reread = {.lanes = d->lanes,.due = held->due};
 
 	if (held->nlanes > HELD_LANES)
 	{
-		retry_lanes_each(d->lanes, reread_lane, &reread);
+		retry_lanes_note_all(d->lanes, held->due);
 		retry_lanes_lower_horizon(d->lanes, held->due);
 		retry_sweep_reset(d->sweep);
 		return;
@@ -155,7 +140,7 @@ read_again(RetryTurn *turn, const HeldScene *held)
 		/* another dispatcher's by now, which has it from the checkpoint */
 		if ((d->owned & (UINT64CONST(1) << RETRY_SLOT(held->lane[i]))) == 0)
 			continue;
-		lane = retry_turn_lane(turn, held->lane[i], held->due);
+		lane = retry_lanes_get(turn->d->lanes, held->lane[i], held->due, turn->now);
 		if (lane != NULL)
 			retry_lane_note_both(d->lanes, lane, held->due);
 	}

@@ -65,32 +65,49 @@ retry_pos_before(const RetryPos *pos)
 
 /* Where a lane belongs */
 
-static bool
-is_idle(const RetryLane *lane)
+enum
 {
+	REST_NONE,
+	REST_IDLE,					/* nothing queued: it may be forgotten */
+	REST_CLOSED					/* it may become dormant */
+};
+
+static uint8
+rest_of(const RetryLane *lane)
+{
+	bool		queued = false;
+
 	for (int i = 0; i < RETRY_SIDES; i++)
 	{
-		if (lane->side[i].queued > 0 || lane->side[i].is_ahead)
-			return false;
+		if (lane->side[i].is_ahead)
+			return REST_NONE;
+		queued |= lane->side[i].queued > 0;
 	}
-	return lane->in_flight == 0;
+	if (lane->in_flight > 0)
+		return REST_NONE;
+	if (lane->paused)
+		return REST_CLOSED;		/* whether it has anything is not known */
+	if (!queued)
+		return REST_IDLE;
+	return retry_ring_closed(lane) ? REST_CLOSED : REST_NONE;
 }
 
 void
 retry_lane_update(RetryLanes *lanes, RetryLane *lane)
 {
-	bool		idle = is_idle(lane);
+	uint8		rest;
 
 	for (int i = 0; i < RETRY_SIDES; i++)
 		retry_side_update(lanes, &lane->side[i]);
 	retry_ring_update(lanes, lane);
-	if (idle != lane->idle)
+	rest = rest_of(lane);
+	if (rest != lane->rest)
 	{
-		if (idle)
-			dlist_push_tail(&lanes->idle, &lane->idle_node);
-		else
-			dlist_delete(&lane->idle_node);
-		lane->idle = idle;
+		if (lane->rest != REST_NONE)
+			dlist_delete(&lane->rest_node);
+		if (rest != REST_NONE)
+			dlist_push_tail(rest == REST_IDLE ? &lanes->idle : &lanes->closed, &lane->rest_node);
+		lane->rest = rest;
 	}
 	if (lane->high != lane->in_high)
 	{
@@ -121,6 +138,7 @@ retry_lanes_create(const RetryLaneLimits *limits, TimestampTz horizon)
 	dlist_init(&lanes->high);
 	retry_queues_init(lanes);
 	retry_rings_init(lanes);
+	retry_dormant_init(lanes);
 	return lanes;
 }
 
@@ -172,13 +190,24 @@ retry_lane_set_rules(RetryLanes *lanes, RetryLane *lane, const RetryFlowRules *r
 	retry_lane_update(lanes, lane);
 }
 
-void
-retry_lane_stop(RetryLanes *lanes, RetryLane *lane, bool stop)
+static bool
+is_of_slots(int64 hash, uint64 slots)
 {
-	if (lane->stopped != stop)
+	return (slots & (UINT64CONST(1) << RETRY_SLOT(hash))) != 0;
+}
+
+void
+retry_lanes_stop(RetryLanes *lanes, uint64 slots)
+{
+	lanehash_iterator it;
+	LaneEntry  *entry;
+
+	lanes->stopped = slots;
+	lanehash_start_iterate(lanes->by_hash, &it);
+	while ((entry = lanehash_iterate(lanes->by_hash, &it)) != NULL)
 	{
-		lane->stopped = stop;
-		retry_lane_update(lanes, lane);
+		entry->lane->stopped = is_of_slots(entry->hash, slots);
+		retry_lane_update(lanes, entry->lane);
 	}
 }
 
@@ -271,8 +300,8 @@ retry_lanes_drop(RetryLanes *lanes, RetryLane *lane)
 	for (int i = 0; i < RETRY_SIDES; i++)
 		retry_side_forget(lanes, &lane->side[i]);
 	retry_ring_forget(lanes, lane);
-	if (lane->idle)
-		dlist_delete(&lane->idle_node);
+	if (lane->rest != REST_NONE)
+		dlist_delete(&lane->rest_node);
 	if (lane->in_high)
 		dlist_delete(&lane->high_node);
 	lanes->in_flight -= lane->in_flight;
@@ -287,13 +316,28 @@ retry_lanes_drop(RetryLanes *lanes, RetryLane *lane)
 	pfree(lane);
 }
 
+void
+retry_lanes_drop_slots(RetryLanes *lanes, uint64 slots)
+{
+	lanehash_iterator it;
+	LaneEntry  *entry;
+
+	lanehash_start_iterate(lanes->by_hash, &it);
+	while ((entry = lanehash_iterate(lanes->by_hash, &it)) != NULL)
+	{
+		if (is_of_slots(entry->hash, slots))
+			retry_lanes_drop(lanes, entry->lane);
+	}
+	retry_dormant_forget_slots(lanes, slots);
+}
+
 static inline bool
 is_full(const RetryLanes *lanes)
 {
 	return lanes->by_hash->members >= lanes->limits.max_lanes;
 }
 
-/* The lane to forget for another; NULL when the next one waits to be read. */
+/* The idle lane to forget for another; NULL when the next one waits to be read. */
 static RetryLane *
 find_victim(const RetryLanes *lanes, TimestampTz now)
 {
@@ -302,60 +346,90 @@ find_victim(const RetryLanes *lanes, TimestampTz now)
 
 	if (dlist_is_empty(idle))
 		return NULL;
-	victim = dlist_head_element(RetryLane, idle_node, idle);
+	victim = dlist_head_element(RetryLane, rest_node, idle);
 	return next_due_of(victim) > now ? victim : NULL;
 }
 
 bool
-retry_lanes_has_place(const RetryLanes *lanes, TimestampTz now)
+retry_lanes_has_place(RetryLanes *lanes, TimestampTz now)
 {
-	return !is_full(lanes) || find_victim(lanes, now) != NULL;
+	return !is_full(lanes) || find_victim(lanes, now) != NULL || retry_dormant_candidate(lanes) != NULL;
+}
+
+/* Makes a place for one more lane; false when none can be made. */
+static bool
+make_place(RetryLanes *lanes, TimestampTz now)
+{
+	RetryLane  *victim;
+
+	if (!is_full(lanes))
+		return true;
+	victim = find_victim(lanes, now);
+	if (victim != NULL)
+	{
+		TimestampTz due = next_due_of(victim);
+
+		if (!retry_dormant_keep(lanes, victim))
+		{
+			lower_horizon(lanes, due);
+			retry_lanes_drop(lanes, victim);
+		}
+		return true;
+	}
+	victim = retry_dormant_candidate(lanes);
+	if (victim == NULL)
+		return false;
+	retry_dormant_close(lanes, victim);
+	return true;
+}
+
+RetryLane *
+retry_lane_make(RetryLanes *lanes, int64 hash, TimestampTz due, TimestampTz now)
+{
+	RetryLane  *lane;
+	bool		found;
+
+	if (!make_place(lanes, now))
+		return NULL;
+	lane = lanes_alloc(lanes, sizeof(RetryLane));
+	memset(lane, 0, sizeof(RetryLane));
+	lane->hash = hash;
+	lane->weight = 1;
+	lane->stopped = is_of_slots(hash, lanes->stopped);
+	for (int i = 0; i < RETRY_SIDES; i++)
+	{
+		RetrySide  *side = &lane->side[i];
+
+		retry_side_init(side, i);
+		side->next_due = due;
+		side->cursor.due = Min(due, now);
+		side->cursor = retry_pos_before(&side->cursor);
+	}
+	retry_ring_init(lane);
+	lanehash_insert(lanes->by_hash, hash, &found)->lane = lane;
+	retry_lane_update(lanes, lane);
+	return lane;
 }
 
 RetryLane *
 retry_lanes_get(RetryLanes *lanes, int64 hash, TimestampTz due, TimestampTz now)
 {
 	RetryLane  *lane = retry_lanes_find(lanes, hash);
-	TimestampTz horizon;
-	LaneEntry  *entry;
-	bool		found;
 
-	if (lane != NULL)
+	if (lane != NULL || retry_dormant_note(lanes, hash, due))
 		return lane;
+	/* whoever is forgotten for it may lower the horizon */
+	if (make_place(lanes, now))
+		return retry_lane_make(lanes, hash, retry_lanes_horizon(lanes), now);
+	/* the newcomer is found later */
+	lower_horizon(lanes, due);
+	return NULL;
+}
 
-	if (is_full(lanes))
-	{
-		RetryLane  *victim = find_victim(lanes, now);
-
-		if (victim == NULL)
-		{
-			/* the newcomer is found later */
-			lower_horizon(lanes, due);
-			return NULL;
-		}
-		lower_horizon(lanes, next_due_of(victim));
-		retry_lanes_drop(lanes, victim);
-	}
-
-	lane = lanes_alloc(lanes, sizeof(RetryLane));
-	memset(lane, 0, sizeof(RetryLane));
-	lane->hash = hash;
-	lane->weight = 1;
-	horizon = retry_lanes_horizon(lanes);	/* untaken entries from there on */
-	for (int i = 0; i < RETRY_SIDES; i++)
-	{
-		RetrySide  *side = &lane->side[i];
-
-		retry_side_init(side, i);
-		side->next_due = horizon;
-		side->cursor.due = Min(horizon, now);
-		side->cursor = retry_pos_before(&side->cursor);
-	}
-	retry_ring_init(lane);
-	entry = lanehash_insert(lanes->by_hash, hash, &found);
-	entry->lane = lane;
-	retry_lane_update(lanes, lane);
-	return lane;
+bool
+retry_lanes_knows(RetryLanes *lanes, int64 hash)
+{
+	return retry_lanes_find(lanes, hash) != NULL || retry_dormant_has(lanes, hash);
 }
 
 /* How far they were read */
@@ -385,6 +459,18 @@ retry_lane_note_both(RetryLanes *lanes, RetryLane *lane, TimestampTz due)
 
 	for (int i = 0; i < RETRY_SIDES; i++)
 		retry_lane_note(lanes, &lane->side[i], &pos);
+}
+
+void
+retry_lanes_note_all(RetryLanes *lanes, TimestampTz due)
+{
+	lanehash_iterator it;
+	LaneEntry  *entry;
+
+	lanehash_start_iterate(lanes->by_hash, &it);
+	while ((entry = lanehash_iterate(lanes->by_hash, &it)) != NULL)
+		retry_lane_note_both(lanes, entry->lane, due);
+	retry_dormant_note_all(lanes, due);
 }
 
 void
@@ -437,6 +523,7 @@ retry_lanes_restart(RetryLanes *lanes)
 		for (int i = 0; i < RETRY_SIDES; i++)
 			retry_lane_advance(lanes, &entry->lane->side[i], &beginning, DT_NOBEGIN);
 	}
+	retry_dormant_note_all(lanes, DT_NOBEGIN);
 	lanes->sweeping = false;
 	lanes->horizon = DT_NOBEGIN;
 }

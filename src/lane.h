@@ -59,14 +59,14 @@ typedef struct RetryLane
 	bool		paused;			/* neither read nor sent */
 	bool		blocked;		/* sends nothing before blocked_until_us */
 	uint8		blocked_why;	/* RetryGate */
-	bool		idle;			/* in the list of lanes that may be forgotten */
+	uint8		rest;			/* the list that rest_node is in; see lane.c */
 	bool		in_high;		/* in the list of high ones */
 	uint8		ring;			/* the one that ready_node is in */
 	int64		blocked_until_us;
 	uint64		turn;			/* grows with what it sent, by its weight */
 	RetryHeapNode ready_node;
 	RetryHeapNode wake_node;
-	dlist_node	idle_node;
+	dlist_node	rest_node;
 	dlist_node	high_node;
 } RetryLane;
 
@@ -105,28 +105,41 @@ extern void retry_lane_set_cap(RetryLanes *lanes, RetryLane *lane, int32 cap);
 /* Its limit, weight and class; the rules of its flow are told to that. */
 extern void retry_lane_set_rules(RetryLanes *lanes, RetryLane *lane, const RetryFlowRules *rules);
 
-/* It sends nothing while its slot is being given up. */
-extern void retry_lane_stop(RetryLanes *lanes, RetryLane *lane, bool stop);
-
 /* It is neither read nor sent from; what it has queued stays there. */
 extern void retry_lane_pause(RetryLanes *lanes, RetryLane *lane, bool pause);
 
 /* The flow of a lane, made at rest if it had none; it lives as long as the lane. */
 extern RetryFlow *retry_lane_flow(RetryLanes *lanes, RetryLane *lane);
 
-/* The lane, or NULL when it is not in memory. */
+/* The lane, or NULL when it is not in memory, or dormant. */
 extern RetryLane *retry_lanes_find(RetryLanes *lanes, int64 hash);
 
 /*
+ * Lanes that cannot send for long give up their place to others, and get one
+ * again when their moment comes; this makes it come now.
+ */
+extern void retry_lanes_wake(RetryLanes *lanes, int64 hash);
+
+/* True when the lane is in memory, or dormant: a sweep need not look at it. */
+extern bool retry_lanes_knows(RetryLanes *lanes, int64 hash);
+
+/*
  * The lane, made if need be with its cursors just before the horizon (or "now",
- * whichever is earlier), to be read from the horizon on.  NULL when the limit
- * of lanes is reached and none can be forgotten: then "due" has lowered the
- * horizon, and a sweep will find it.
+ * whichever is earlier), to be read from the horizon on.  NULL when it is
+ * dormant, which has been told of "due", or when the limit of lanes is reached
+ * and none can give way: then "due" has lowered the horizon, and a sweep will
+ * find it.
  */
 extern RetryLane *retry_lanes_get(RetryLanes *lanes, int64 hash, TimestampTz due, TimestampTz now);
 
-/* Forgets a lane, whatever it holds: its slot belongs to another dispatcher now. */
+/* Forgets a lane, whatever it holds. */
 extern void retry_lanes_drop(RetryLanes *lanes, RetryLane *lane);
+
+/* Forgets the lanes of these slots, as bits: they belong to another dispatcher now. */
+extern void retry_lanes_drop_slots(RetryLanes *lanes, uint64 slots);
+
+/* Lanes of these slots, as bits, send nothing: they are being given up.  Others do. */
+extern void retry_lanes_stop(RetryLanes *lanes, uint64 slots);
 
 /* Horizon and sweeps: see sweep.c. */
 extern TimestampTz retry_lanes_horizon(const RetryLanes *lanes);
@@ -136,7 +149,7 @@ extern void retry_lanes_sweep_saw(RetryLanes *lanes, TimestampTz due);
 extern void retry_lanes_sweep_end(RetryLanes *lanes);
 
 /* Whether retry_lanes_get can make a lane now. */
-extern bool retry_lanes_has_place(const RetryLanes *lanes, TimestampTz now);
+extern bool retry_lanes_has_place(RetryLanes *lanes, TimestampTz now);
 
 /* Makes every lane read again from the beginning of time. */
 extern void retry_lanes_restart(RetryLanes *lanes);
@@ -246,11 +259,19 @@ extern TimestampTz retry_lanes_next_due(RetryLanes *lanes);
 
 /* Counts for people. */
 extern int32 retry_lanes_count(const RetryLanes *lanes);
+extern int32 retry_lanes_dormant(const RetryLanes *lanes);
 extern int32 retry_lanes_queued(const RetryLanes *lanes);
 extern int32 retry_lanes_in_flight(const RetryLanes *lanes);
 
-/* Calls "visit" for each lane; it may not make or drop lanes. */
+/* Calls "visit" for each lane that is not dormant; it may not make or drop lanes. */
 extern void retry_lanes_each(RetryLanes *lanes, void (*visit) (RetryLane *lane, void *arg), void *arg);
+
+/* The same for those that are, with the earliest entry that they have. */
+extern void retry_lanes_each_dormant(const RetryLanes *lanes,
+									 void (*visit) (int64 hash, TimestampTz due, void *arg), void *arg);
+
+/* Something of any lane may be due from then on: all read again. */
+extern void retry_lanes_note_all(RetryLanes *lanes, TimestampTz due);
 
 /*
  * The earliest entry of the lane that is queued or unread; DT_NOEND when there

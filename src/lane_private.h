@@ -3,8 +3,8 @@
  *		What the files that implement lane.h share among themselves.
  *
  * lane.c knows which lanes there are and what may be forgotten, lane_queue.c
- * what is queued and what is to be read next, lane_ring.c who sends next.  All
- * three change the same lanes, so after each change the lane or the side is put
+ * what is queued and what is to be read next, lane_ring.c who sends next,
+ * lane_dormant.c who waits for long.  All change the same lanes, so after each change the lane or the side is put
  * where its state says it belongs, by one function that each file has for that.
  *
  * Nobody else includes this.
@@ -40,6 +40,7 @@ enum
 
 struct lanehash_hash;
 struct idhash_hash;
+struct dormanthash_hash;
 
 struct RetryLanes
 {
@@ -50,10 +51,12 @@ struct RetryLanes
 	/* lane.c */
 	struct lanehash_hash *by_hash;
 	dlist_head	idle;			/* longest idle first */
+	dlist_head	closed;			/* they have something, and may not send */
 	dlist_head	high;
 	TimestampTz horizon;
 	bool		sweeping;
 	TimestampTz sweep_horizon;	/* what the horizon will be after the sweep */
+	uint64		stopped;		/* slots whose lanes send nothing */
 	/* lane_queue.c */
 	struct idhash_hash *ids;
 	RetryHeap	due[CLASSES];	/* sides by next_due */
@@ -64,6 +67,11 @@ struct RetryLanes
 	RetryHeap	wake;			/* lanes by their next moment */
 	uint64		turn;			/* that of the lane that was served last */
 	int32		in_flight;
+	int64		now_us;			/* the last moment that anybody told */
+	/* lane_dormant.c */
+	struct dormanthash_hash *dormant;
+	RetryHeap	dormant_wake;
+	int64		dormant_not_before; /* there was no place */
 };
 
 /* How many transfers the lane may have at once. */
@@ -83,6 +91,12 @@ lane_class(const RetryLane *lane)
 
 /* Puts a lane where its state says it belongs; both sides too. */
 extern void retry_lane_update(RetryLanes *lanes, RetryLane *lane);
+
+/*
+ * lane.c: a new lane, with its cursors just before the moment (or now), to be
+ * read from "due" on.  NULL: no place.
+ */
+extern RetryLane *retry_lane_make(RetryLanes *lanes, int64 hash, TimestampTz due, TimestampTz now);
 
 /* lane_queue.c */
 extern void retry_queues_init(RetryLanes *lanes);
@@ -107,5 +121,37 @@ extern void retry_rings_init(RetryLanes *lanes);
 extern void retry_ring_init(RetryLane *lane);
 extern void retry_ring_update(RetryLanes *lanes, RetryLane *lane);
 extern void retry_ring_forget(RetryLanes *lanes, RetryLane *lane);
+
+/* Has it something queued, and nothing of that may be sent now? */
+extern bool retry_ring_closed(const RetryLane *lane);
+
+/* When something of it is to be asked again; PG_INT64_MAX: never by itself. */
+extern int64 retry_ring_moment(const RetryLane *lane);
+
+/* lane_dormant.c */
+extern void retry_dormant_init(RetryLanes *lanes);
+
+/* A closed lane that may become dormant; NULL: none was found. */
+extern RetryLane *retry_dormant_candidate(RetryLanes *lanes);
+
+/* Makes it so; the lane is gone. */
+extern void retry_dormant_close(RetryLanes *lanes, RetryLane *lane);
+
+/* An idle lane is to be forgotten: false when its flow remembers nothing, and nothing was done. */
+extern bool retry_dormant_keep(RetryLanes *lanes, RetryLane *lane);
+
+/*
+ * Something of a lane is due: false when it is not dormant.  One that is kept
+ * for its flow alone, and may send, is to be woken; see retry_dormant_wake_due.
+ */
+extern bool retry_dormant_note(RetryLanes *lanes, int64 hash, TimestampTz due);
+extern bool retry_dormant_has(const RetryLanes *lanes, int64 hash);
+extern void retry_dormant_note_all(RetryLanes *lanes, TimestampTz due);
+
+/* Lanes whose moment has come get a place, as far as there is one. */
+extern void retry_dormant_wake_due(RetryLanes *lanes);
+extern void retry_dormant_wake_all(RetryLanes *lanes);
+extern int64 retry_dormant_next(const RetryLanes *lanes);
+extern void retry_dormant_forget_slots(RetryLanes *lanes, uint64 slots);
 
 #endif							/* RETRY_LANE_PRIVATE_H */

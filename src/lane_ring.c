@@ -43,9 +43,8 @@ retry_ring_forget(RetryLanes *lanes, RetryLane *lane)
 	retry_heap_remove(&lanes->wake, &lane->wake_node);
 }
 
-/* When something of the lane is to be asked again; PG_INT64_MAX: never by itself. */
-static int64
-next_moment(const RetryLane *lane)
+int64
+retry_ring_moment(const RetryLane *lane)
 {
 	int64		moment = lane->blocked ? lane->blocked_until_us : PG_INT64_MAX;
 
@@ -57,17 +56,23 @@ next_moment(const RetryLane *lane)
 	return moment;
 }
 
-static bool
-is_ready(const RetryLanes *lanes, const RetryLane *lane)
+bool
+retry_ring_closed(const RetryLane *lane)
 {
-	if (lane->blocked || lane->paused || lane->stopped || lane->in_flight >= lane_limit(lanes, lane))
-		return false;
+	if (lane->blocked || lane->paused)
+		return true;
 	for (int i = 0; i < RETRY_SIDES; i++)
 	{
 		if (lane->side[i].queued > 0 && lane->side[i].gate == RETRY_GATE_OPEN)
-			return true;
+			return false;
 	}
-	return false;
+	return true;
+}
+
+static bool
+is_ready(const RetryLanes *lanes, const RetryLane *lane)
+{
+	return !lane->stopped && lane->in_flight < lane_limit(lanes, lane) && !retry_ring_closed(lane);
 }
 
 void
@@ -77,7 +82,7 @@ retry_ring_update(RetryLanes *lanes, RetryLane *lane)
 	uint8		ring = lane->high ? (all ? RING_HIGH_ALL : RING_HIGH) : (all ? RING_NORMAL_ALL : RING_NORMAL);
 	bool		ready = is_ready(lanes, lane);
 	int64		load = lane->in_flight * LOAD_UNIT / lane->weight;
-	int64		moment = next_moment(lane);
+	int64		moment = retry_ring_moment(lane);
 
 	if (!ready || ring != lane->ring)
 		retry_heap_remove(&lanes->ready[lane->ring], &lane->ready_node);
@@ -176,6 +181,7 @@ next_of(RetryLanes *lanes, int ring, int ring_all)
 bool
 retry_lanes_take(RetryLanes *lanes, int64 now_us, RetryLane **taken, RetryEntry *entry)
 {
+	lanes->now_us = now_us;
 	if (lanes->in_flight >= lanes->limits.max_in_flight)
 		return false;
 	for (;;)
@@ -253,6 +259,7 @@ void
 retry_lanes_unblock_all(RetryLanes *lanes)
 {
 	retry_lanes_each(lanes, unblock, lanes);
+	retry_dormant_wake_all(lanes);
 }
 
 void
@@ -260,6 +267,7 @@ retry_lanes_unblock_due(RetryLanes *lanes, int64 now_us)
 {
 	RetryHeapNode *node;
 
+	lanes->now_us = now_us;
 	while ((node = retry_heap_first(&lanes->wake)) != NULL && node->key <= now_us)
 	{
 		RetryLane  *lane = retry_heap_container(RetryLane, wake_node, node);
@@ -273,14 +281,16 @@ retry_lanes_unblock_due(RetryLanes *lanes, int64 now_us)
 		}
 		retry_lane_update(lanes, lane);
 	}
+	retry_dormant_wake_due(lanes);
 }
 
 int64
 retry_lanes_next_unblock(const RetryLanes *lanes)
 {
 	RetryHeapNode *node = retry_heap_first(&lanes->wake);
+	int64		dormant = retry_dormant_next(lanes);
 
-	return node != NULL ? node->key : PG_INT64_MAX;
+	return node != NULL ? Min(node->key, dormant) : dormant;
 }
 
 RetryGate

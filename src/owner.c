@@ -21,8 +21,6 @@
 /* SQL's advisory locks use 1 and 2 here. */
 #define SLOT_LOCK_CLASS		0x52
 
-#define DROP_AT_ONCE		1000	/* lanes forgotten in one go */
-
 static void
 slot_tag(LOCKTAG *tag, int slot)
 {
@@ -43,48 +41,21 @@ wanted_slots(const RetryWorker *worker)
 	return slots;
 }
 
-typedef struct Leaving
-{
-	RetryDispatcher *d;
-	uint64		occupied;		/* slots that still have something in flight */
-	RetryLane  *drop[DROP_AT_ONCE];
-	int			ndrop;
-} Leaving;
-
-static void
-stop_lane(RetryLane *lane, void *arg)
-{
-	RetryDispatcher *d = ((Leaving *) arg)->d;
-
-	retry_lane_stop(d->lanes, lane, (d->leaving & (UINT64CONST(1) << RETRY_SLOT(lane->hash))) != 0);
-}
-
 static void
 note_occupied(int64 lane_hash, const RetryPos *pos, void *arg)
 {
-	((Leaving *) arg)->occupied |= UINT64CONST(1) << RETRY_SLOT(lane_hash);
-}
-
-static void
-collect_dropped(RetryLane *lane, void *arg)
-{
-	Leaving    *leaving = arg;
-
-	if (leaving->ndrop < DROP_AT_ONCE &&
-		(leaving->d->owned & (UINT64CONST(1) << RETRY_SLOT(lane->hash))) == 0)
-		leaving->drop[leaving->ndrop++] = lane;
+	*(uint64 *) arg |= UINT64CONST(1) << RETRY_SLOT(lane_hash);
 }
 
 /* Gives up the slots that are quiet now. */
 static void
 give_up(RetryDispatcher *d)
 {
-	Leaving    *leaving = palloc0(sizeof(Leaving));
+	uint64		occupied = 0;	/* slots that still have something in flight */
 	uint64		quiet;
 
-	leaving->d = d;
-	retry_send_each(d, note_occupied, leaving);
-	quiet = d->leaving & ~leaving->occupied;
+	retry_send_each(d, note_occupied, &occupied);
+	quiet = d->leaving & ~occupied;
 	if (quiet == 0)
 		return;
 
@@ -97,21 +68,12 @@ give_up(RetryDispatcher *d)
 void
 retry_own_release(RetryDispatcher *d)
 {
-	Leaving    *leaving;
-
 	if (d->giving_up == 0)
 		return;
 	d->owned &= ~d->giving_up;
 	d->leaving &= ~d->giving_up;
-	leaving = palloc0(sizeof(Leaving));
-	leaving->d = d;
-	do
-	{
-		leaving->ndrop = 0;
-		retry_lanes_each(d->lanes, collect_dropped, leaving);
-		for (int i = 0; i < leaving->ndrop; i++)
-			retry_lanes_drop(d->lanes, leaving->drop[i]);
-	} while (leaving->ndrop > 0);
+	retry_lanes_drop_slots(d->lanes, d->giving_up);
+	retry_lanes_stop(d->lanes, d->leaving);
 	for (int i = 0; i < RETRY_SLOTS; i++)
 	{
 		LOCKTAG		tag;
@@ -122,7 +84,6 @@ retry_own_release(RetryDispatcher *d)
 		LockRelease(&tag, ExclusiveLock, true);
 	}
 	d->giving_up = 0;
-	pfree(leaving);
 }
 
 bool
@@ -142,10 +103,8 @@ retry_own_slots(RetryTurn *turn)
 
 	if (leave != d->leaving)
 	{
-		Leaving		leaving = {.d = d};
-
 		d->leaving = leave;
-		retry_lanes_each(d->lanes, stop_lane, &leaving);
+		retry_lanes_stop(d->lanes, leave);
 	}
 	for (int i = 0; i < RETRY_SLOTS; i++)
 	{

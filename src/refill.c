@@ -94,23 +94,6 @@ retry_turn_scene(RetryTurn *turn, int32 scene_id)
 	return scene;
 }
 
-/* The lane, which sends nothing while its slot is being given up; or NULL. */
-RetryLane *
-retry_dispatcher_lane(RetryDispatcher *d, int64 hash, TimestampTz due, TimestampTz now)
-{
-	RetryLane  *lane = retry_lanes_get(d->lanes, hash, due, now);
-
-	if (lane != NULL && (d->leaving & (UINT64CONST(1) << RETRY_SLOT(hash))) != 0)
-		retry_lane_stop(d->lanes, lane, true);
-	return lane;
-}
-
-RetryLane *
-retry_turn_lane(RetryTurn *turn, int64 hash, TimestampTz due)
-{
-	return retry_dispatcher_lane(turn->d, hash, due, turn->now);
-}
-
 bool
 retry_turn_leaf_live(const RetryTurn *turn, int leaf)
 {

@@ -557,7 +557,7 @@ retry_send_settle(RetryDispatcher *d)
 		if (!ended->verdict.terminal)
 		{
 			RetryPos	next = {.due = ended->verdict.next_due,.id = ended->entry.pos.id};
-			RetryLane  *lane = retry_dispatcher_lane(d, ended->lane_hash, next.due, now);
+			RetryLane  *lane = retry_lanes_get(d->lanes, ended->lane_hash, next.due, now);
 
 			if (lane != NULL)
 				retry_lane_note(d->lanes, &lane->side[RETRY_SIDE_RETRY], &next);

@@ -300,6 +300,8 @@ retry_sql_run(RetryDispatcher *d)
 
 		s->waiting_head = (s->waiting_head + 1) % s->waiting_size;
 		s->nwaiting--;
+		if (lane == NULL)
+			retry_lanes_wake(d->lanes, lane_hash);
 		if (lane == NULL || !lane->blocked)
 			continue;
 		retry_lane_unblock(d->lanes, lane);

@@ -62,7 +62,7 @@ sweep_lane(RetryTurn *turn, RetryIndex index, int leaf, int64 lane_hash)
 	RetryLane  *lane;
 
 	if ((d->owned & (UINT64CONST(1) << RETRY_SLOT(lane_hash))) == 0 ||
-		retry_lanes_find(d->lanes, lane_hash) != NULL)
+		retry_lanes_knows(d->lanes, lane_hash))
 		return true;
 
 	from = retry_pos_before(&from);
@@ -78,7 +78,7 @@ sweep_lane(RetryTurn *turn, RetryIndex index, int leaf, int64 lane_hash)
 	}
 	if (!retry_lanes_has_place(d->lanes, turn->now))
 		return false;			/* when a lane has ended, it goes on here */
-	lane = retry_turn_lane(turn, lane_hash, c.entry.pos.due);
+	lane = retry_lanes_get(turn->d->lanes, lane_hash, c.entry.pos.due, turn->now);
 	if (lane != NULL)
 		retry_lane_note(d->lanes, &lane->side[c.entry.side], &c.entry.pos);
 	return true;

@@ -96,8 +96,6 @@ typedef struct RetryCandidate
 extern void retry_candidate_read(RetryIndex stream, TupleTableSlot *slot, int leaf, RetryCandidate *c);
 extern RetryAdmitted retry_admit(RetryTurn *turn, RetryLane *lane, const RetryCandidate *c);
 extern RetryScene *retry_turn_scene(RetryTurn *turn, int32 scene_id);
-extern RetryLane *retry_dispatcher_lane(RetryDispatcher *d, int64 hash, TimestampTz due, TimestampTz now);
-extern RetryLane *retry_turn_lane(RetryTurn *turn, int64 hash, TimestampTz due);
 extern void retry_refill(RetryTurn *turn);
 
 /* May the leaf have something unresolved that the turn's snapshot sees? */

@@ -129,7 +129,7 @@ test_push(void)
 	CHECK(!retry_lanes_take(lanes, 0, &taken, &got), "not more than its limit at once");
 	retry_lane_set_limit(lanes, lane, 9);
 	CHECK(retry_lanes_take(lanes, 0, &taken, &got), "its limit was raised");
-	retry_lane_stop(lanes, lane, true);
+	retry_lanes_stop(lanes, UINT64CONST(1) << RETRY_SLOT(lane->hash));
 	ended(lanes, lane);
 	CHECK(!retry_lanes_take(lanes, 0, &taken, &got), "a lane that is stopped sends none");
 	CHECK_INT(retry_lanes_in_flight(lanes), 8, "eight are under way");
@@ -430,6 +430,12 @@ retry_flow_ended(RetryFlow *flow, const RetryFlowEnd *end, int64 now_us)
 	return RETRY_BREAKER_NO_NEWS;
 }
 
+bool
+retry_flow_at_rest(RetryFlow *flow, int64 now_us)
+{
+	return flow == NULL || (gate_of(flow, false)->until_us <= now_us && gate_of(flow, true)->until_us <= now_us);
+}
+
 void
 retry_flow_clear(RetryFlow *flow)
 {
@@ -462,6 +468,7 @@ static int	early;
 static int	leaked;				/* through a gate that was shut */
 static int	doubled;
 static int	lost;
+static int	gating = 2;		/* of 100 steps that move a gate */
 
 static Fact *
 fact_of(const pg_uuid_t *id)
@@ -500,14 +507,25 @@ sim_lane(const Fact *fact)
 		/* some count more than others, and some are before all others */
 		rules.weight = 1 + fact->lane % 3;
 		rules.high = fact->lane % 7 == 3;
-		if (fact->lane % 2 == 0)
+		if (fact->lane % 2 == 0 || gating > 2)
 			(void) retry_lane_flow(sim, lane);
 		if (lane->flow != NULL)
 			lane->flow->rules = rules;
-		memset(gates[fact->lane], 0, sizeof(gates[fact->lane]));
+		else
+			memset(gates[fact->lane], 0, sizeof(gates[fact->lane]));
 		retry_lane_set_rules(sim, lane, &rules);
 	}
 	return lane;
+}
+
+/* From when on dormant lanes have something due. */
+static TimestampTz dormant_due[SIM_LANES];
+static int	most_dormant;
+
+static void
+note_dormant(int64 hash, TimestampTz due, void *arg)
+{
+	dormant_due[hash] = due;
 }
 
 /* Is there a way by which the entry will be found? */
@@ -518,6 +536,8 @@ will_be_found(const Fact *fact)
 
 	if (fact->resolved || !fact->visible || retry_lanes_holds(sim, &fact->pos.id))
 		return true;
+	if (lane == NULL && retry_lanes_knows(sim, fact->lane))
+		return dormant_due[fact->lane] <= fact->pos.due;
 	if (lane == NULL)
 		return retry_lanes_horizon(sim) <= fact->pos.due;
 	return retry_pos_compare(&fact->pos, &lane->side[side_of(fact)].cursor) > 0 &&
@@ -616,7 +636,7 @@ sim_sweep(int budget)
 		RetryLane  *lane;
 		Fact	   *first;
 
-		if (retry_lanes_find(sim, sweep_at) != NULL)
+		if (retry_lanes_knows(sim, sweep_at))
 			continue;
 		from = retry_pos_before(&from);
 		first = first_after(sweep_at, -1, &from);
@@ -753,13 +773,16 @@ sim_step(void)
 		sim_sweep(1 + (int) (check_random() % 10));
 	else if (what < 80)
 		(void) sim_send();
-	else if (what < 82)
+	else if (what < 80 + gating)
 		sim_gate();
 	else if (what < 97)
 	{
 		Fact	   *fact = &facts[nfacts == 0 ? 0 : check_random() % nfacts];
 
-		if (nfacts > 0 && fact->flying)
+		/* with many gates, all that can fly does, so that they are asked */
+		while (gating > 2 && fact < &facts[nfacts] && !fact->flying)
+			fact++;
+		if (fact < &facts[nfacts] && fact->flying)
 			sim_end(fact);
 	}
 	else if (what < 99)
@@ -769,6 +792,8 @@ sim_step(void)
 		retry_lanes_lower_horizon(sim, now - check_random() % MINUTE);
 		sweeping = false;
 	}
+	retry_lanes_each_dormant(sim, note_dormant, NULL);
+	most_dormant = Max(most_dormant, retry_lanes_dormant(sim));
 	for (int i = 0; i < nfacts; i++)
 		lost += !will_be_found(&facts[i]);
 }
@@ -1054,6 +1079,64 @@ test_hanging(void)
 	CHECK_INT(retry_lanes_in_flight(lanes), 256, "whoever is explicitly allowed all has all");
 }
 
+/* Dead lanes with backlogs do not keep one that is well out of memory. */
+static void
+test_dormant(void)
+{
+	RetryLanes *lanes = make_lanes(8, 1000, 64, 8);
+	RetryFlowRules rules = {.retry_floor = 3};
+	RetryLane  *lane;
+	RetryEntry	entry;
+
+	memset(gates, 0, sizeof(gates));
+	for (int i = 0; i < 8; i++)
+	{
+		push_many(lanes, retry_lanes_get(lanes, i, 0, 0), 100 * (i + 1), 3);
+		CHECK(retry_lanes_take(lanes, 100, &lane, &entry), "lane %d sends", i);
+		if (i == 3)
+		{
+			retry_lane_flow(lanes, lane)->rules = rules;
+			gates[3][RETRY_SIDE_FIRST].until_us = 5 * MINUTE;
+			CHECK(!retry_lanes_take(lanes, 100, &lane, &entry) || lane->hash != 3, "its gate is shut");
+			lane = retry_lanes_find(lanes, 3);
+		}
+		if (i < 6)
+			block(lanes, lane, &entry, i == 0 ? 200 : MINUTE + i);
+	}
+	lane = retry_lanes_get(lanes, 20, 5000, 6000);
+	CHECK(lane != NULL, "a newcomer gets a place");
+	retry_lane_note_both(lanes, lane, 5000);
+	CHECK(retry_lanes_find(lanes, 0) != NULL && retry_lanes_find(lanes, 1) == NULL && retry_lanes_knows(lanes, 1),
+		  "that of a lane which is closed for long");
+	CHECK_INT(retry_lanes_dormant(lanes), 1, "which is dormant");
+	CHECK(!retry_lanes_holds(lanes, &(pg_uuid_t){{[15] = 201}}), "what it had queued is on disk alone");
+	CHECK(retry_lanes_get(lanes, 1, 50, 6000) == NULL && retry_lanes_horizon(lanes) == DT_NOEND,
+		  "something new of it needs no sweep");
+	retry_lanes_each_dormant(lanes, note_dormant, NULL);
+	CHECK_INT(dormant_due[1], 50, "it is remembered");
+	for (int i = 0; i < 4; i++)
+	{
+		lane = retry_lanes_get(lanes, 30 + i, 5000, 6000);
+		CHECK(lane != NULL, "as many newcomers as lanes are closed, %d", i);
+		retry_lane_note_both(lanes, lane, 5000);
+	}
+	CHECK(retry_lanes_get(lanes, 40, 5000, 6000) == NULL && retry_lanes_horizon(lanes) == 5000,
+		  "after that they are found later");
+	CHECK_INT(retry_lanes_next_unblock(lanes), 200, "the first moment");
+	retry_lanes_unblock_due(lanes, MINUTE);
+	CHECK(retry_lanes_find(lanes, 1) == NULL, "not before its moment");
+	CHECK_INT(retry_lanes_next_unblock(lanes), MINUTE + 1, "which is known");
+	for (int i = 0; i < 4; i++)
+		retry_lanes_drop(lanes, retry_lanes_find(lanes, 30 + i));
+	retry_lanes_unblock_due(lanes, 2 * MINUTE);
+	lane = retry_lanes_find(lanes, 1);
+	CHECK(lane != NULL && lane->side[0].next_due == 50 && lane->side[1].next_due == 50 && lane->side[0].cursor.due < 50,
+		  "then it is read again from where it was");
+	CHECK(retry_lanes_find(lanes, 3) == NULL || retry_lanes_find(lanes, 3)->flow != NULL, "with its flow");
+	retry_lanes_drop_slots(lanes, ~UINT64CONST(0));
+	CHECK_INT(retry_lanes_count(lanes) + retry_lanes_dormant(lanes), 0, "lanes of another dispatcher are gone at once");
+}
+
 static void
 test_high(void)
 {
@@ -1105,9 +1188,14 @@ main(void)
 	test_weights();
 	test_hanging();
 	test_high();
+	test_dormant();
 	simulate(1000, 100000, 256);
 	simulate(10, 100000, 256);
 	simulate(5, 64, 8);
 	simulate(2, 16, 4);
+	gating = 8;
+	simulate(10, 1000, 64);
+	simulate(4, 100000, 16);
+	CHECK(most_dormant > 3, "lanes that were closed gave way, up to %d", most_dormant);
 	return check_done();
 }

@@ -1,0 +1,312 @@
+/*
+ * lane_dormant.c
+ *		Lanes that may not send for long, kept as little more than a moment.
+ *
+ * Thousands of endpoints may be down, each with a backlog.  Their lanes have
+ * something to do and can never be forgotten as idle ones are, so they would
+ * fill the table of lanes against those that are well.  When there is no place
+ * for another lane, one that is closed for a while therefore gives up its queue
+ * (it is read again from where it lies) and its place; what stays is from when
+ * on something is due, and when to ask again.  When that moment comes it gets a
+ * place like any other lane.  Of a lane that is idle but whose flow remembers
+ * something, the same is kept in place of forgetting it.
+ *
+ * There is a bound for these too; beyond it, newcomers wait for a sweep.
+ */
+#include "postgres.h"
+
+#include "common/hashfn.h"
+#ifdef FRONTEND
+#include "common/logging.h"
+#endif
+#include "lane_private.h"
+
+#define DORMANT_PER_LANE	4	/* so many for each lane that memory may hold */
+#define WORTHWHILE_US		USECS_PER_SEC	/* closed for less is not worth it */
+#define LOOK_AT				32	/* lanes looked at to find one */
+#define NO_PLACE_PAUSE_US	(100 * 1000)	/* until the next look for a place */
+#define REST_CHECK_US		(10 * USECS_PER_SEC)	/* has it come to rest? */
+
+typedef struct Dormant
+{
+	int64		hash;
+	TimestampTz due;			/* something is due from then on; DT_NOEND:
+								 * nothing known */
+	RetryFlow  *flow;
+	bool		paused;
+	bool		open;			/* it may send: only kept for its flow */
+	RetryHeapNode wake_node;	/* key: when to ask again */
+} Dormant;
+
+typedef struct DormantEntry
+{
+	int64		hash;
+	Dormant    *dormant;
+	char		status;
+} DormantEntry;
+
+#ifdef FRONTEND
+#define SH_RAW_ALLOCATOR palloc0
+#endif
+#define SH_PREFIX dormanthash
+#define SH_ELEMENT_TYPE DormantEntry
+#define SH_KEY_TYPE int64
+#define SH_KEY hash
+#define SH_HASH_KEY(tb, key) ((uint32) ((uint64) (key) ^ ((uint64) (key) >> 32)))
+#define SH_EQUAL(tb, a, b) ((a) == (b))
+#define SH_SCOPE static inline
+#define SH_DECLARE
+#define SH_DEFINE
+#include "lib/simplehash.h"
+
+void
+retry_dormant_init(RetryLanes *lanes)
+{
+#ifdef FRONTEND
+	lanes->dormant = dormanthash_create(64, NULL);
+#else
+	lanes->dormant = dormanthash_create(lanes->context, 64, NULL);
+#endif
+	retry_heap_init(&lanes->dormant_wake);
+	dlist_init(&lanes->closed);
+}
+
+static Dormant *
+find(const RetryLanes *lanes, int64 hash)
+{
+	DormantEntry *entry = dormanthash_lookup(lanes->dormant, hash);
+
+	return entry != NULL ? entry->dormant : NULL;
+}
+
+/* The record goes; its flow is the caller's. */
+static void
+remove_record(RetryLanes *lanes, Dormant *dormant)
+{
+	retry_heap_remove(&lanes->dormant_wake, &dormant->wake_node);
+	dormanthash_delete(lanes->dormant, dormant->hash);
+	pfree(dormant);
+}
+
+/* When to ask again; in no heap when it is not to be asked by itself. */
+static void
+set_wake(RetryLanes *lanes, Dormant *dormant, int64 wake_us)
+{
+	if (wake_us == PG_INT64_MAX)
+		retry_heap_remove(&lanes->dormant_wake, &dormant->wake_node);
+	else
+		retry_heap_put(&lanes->dormant_wake, &dormant->wake_node, wake_us, 0);
+}
+
+/*
+ * A lane that is closed for long enough, NULL when none is found.  Those that
+ * are not go to the end of the list, so that the next look is at others.
+ */
+RetryLane *
+retry_dormant_candidate(RetryLanes *lanes)
+{
+	if (lanes->dormant->members >= (uint64) lanes->limits.max_lanes * DORMANT_PER_LANE)
+		return NULL;
+	for (int i = 0; i < LOOK_AT && !dlist_is_empty(&lanes->closed); i++)
+	{
+		RetryLane  *lane = dlist_head_element(RetryLane, rest_node, &lanes->closed);
+		int64		moment = lane->paused ? PG_INT64_MAX : retry_ring_moment(lane);
+
+		if (moment >= lanes->now_us + WORTHWHILE_US)
+			return lane;
+		dlist_delete(&lane->rest_node);
+		dlist_push_tail(&lanes->closed, &lane->rest_node);
+	}
+	return NULL;
+}
+
+/* Its flow goes over to the record. */
+static Dormant *
+make_record(RetryLanes *lanes, RetryLane *lane)
+{
+	Dormant    *dormant = lanes_alloc(lanes, sizeof(Dormant));
+	bool		found;
+
+	memset(dormant, 0, sizeof(Dormant));
+	dormant->hash = lane->hash;
+	dormant->due = retry_lane_oldest(lane);
+	dormant->flow = lane->flow;
+	dormant->paused = lane->paused;
+	retry_heap_node_init(&dormant->wake_node);
+	dormanthash_insert(lanes->dormant, lane->hash, &found)->dormant = dormant;
+	lane->flow = NULL;
+	return dormant;
+}
+
+void
+retry_dormant_close(RetryLanes *lanes, RetryLane *lane)
+{
+	int64		moment = lane->paused ? PG_INT64_MAX : retry_ring_moment(lane);
+
+	set_wake(lanes, make_record(lanes, lane), moment);
+	retry_lanes_drop(lanes, lane);
+}
+
+bool
+retry_dormant_keep(RetryLanes *lanes, RetryLane *lane)
+{
+	Dormant    *dormant;
+	int64		until_us;
+
+	if (retry_flow_at_rest(lane->flow, lanes->now_us) ||
+		lanes->dormant->members >= (uint64) lanes->limits.max_lanes * DORMANT_PER_LANE)
+		return false;
+	dormant = make_record(lanes, lane);
+	dormant->open = retry_flow_gate(dormant->flow, false, lanes->now_us, &until_us) == RETRY_GATE_OPEN;
+	set_wake(lanes, dormant, dormant->open ? lanes->now_us + REST_CHECK_US : until_us);
+	retry_lanes_drop(lanes, lane);
+	return true;
+}
+
+bool
+retry_dormant_has(const RetryLanes *lanes, int64 hash)
+{
+	return find(lanes, hash) != NULL;
+}
+
+bool
+retry_dormant_note(RetryLanes *lanes, int64 hash, TimestampTz due)
+{
+	Dormant    *dormant = find(lanes, hash);
+
+	if (dormant == NULL)
+		return false;
+	dormant->due = Min(dormant->due, due);
+	if (dormant->open)
+		set_wake(lanes, dormant, lanes->now_us);
+	return true;
+}
+
+void
+retry_lanes_wake(RetryLanes *lanes, int64 hash)
+{
+	Dormant    *dormant = find(lanes, hash);
+
+	if (dormant != NULL)
+		set_wake(lanes, dormant, lanes->now_us);
+}
+
+/* A lane again, or nothing to be remembered any more; false: there is no place. */
+static bool
+wake(RetryLanes *lanes, Dormant *dormant)
+{
+	RetryLane  *lane;
+
+	if (dormant->due == DT_NOEND)
+	{
+		if (!retry_flow_at_rest(dormant->flow, lanes->now_us))
+		{
+			dormant->open = true;
+			set_wake(lanes, dormant, lanes->now_us + REST_CHECK_US);
+			return true;
+		}
+		if (dormant->flow != NULL)
+		{
+			retry_flow_clear(dormant->flow);
+			pfree(dormant->flow);
+		}
+		remove_record(lanes, dormant);
+		return true;
+	}
+	lane = retry_lane_make(lanes, dormant->hash, dormant->due, dormant->due);
+	if (lane == NULL)
+		return false;
+	lane->flow = dormant->flow;
+	lane->paused = dormant->paused;
+	remove_record(lanes, dormant);
+	retry_lane_update(lanes, lane);
+	return true;
+}
+
+void
+retry_dormant_wake_due(RetryLanes *lanes)
+{
+	RetryHeapNode *node;
+
+	if (lanes->now_us < lanes->dormant_not_before)
+		return;
+	while ((node = retry_heap_first(&lanes->dormant_wake)) != NULL && node->key <= lanes->now_us)
+	{
+		if (wake(lanes, retry_heap_container(Dormant, wake_node, node)))
+			continue;
+		lanes->dormant_not_before = lanes->now_us + NO_PLACE_PAUSE_US;
+		return;
+	}
+}
+
+int64
+retry_dormant_next(const RetryLanes *lanes)
+{
+	RetryHeapNode *node = retry_heap_first(&lanes->dormant_wake);
+
+	return node != NULL ? Max(node->key, lanes->dormant_not_before) : PG_INT64_MAX;
+}
+
+/* All of them */
+
+int32
+retry_lanes_dormant(const RetryLanes *lanes)
+{
+	return lanes->dormant->members;
+}
+
+void
+retry_lanes_each_dormant(const RetryLanes *lanes,
+						 void (*visit) (int64 hash, TimestampTz due, void *arg), void *arg)
+{
+	dormanthash_iterator it;
+	DormantEntry *entry;
+
+	dormanthash_start_iterate(lanes->dormant, &it);
+	while ((entry = dormanthash_iterate(lanes->dormant, &it)) != NULL)
+		visit(entry->hash, entry->dormant->due, arg);
+}
+
+void
+retry_dormant_wake_all(RetryLanes *lanes)
+{
+	dormanthash_iterator it;
+	DormantEntry *entry;
+
+	dormanthash_start_iterate(lanes->dormant, &it);
+	while ((entry = dormanthash_iterate(lanes->dormant, &it)) != NULL)
+		set_wake(lanes, entry->dormant, lanes->now_us);
+}
+
+void
+retry_dormant_note_all(RetryLanes *lanes, TimestampTz due)
+{
+	dormanthash_iterator it;
+	DormantEntry *entry;
+
+	dormanthash_start_iterate(lanes->dormant, &it);
+	while ((entry = dormanthash_iterate(lanes->dormant, &it)) != NULL)
+		(void) retry_dormant_note(lanes, entry->hash, due);
+}
+
+void
+retry_dormant_forget_slots(RetryLanes *lanes, uint64 slots)
+{
+	dormanthash_iterator it;
+	DormantEntry *entry;
+
+	dormanthash_start_iterate(lanes->dormant, &it);
+	while ((entry = dormanthash_iterate(lanes->dormant, &it)) != NULL)
+	{
+		Dormant    *dormant = entry->dormant;
+
+		if ((slots & (UINT64CONST(1) << RETRY_SLOT(dormant->hash))) == 0)
+			continue;
+		if (dormant->flow != NULL)
+		{
+			retry_flow_clear(dormant->flow);
+			pfree(dormant->flow);
+		}
+		remove_record(lanes, dormant);
+	}
+}
