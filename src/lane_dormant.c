@@ -22,7 +22,6 @@
 #include "lane_private.h"
 
 #define DORMANT_PER_LANE	4	/* so many for each lane that memory may hold */
-#define WORTHWHILE_US		USECS_PER_SEC	/* closed for less is not worth it */
 #define LOOK_AT				32	/* lanes looked at to find one */
 #define NO_PLACE_PAUSE_US	(100 * 1000)	/* until the next look for a place */
 #define REST_CHECK_US		(10 * USECS_PER_SEC)	/* has it come to rest? */
@@ -112,7 +111,7 @@ retry_dormant_candidate(RetryLanes *lanes)
 		RetryLane  *lane = dlist_head_element(RetryLane, rest_node, &lanes->closed);
 		int64		moment = lane->paused ? PG_INT64_MAX : retry_ring_moment(lane);
 
-		if (moment >= lanes->now_us + WORTHWHILE_US)
+		if (moment >= lanes->now_us + RETRY_LANE_LONG_US)
 			return lane;
 		dlist_delete(&lane->rest_node);
 		dlist_push_tail(&lanes->closed, &lane->rest_node);

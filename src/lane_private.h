@@ -38,6 +38,9 @@ enum
 	RINGS
 };
 
+/* What is closed for so long gives way to others. */
+#define RETRY_LANE_LONG_US	USECS_PER_SEC
+
 struct lanehash_hash;
 struct idhash_hash;
 struct dormanthash_hash;
@@ -112,6 +115,9 @@ extern bool retry_side_pop(RetryLanes *lanes, RetrySide *side, RetryEntry *entry
 
 /* Drops cancelled entries at the head; false when nothing is left. */
 extern bool retry_side_has(RetryLanes *lanes, RetrySide *side);
+
+/* It must wait for long: when room is scarce, its queue is given up but for one entry. */
+extern void retry_side_give_up(RetryLanes *lanes, RetrySide *side);
 
 /* The reverse of pop. */
 extern void retry_side_unpop(RetryLanes *lanes, RetrySide *side, const RetryEntry *entry);

@@ -11,7 +11,8 @@
  * what is left, so a flood leaves room for the next lane, however many lanes
  * flood.  When all queues are full, sides that have something queued are
  * parked, out of the heap, so that one that has nothing is still found.  What
- * may not be sent now is not read either, but for one entry to try with.
+ * may not be sent now is not read either, but for one entry to try with; and
+ * when room gets scarce, a queue that must wait for long is given up.
  */
 #include "postgres.h"
 
@@ -46,6 +47,7 @@ typedef struct IdEntry
 #define QUEUE_MIN		8		/* any lane may queue so many on each side */
 #define QUEUE_PER_LIMIT	4		/* and this many times its limit */
 #define ROOM_MIN		8		/* less room than this in all is none */
+#define SCARCE_SHARE	8		/* one in so many of all queues is in use */
 
 void
 retry_queues_init(RetryLanes *lanes)
@@ -341,6 +343,31 @@ retry_side_unpop(RetryLanes *lanes, RetrySide *side, const RetryEntry *entry)
 	side->queued++;
 	lanes->queued++;
 	*nth(side, 0) = *entry;
+}
+
+/*
+ * Gives up what is queued, but for one entry to try with: it is read again from
+ * where it lies.
+ */
+void
+retry_side_give_up(RetryLanes *lanes, RetrySide *side)
+{
+	RetryPos	earliest;
+
+	if (side->queued < 2 || lanes->queued < lanes->limits.max_queued / SCARCE_SHARE)
+		return;
+	earliest = nth(side, 1)->pos;
+	for (int32 i = 1; i < side->queued; i++)
+	{
+		RetryEntry *entry = nth(side, i);
+
+		if (retry_pos_compare(&entry->pos, &earliest) < 0)
+			earliest = entry->pos;
+		idhash_delete(lanes->ids, entry->pos.id);
+	}
+	lanes->queued -= side->queued - 1;
+	side->queued = 1;
+	retry_lane_note(lanes, side, &earliest);
 }
 
 void

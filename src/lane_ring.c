@@ -153,7 +153,11 @@ take_from(RetryLanes *lanes, RetryLane *lane, int64 now_us, RetryEntry *entry)
 		{
 			side->gate = retry_flow_gate(lane->flow, retry, now_us, &side->shut_until_us);
 			if (side->gate != RETRY_GATE_OPEN)
+			{
+				if (side->shut_until_us - RETRY_LANE_LONG_US >= now_us)
+					retry_side_give_up(lanes, side);
 				continue;
+			}
 			retry_flow_started(lane->flow, retry, now_us);
 		}
 		return retry_side_pop(lanes, side, entry);
@@ -238,6 +242,8 @@ retry_lane_block(RetryLanes *lanes, RetryLane *lane, const RetryEntry *entry, Re
 	lane->blocked = true;
 	lane->blocked_why = why;
 	lane->blocked_until_us = until_us;
+	for (int i = 0; i < RETRY_SIDES && until_us - RETRY_LANE_LONG_US >= lanes->now_us; i++)
+		retry_side_give_up(lanes, &lane->side[i]);
 	retry_lane_update(lanes, lane);
 }
 
