@@ -13,6 +13,7 @@ my $seed = $ENV{RETRY_TEST_SEED} // int(rand(1_000_000));
 my $node = new_node('numbers', conf => <<'CONF');
 retry.poll_interval = 200ms
 CONF
+hold_nothing($node);
 my $campaign = RetryTest::Campaign->new($node,
 	seed => $seed,
 	slow => 0,

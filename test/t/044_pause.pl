@@ -8,6 +8,7 @@ use RetryTest;
 use Test::More;
 
 my $node = new_node('main');
+hold_nothing($node);
 my $receiver = start_endpoint();
 my $paused = start_endpoint();			# for scenes that are paused
 
