@@ -610,6 +610,12 @@ retry_config_scene(RetryConfig *config, int32 scene_id)
 }
 
 RetryScene *
+retry_config_nth_scene(RetryConfig *config, int n)
+{
+	return config->copy != NULL && n < config->copy->nscenes ? config->copy->scenes[n] : NULL;
+}
+
+RetryScene *
 retry_config_scene_named(RetryConfig *config, const char *name)
 {
 	int			count = config->copy != NULL ? config->copy->nscenes : 0;

@@ -71,6 +71,9 @@ extern bool retry_config_read(RetryConfig *config, Snapshot snapshot);
 /* The scene, or NULL when it is not known (its row was made after the read). */
 extern RetryScene *retry_config_scene(RetryConfig *config, int32 scene_id);
 
+/* All of them, from 0 on and by id; NULL after the last. */
+extern RetryScene *retry_config_nth_scene(RetryConfig *config, int n);
+
 /* The same by "group/scene"; looks at one after the other. */
 extern RetryScene *retry_config_scene_named(RetryConfig *config, const char *name);
 

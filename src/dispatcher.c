@@ -39,6 +39,7 @@
 #include "govern.h"
 #include "guc.h"
 #include "http_settings.h"
+#include "scene_rate.h"
 #include "schedule.h"
 #include "sqlsend.h"
 #include "turn.h"
@@ -175,6 +176,7 @@ create_dispatcher(RetryWorker *worker)
 	d->held = retry_held_create();
 	d->targets = retry_target_health_create();
 	d->events = retry_events_create();
+	d->rates = retry_scene_rates_create(d);
 	retry_send_create(d);
 	d->sql = retry_sql_create();
 	MemoryContextSwitchTo(old);
@@ -217,6 +219,7 @@ read_config(RetryTurn *turn, uint64 generation)
 	retry_govern_configured(turn);
 	retry_target_health_forget(d->targets, turn->now_us);
 	retry_lanes_unblock_all(d->lanes);
+	retry_scene_rates_configured(d, turn->now_us);
 	if (retry_config_is_copy(d->config))
 	{
 		retry_config_note_copy();
@@ -359,7 +362,7 @@ one_turn(void)
 static TimestampTz
 next_unblock(TimestampTz now)
 {
-	int64		moment = retry_lanes_next_unblock(d->lanes);
+	int64		moment = Min(retry_lanes_next_unblock(d->lanes), retry_scene_rates_next(d));
 
 	return moment == PG_INT64_MAX ? DT_NOEND : now + Max(moment - retry_monotonic_us(), 0);
 }

@@ -17,6 +17,7 @@
 
 #include "event.h"
 #include "govern.h"
+#include "scene_rate.h"
 #include "sqltarget.h"
 #include "url.h"
 
@@ -186,6 +187,9 @@ retry_govern_unsent(RetryDispatcher *d, RetrySending *t)
 {
 	RetryFlowEnd end = {.kind = RETRY_FLOW_NEUTRAL,.unsent = true,.started_us = t->taken_us};
 
+	if (t->rated != 0)
+		retry_scene_rate_unsent(d, t->rated);
+	t->rated = 0;
 	end.retry = is_retry(t);
 	(void) retry_lane_transfer_ended(d->lanes, t->lane, &end, retry_monotonic_us());
 }

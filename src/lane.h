@@ -231,6 +231,9 @@ extern void retry_lane_block(RetryLanes *lanes, RetryLane *lane, const RetryEntr
 
 /* Lets it send, if it is blocked, and asks its gates again: something has changed. */
 extern void retry_lane_unblock(RetryLanes *lanes, RetryLane *lane);
+
+/* A lane that is blocked for this reason is so until this moment, if that is earlier. */
+extern void retry_lane_block_until(RetryLanes *lanes, RetryLane *lane, RetryGate why, int64 until_us);
 extern void retry_lanes_unblock_all(RetryLanes *lanes);
 
 /* Unblocks the lanes whose moment has come, and asks the gates whose has. */

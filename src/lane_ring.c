@@ -255,6 +255,15 @@ retry_lane_unblock(RetryLanes *lanes, RetryLane *lane)
 	retry_lane_update(lanes, lane);
 }
 
+void
+retry_lane_block_until(RetryLanes *lanes, RetryLane *lane, RetryGate why, int64 until_us)
+{
+	if (!lane->blocked || lane->blocked_why != why)
+		return;
+	lane->blocked_until_us = Min(lane->blocked_until_us, until_us);
+	retry_lane_update(lanes, lane);
+}
+
 static void
 unblock(RetryLane *lane, void *arg)
 {

@@ -16,6 +16,7 @@
 #include "storage/lock.h"
 #include "utils/timestamp.h"
 
+#include "scene_rate.h"
 #include "turn.h"
 
 /* SQL's advisory locks use 1 and 2 here. */
@@ -72,6 +73,7 @@ retry_own_release(RetryDispatcher *d)
 		return;
 	d->owned &= ~d->giving_up;
 	d->leaving &= ~d->giving_up;
+	retry_scene_rates_forget(d, d->giving_up);
 	retry_lanes_drop_slots(d->lanes, d->giving_up);
 	retry_lanes_stop(d->lanes, d->leaving);
 	for (int i = 0; i < RETRY_SLOTS; i++)

@@ -16,8 +16,6 @@
 
 #include "rate.h"
 
-#define TICKS_PER_US		INT64CONST(1024)
-
 /* No burst takes longer to come together, so that no sum of ticks overflows. */
 #define MAX_BURST_SECONDS	(INT64CONST(100) * 365 * SECS_PER_DAY)
 
@@ -28,7 +26,7 @@
  * it would be lost in the noise, and some endpoints count strictly.
  */
 #define SMALLEST_BURST_US	INT64CONST(20000)
-#define LATENESS			(INT64CONST(50000) * TICKS_PER_US)
+#define LATENESS			(INT64CONST(50000) * RETRY_TICKS_PER_US)
 
 #define FORM_HINT \
 	"Write a number of requests, a slash and one of the units s, m, h, d, then optionally a burst, such as 100/s or 5000/m burst 200."
@@ -252,33 +250,33 @@ retry_rate_valid(const RetryRate *rate)
 void
 retry_rate_pace(const RetryRate *rate, RetryPace *pace)
 {
-	int64		ticks = rate->seconds * USECS_PER_SEC * TICKS_PER_US;
+	int64		ticks = rate->seconds * USECS_PER_SEC * RETRY_TICKS_PER_US;
 	int64		burst = Max(rate->burst, brought(rate, SMALLEST_BURST_US));
 
 	pace->step = (ticks + rate->count - 1) / rate->count;
 	pace->slack = (burst - 1) * pace->step;
-	if (pace->step < USECS_PER_SEC * TICKS_PER_US)
+	if (pace->step < USECS_PER_SEC * RETRY_TICKS_PER_US)
 		pace->slack += Min(pace->step / 2, LATENESS);
 }
 
 int64
 retry_bucket_full(const RetryPace *pace, int64 now_us)
 {
-	return now_us * TICKS_PER_US - pace->slack;
+	return now_us * RETRY_TICKS_PER_US - pace->slack;
 }
 
 int64
 retry_bucket_fresh(const RetryPace *pace, int64 now_us)
 {
-	int64		behind = USECS_PER_SEC / 10 * TICKS_PER_US - pace->step;
+	int64		behind = USECS_PER_SEC / 10 * RETRY_TICKS_PER_US - pace->step;
 
-	return now_us * TICKS_PER_US - Min(pace->slack, Max(behind, 0));
+	return now_us * RETRY_TICKS_PER_US - Min(pace->slack, Max(behind, 0));
 }
 
 bool
 retry_bucket_take(const RetryPace *pace, int64 *bucket, int64 now_us)
 {
-	if (*bucket > now_us * TICKS_PER_US)
+	if (*bucket > now_us * RETRY_TICKS_PER_US)
 		return false;
 	*bucket = Max(*bucket, retry_bucket_full(pace, now_us)) + pace->step;
 	return true;
@@ -287,7 +285,7 @@ retry_bucket_take(const RetryPace *pace, int64 *bucket, int64 now_us)
 int64
 retry_bucket_when(int64 bucket)
 {
-	return bucket <= 0 ? 0 : (bucket + TICKS_PER_US - 1) / TICKS_PER_US;
+	return bucket <= 0 ? 0 : (bucket + RETRY_TICKS_PER_US - 1) / RETRY_TICKS_PER_US;
 }
 
 int64
@@ -308,7 +306,7 @@ retry_bucket_give_back(const RetryPace *pace, int64 *bucket)
 int64
 retry_bucket_convert(int64 bucket, const RetryPace *from, const RetryPace *to, int64 now_us)
 {
-	int64		now = now_us * TICKS_PER_US;
+	int64		now = now_us * RETRY_TICKS_PER_US;
 
 	/*
 	 * in steps: how far it lies behind, or how much of the next one is

@@ -34,6 +34,8 @@ typedef struct RetryRate
 								 * 1..RETRY_RATE_MAX_BURST */
 } RetryRate;
 
+#define RETRY_TICKS_PER_US	INT64CONST(1024)
+
 /* The same in ticks of 1/1024 microsecond, in which buckets are kept. */
 typedef struct RetryPace
 {

@@ -21,6 +21,7 @@
 #include "govern.h"
 #include "guc.h"
 #include "judge.h"
+#include "scene_rate.h"
 #include "sqlsend.h"
 #include "sqltarget.h"
 #include "transfer.h"
@@ -123,30 +124,55 @@ drop(RetryDispatcher *d, Transfer *t)
 }
 
 /*
- * Chooses a target when the scene has several.  When none works, the entry and
- * its lane wait for the next probe, and so does everything behind it; but an
- * entry whose time is over earlier is looked at then.
+ * The entry and its lane wait, and so does everything behind it; but an entry
+ * whose time is over earlier is looked at then.
+ */
+static void
+wait_with_lane(RetryTurn *turn, Transfer *t, RetryGate why, int64 until_us, TimestampTz expires_at)
+{
+	RetryDispatcher *d = turn->d;
+
+	dlist_delete(&t->node);
+	if (expires_at - turn->now < until_us - turn->now_us)
+		until_us = turn->now_us + (expires_at - turn->now) + 1;
+	retry_lane_block(d->lanes, t->lane, &t->ended.entry, why, until_us);
+	retry_govern_unsent(d, t);
+	free_transfer(d, t);
+}
+
+/* Counts the request to its scene's rate; when that is spent, the lane waits for its turn. */
+static bool
+pass_rate(RetryTurn *turn, Transfer *t, const RetryScene *scene, TimestampTz expires_at)
+{
+	int64		until_us;
+
+	if (retry_scene_rate_pass(turn->d, scene, t->lane, turn->now_us, &until_us))
+	{
+		t->rated = scene->rate.count > 0 ? scene->id : 0;
+		return true;
+	}
+	wait_with_lane(turn, t, RETRY_GATE_SCENE_RATE, until_us, expires_at);
+	return false;
+}
+
+/*
+ * Chooses a target when the scene has several.  When none works, its lane waits
+ * for the next probe.
  */
 static bool
 choose_target(RetryTurn *turn, Transfer *t, RetryScene *scene, TupleTableSlot *slot,
 			  TimestampTz expires_at)
 {
-	RetryDispatcher *d = turn->d;
 	int64		until_us;
 
 	if (t->prepared.http.url != NULL)
 		return true;
-	if (retry_target_use_take(d->targets, scene, slot, turn->now_us, &t->target, &until_us))
+	if (retry_target_use_take(turn->d->targets, scene, slot, turn->now_us, &t->target, &until_us))
 	{
 		t->prepared.http.url = t->ended.target = retry_target_use_url(&t->target);
 		return true;
 	}
-	dlist_delete(&t->node);
-	if (expires_at - turn->now < until_us - turn->now_us)
-		until_us = turn->now_us + (expires_at - turn->now) + 1;
-	retry_lane_block(d->lanes, t->lane, &t->ended.entry, RETRY_GATE_TARGETS, until_us);
-	retry_govern_unsent(d, t);
-	free_transfer(d, t);
+	wait_with_lane(turn, t, RETRY_GATE_TARGETS, until_us, expires_at);
 	return false;
 }
 
@@ -294,7 +320,8 @@ prepare(RetryTurn *turn, Transfer *t)
 		end_unsent(d, t, turn->now, verdict);
 		return;
 	}
-	if (!choose_target(turn, t, scene, slot, limits.expires_at))
+	if (!pass_rate(turn, t, scene, limits.expires_at) ||
+		!choose_target(turn, t, scene, slot, limits.expires_at))
 		return;
 	if (limits.backoff->jitter == RETRY_JITTER_DECORRELATED)
 		t->previous_delay_us = previous_delay(turn, t);
@@ -311,6 +338,7 @@ retry_send_prepare(RetryTurn *turn)
 	RetryEntry	entry;
 
 	retry_lanes_unblock_due(d->lanes, turn->now_us);
+	retry_scene_rates_run(d, turn->now_us);
 	for (int i = 0; i < PREPARE_BUDGET; i++)
 	{
 		Transfer   *t;

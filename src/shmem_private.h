@@ -1,15 +1,17 @@
 /*
  * shmem_private.h
- *		What the shared memory of retry looks like inside, for shmem.c and
- *		holds.c alone.
+ *		What the shared memory of retry looks like inside, for shmem.c, holds.c
+ *		and rate_table.c alone.
  *
- * Both keep who works where and who wants whom to leave under one lock, so
- * that no dispatcher starts in a database at the moment at which it is held.
+ * The first two keep who works where and who wants whom to leave under one
+ * lock, so that no dispatcher starts in a database at the moment at which it is
+ * held.
  */
 #ifndef RETRY_SHMEM_PRIVATE_H
 #define RETRY_SHMEM_PRIVATE_H
 
 #include "storage/lwlock.h"
+#include "rate_table.h"
 #include "shmem.h"
 
 #define RETRY_MAX_HOLDS		64
@@ -32,6 +34,7 @@ typedef struct RetryShared
 	int			starved;
 	RetryHold	holds[RETRY_MAX_HOLDS];
 	RetryDatabase databases[RETRY_MAX_DATABASES];
+	RetrySharedRate rates[RETRY_MAX_RATES];
 	RetryWorker workers[FLEXIBLE_ARRAY_MEMBER];
 	/* then the in-flight entries of each worker */
 } RetryShared;

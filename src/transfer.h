@@ -20,6 +20,7 @@ typedef struct RetrySending
 	dlist_node	node;			/* in taken or flying */
 	RetryLane  *lane;			/* as long as it is in flight */
 	int64		taken_us;		/* retry_monotonic_us() then */
+	int32		rated;			/* scene whose rate counts it; 0: none */
 	int			shared;			/* its entry in shared memory; -1 none */
 	RetryPrepared prepared;
 	int64		previous_delay_us;

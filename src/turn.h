@@ -33,6 +33,7 @@ typedef struct RetryFeed RetryFeed;
 typedef struct RetrySweep RetrySweep;
 typedef struct RetryHeld RetryHeld;
 typedef struct RetrySqlSender RetrySqlSender;
+typedef struct RetrySceneRates RetrySceneRates;
 
 typedef struct RetryDispatcher
 {
@@ -47,6 +48,7 @@ typedef struct RetryDispatcher
 	RetrySweep *sweep;
 	RetryHeld  *held;
 	RetryTargetHealth *targets;
+	RetrySceneRates *rates;		/* see scene_rate.h */
 	RetryEvents *events;		/* to be written when the turn ends */
 	uint64		owned;			/* slots whose locks it has */
 	uint64		leaving;		/* of these, the slots it is giving up */
