@@ -35,12 +35,25 @@ retry_flow_gate(RetryFlow *flow, bool retry, int64 now_us, int64 *until_us)
 	}
 	if (!retry_throttle_gate(&flow->throttle, now_us, until_us))
 		return RETRY_GATE_SLOWED;
+	if (flow->rate.count > 0 && retry_bucket_when(flow->bucket) > now_us)
+	{
+		*until_us = retry_bucket_when(flow->bucket);
+		return RETRY_GATE_RATE;
+	}
 	if (retry && flow->scene_id != 0 &&
 		!retry_budget_gate(&flow->budget, flow->rules.retry_share, flow->rules.retry_floor,
 						   now_us, until_us))
 		return RETRY_GATE_BUDGET;
 	*until_us = 0;
 	return RETRY_GATE_OPEN;
+}
+
+/* Whatever starts counts, also what did not ask. */
+static void
+take_rate(RetryFlow *flow, int64 now_us)
+{
+	if (flow->rate.count > 0)
+		(void) retry_bucket_reserve(&flow->pace, &flow->bucket, now_us);
 }
 
 void
@@ -50,6 +63,7 @@ retry_flow_started(RetryFlow *flow, bool retry, int64 now_us)
 		return;
 	retry_breaker_started(&flow->breaker, now_us);
 	retry_throttle_started(&flow->throttle, now_us);
+	take_rate(flow, now_us);
 	if (flow->scene_id == 0)
 		return;
 	if (retry)
@@ -87,7 +101,11 @@ retry_flow_ended(RetryFlow *flow, const RetryFlowEnd *end, int64 now_us)
 		return RETRY_BREAKER_NO_NEWS;
 	settle_budget(flow, end, now_us);
 	if (end->unsent)
+	{
 		retry_throttle_unsent(&flow->throttle);
+		if (flow->rate.count > 0)
+			retry_bucket_give_back(&flow->pace, &flow->bucket);
+	}
 	else
 	{
 		if (end->retry_after_until_us > now_us)
@@ -112,17 +130,37 @@ retry_flow_follow(RetryFlow *flow, const RetryFlowRules *rules, int32 scene_id, 
 	return retry_breaker_follow(&flow->breaker, &rules->breaker, now_us);
 }
 
+void
+retry_flow_set_rate(RetryFlow *flow, const RetryRate *rate, int64 now_us)
+{
+	RetryPace	pace;
+
+	if (rate == NULL)
+		flow->rate.count = 0;
+	else if (!retry_rate_same(&flow->rate, rate))
+	{
+		retry_rate_pace(rate, &pace);
+		flow->bucket = flow->rate.count == 0 ? retry_bucket_full(&pace, now_us) :
+			retry_bucket_convert(flow->bucket, &flow->pace, &pace, now_us);
+		flow->pace = pace;
+		flow->rate = *rate;
+	}
+}
+
 bool
 retry_flow_spend(RetryFlow *flow, int64 now_us)
 {
 	int64		until_us;
+	bool		budgeted = flow != NULL && flow->scene_id != 0;
 
-	if (flow == NULL || flow->scene_id == 0)
-		return true;
-	if (!retry_budget_gate(&flow->budget, flow->rules.retry_share, flow->rules.retry_floor,
-						   now_us, &until_us))
+	if (budgeted && !retry_budget_gate(&flow->budget, flow->rules.retry_share,
+									   flow->rules.retry_floor, now_us, &until_us))
 		return false;
-	retry_budget_take(&flow->budget, flow->rules.retry_share, flow->rules.retry_floor, now_us);
+	if (flow != NULL && flow->rate.count > 0 &&
+		!retry_bucket_take(&flow->pace, &flow->bucket, now_us))
+		return false;
+	if (budgeted)
+		retry_budget_take(&flow->budget, flow->rules.retry_share, flow->rules.retry_floor, now_us);
 	return true;
 }
 
@@ -150,6 +188,7 @@ retry_flow_at_rest(RetryFlow *flow, int64 now_us)
 	return flow == NULL ||
 		(!flow->paused && now_us >= flow->blocked_until_us &&
 		 retry_throttle_at_rest(&flow->throttle) &&
+		 (flow->rate.count == 0 || flow->bucket <= retry_bucket_full(&flow->pace, now_us)) &&
 		 retry_breaker_at_rest(&flow->breaker, now_us) &&
 		 retry_budget_at_rest(&flow->budget, flow->rules.retry_share, flow->rules.retry_floor,
 							  now_us));

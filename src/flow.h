@@ -15,6 +15,7 @@
 
 #include "breaker.h"
 #include "budget.h"
+#include "rate.h"
 #include "throttle.h"
 
 #define RETRY_FLOW_WEIGHT_MAX	100
@@ -85,6 +86,9 @@ typedef struct RetryFlow
 	RetryBreaker breaker;
 	RetryBudget budget;
 	RetryThrottle throttle;
+	RetryRate	rate;			/* of the lane alone; count 0: none */
+	RetryPace	pace;			/* and what it makes of the bucket */
+	int64		bucket;
 } RetryFlow;
 
 /*
@@ -107,6 +111,12 @@ extern RetryBreakerNews retry_flow_ended(RetryFlow *flow, const RetryFlowEnd *en
 /* These rules are in force from now on; says whether that closed the breaker. */
 extern RetryBreakerNews retry_flow_follow(RetryFlow *flow, const RetryFlowRules *rules,
 										  int32 scene_id, int64 now_us);
+
+/*
+ * The lane has a rate of its own from now on, or with NULL none; what it has
+ * sent by another counts.  A lane's first rate begins with a whole burst.
+ */
+extern void retry_flow_set_rate(RetryFlow *flow, const RetryRate *rate, int64 now_us);
 
 /*
  * Takes a retry out of the budget for a second transfer of an attempt that is

@@ -267,6 +267,43 @@ test_outage(bool with_breaker)
 	CHECK(waiting[0] + waiting[1] + next <= 1, "nothing is left over");
 }
 
+static void
+test_rate(void)
+{
+	RetryRate	rate = {.count = 10,.seconds = 1,.burst = 5};
+	RetryRate	faster = {.count = 1000,.seconds = 1,.burst = 5};
+	RetryFlowEnd unsent = {.kind = RETRY_FLOW_NEUTRAL,.unsent = true};
+	int64		until;
+	int			sent = 0;
+
+	start_over();
+	retry_flow_set_rate(&flow, &rate, SECOND);
+	CHECK(retry_flow_at_rest(&flow, SECOND), "a lane with a rate that was not used is at rest");
+	while (sent < 100 && gate(false, SECOND) == RETRY_GATE_OPEN)
+	{
+		(void) call(RETRY_FLOW_WELL, sent % 2 == 1, SECOND);
+		sent++;
+	}
+	CHECK_INT(sent, 5, "a lane's rate lets its burst pass, retries too");
+	CHECK_INT(retry_flow_gate(&flow, true, SECOND, &until), RETRY_GATE_RATE, "then its gate is closed");
+	CHECK(until > SECOND && until <= SECOND + SECOND / 10, "until the next one's moment");
+	CHECK(!retry_flow_spend(&flow, SECOND), "also for second transfers");
+	CHECK(!retry_flow_at_rest(&flow, SECOND), "it has something to remember");
+	CHECK_INT(gate(false, until), RETRY_GATE_OPEN, "when that comes one passes");
+	retry_flow_started(&flow, false, until);
+	CHECK_INT(gate(false, until), RETRY_GATE_RATE, "and no more");
+	(void) retry_flow_ended(&flow, &unsent, until);
+	CHECK_INT(gate(false, until), RETRY_GATE_OPEN, "what was not sent is given back");
+
+	for (sent = 0; gate(false, until) == RETRY_GATE_OPEN && sent < 100; sent++)
+		retry_flow_started(&flow, false, until);
+	retry_flow_set_rate(&flow, &faster, until);
+	CHECK_INT(gate(false, until), RETRY_GATE_RATE, "another rate brings no second burst");
+	CHECK_INT(gate(false, until + 1000), RETRY_GATE_OPEN, "and counts at once");
+	retry_flow_set_rate(&flow, NULL, until);
+	CHECK_INT(gate(false, until), RETRY_GATE_OPEN, "none lets everything pass");
+}
+
 int
 main(void)
 {
@@ -276,5 +313,6 @@ main(void)
 	test_kinds();
 	test_outage(false);
 	test_outage(true);
+	test_rate();
 	return check_done();
 }
