@@ -25,8 +25,7 @@ retry_flow_gate(RetryFlow *flow, bool retry, int64 now_us, int64 *until_us)
 		*until_us = PG_INT64_MAX;
 		return RETRY_GATE_PAUSED;
 	}
-	if (flow->rules.breaker.ratio > 0 &&
-		!retry_breaker_gate(&flow->breaker, &flow->rules.breaker, now_us, until_us))
+	if (!retry_breaker_gate(&flow->breaker, &flow->rules.breaker, now_us, until_us))
 		return RETRY_GATE_BREAKER;
 	if (now_us < flow->blocked_until_us)
 	{

@@ -149,6 +149,14 @@ test_window(void)
 	(void) calls(19, RETRY_BREAKER_FAILED, now + 2000 * SECOND);
 	CHECK_INT(breaker.calls, 19, "a new window starts empty");
 	CHECK_INT(calls(1, RETRY_BREAKER_FAILED, now + 2000 * SECOND), RETRY_BREAKER_HAS_OPENED, "and is obeyed at once");
+	start_over();
+	rules.window_us = SECOND;
+	(void) calls(19, RETRY_BREAKER_FAILED, now);
+	rules.window_us = 3600 * SECOND;
+	(void) calls(18, RETRY_BREAKER_FAILED, now);
+	CHECK_INT(breaker.calls, 18, "a longer one does, too");
+	(void) calls(1, RETRY_BREAKER_FAILED, now + 3600 * SECOND);
+	CHECK_INT(breaker.calls, 1, "and moves on as it should");
 }
 
 static void
@@ -227,7 +235,7 @@ test_doubling(void)
 	start_over();
 	rules.open_us = 1;
 	(void) calls(20, RETRY_BREAKER_FAILED, 0);
-	for (int i = 0; i < 200; i++)
+	for (int i = 0; i < 258; i++)
 	{
 		now = retry_breaker_until(&breaker, &rules);
 		(void) lets_pass(now);

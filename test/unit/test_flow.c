@@ -136,7 +136,7 @@ test_order_of_gates(void)
 	(void) retry_flow_ended(&flow, &blocked, now + 10 * SECOND);
 	CHECK(gate(false, now + 10 * SECOND) != RETRY_GATE_BLOCKED, "a moment that is over blocks nothing");
 	start_over();
-	(void) retry_flow_ended(&flow, &blocked, now - 10 * SECOND);
+	flow.blocked_until_us = now + 100 * SECOND;
 	for (int i = 0; i < 20; i++)
 		(void) call(RETRY_FLOW_FAILED, false, now);
 	CHECK_INT(retry_flow_reset(&flow, now), RETRY_BREAKER_HAS_CLOSED, "a reset forgets all of it");
@@ -168,6 +168,18 @@ test_kinds(void)
 		(void) retry_flow_ended(&flow, &end, now);
 	}
 	CHECK(retry_flow_at_rest(&flow, now), "what is given back leaves no trace");
+	CHECK_INT(flow.budget.first_attempts, 1000, "nor a share of a first attempt");
+	memset(&flow.throttle, 0, sizeof(flow.throttle));
+	retry_throttle_cut(&flow.throttle, 1, now - 3 * SECOND);
+	retry_flow_started(&flow, false, now);
+	CHECK_INT(gate(false, now), RETRY_GATE_SLOWED, "a lane that is slowed may send one at a time");
+	{
+		RetryFlowEnd end = {.kind = RETRY_FLOW_NEUTRAL,.unsent = true,.started_us = now};
+
+		(void) retry_flow_ended(&flow, &end, now);
+	}
+	CHECK_INT(gate(false, now), RETRY_GATE_OPEN, "or another, if that was given back");
+	memset(&flow.throttle, 0, sizeof(flow.throttle));
 	for (int i = 0; i < 20; i++)
 		(void) call(RETRY_FLOW_FAILED, true, now);
 	now += 5 * SECOND;

@@ -83,6 +83,13 @@ test_cut(void)
 	CHECK(throttle.rate == 0.5 && !lets_pass(now + SECOND) && lets_pass(now + 2 * SECOND),
 		  "a lane that sends next to nothing waits two seconds");
 
+	/* what was sent long ago is not what is too much now */
+	memset(&throttle, 0, sizeof(throttle));
+	(void) send_for(now, 2 * SECOND);
+	retry_throttle_started(&throttle, now + 20 * SECOND);
+	retry_throttle_cut(&throttle, 1000, now + 20 * SECOND + 5);
+	CHECK(throttle.rate < 1, "a busy time that is over does not count: %g", throttle.rate);
+
 	/* its own rate is higher than what it sent: that is what was too much */
 	memset(&throttle, 0, sizeof(throttle));
 	retry_throttle_cut(&throttle, 1000, now);
