@@ -9,8 +9,9 @@
 
 \set ON_ERROR_STOP 1
 
-INSERT INTO retry.scene (name, url, backoff, max_attempts)
-VALUES ('partner', :'receiver' || '/status/503', 'fixed 10ms', 2);
+-- A breaker would have kept them from being used up; this scene has none.
+INSERT INTO retry.scene (name, url, backoff, max_attempts, breaker_ratio, retry_share)
+VALUES ('partner', :'receiver' || '/status/500', 'fixed 10ms', 2, NULL, NULL);
 
 SELECT count(*) AS sent
 FROM retry.enqueue_many('partner', (SELECT array_agg(jsonb_build_object('n', n)) FROM generate_series(1, 200) n),
@@ -19,7 +20,7 @@ SELECT count(retry.wait(id)) AS finished FROM retry.tasks WHERE scene = 'default
 SELECT reason, last_status, count(*) FROM retry.dead_letters WHERE scene = 'default/partner' GROUP BY reason, last_status;
 
 -- One that waits for tomorrow has the old address in its own row.
-SELECT retry.enqueue('partner', '{"n": 201}', key => 'notice-201', delay => '1 day', url => :'receiver' || '/status/503/old') AS waiting \gset
+SELECT retry.enqueue('partner', '{"n": 201}', key => 'notice-201', delay => '1 day', url => :'receiver' || '/status/500/old') AS waiting \gset
 
 -- The partner is back elsewhere.
 UPDATE retry.scene SET url = :'receiver' || '/ok/new' WHERE name = 'partner';

@@ -9,6 +9,7 @@ use RetryTest;
 use Test::More;
 
 my $node = new_node('main', conf => "retry.poll_interval = '10 s'");
+hold_nothing($node);
 my $receiver = start_endpoint();
 my $ok = $receiver->url('/ok');
 
