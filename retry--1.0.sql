@@ -465,6 +465,40 @@ COMMENT ON COLUMN retry.scene.deleted_at IS 'When a DELETE archived the scene: u
 COMMENT ON COLUMN retry.scene.description IS 'For people';
 COMMENT ON COLUMN retry.scene.created_at IS 'When the scene was created';
 
+CREATE TABLE retry.lane_override
+(
+	group_name		text NOT NULL DEFAULT 'default'
+					REFERENCES retry.scene_group (name) ON UPDATE CASCADE ON DELETE CASCADE,
+	lane			text NOT NULL
+					CONSTRAINT lane_override_lane_valid CHECK (octet_length(lane) BETWEEN 1 AND 10000),
+	max_in_flight	int
+					CONSTRAINT lane_override_max_in_flight_valid CHECK (max_in_flight BETWEEN 1 AND 10000),
+	rate			retry.rate,
+	ordered			boolean,
+	weight			int
+					CONSTRAINT lane_override_weight_valid CHECK (weight BETWEEN 1 AND 100),
+	paused			boolean NOT NULL DEFAULT false,
+	disabled		boolean NOT NULL DEFAULT false,
+	reset_at		timestamptz
+					CONSTRAINT lane_override_reset_at_valid CHECK (isfinite(reset_at)),
+	description		text,
+	created_at		timestamptz NOT NULL DEFAULT now(),
+	PRIMARY KEY (group_name, lane)
+);
+COMMENT ON TABLE retry.lane_override IS
+'What an administrator says of single lanes, by the names that retry.lanes shows; it wins over what their scenes say, from the commit on';
+COMMENT ON COLUMN retry.lane_override.group_name IS 'The group that the lane belongs to';
+COMMENT ON COLUMN retry.lane_override.lane IS 'The lane''s name; it need not exist yet';
+COMMENT ON COLUMN retry.lane_override.max_in_flight IS 'Requests under way at once; null: as its scene says';
+COMMENT ON COLUMN retry.lane_override.rate IS 'So many requests of this lane in a time, such as 100/s or 5000/m burst 200, within what its scene may send; null: no limit of its own';
+COMMENT ON COLUMN retry.lane_override.ordered IS 'One task after the other; null: as its scene says';
+COMMENT ON COLUMN retry.lane_override.weight IS 'Its share of a dispatcher''s transfers against that of other lanes; null: as its scene says';
+COMMENT ON COLUMN retry.lane_override.paused IS 'While true nothing is sent through the lane; nothing is lost';
+COMMENT ON COLUMN retry.lane_override.disabled IS 'While true what becomes due dies at once, as a dead letter that can be replayed';
+COMMENT ON COLUMN retry.lane_override.reset_at IS 'When it is set to a later moment, the lane''s breaker closes, and what its endpoint asked for is forgotten; see retry.reset_lane()';
+COMMENT ON COLUMN retry.lane_override.description IS 'For people';
+COMMENT ON COLUMN retry.lane_override.created_at IS 'When the row was made';
+
 /*
  * 3. The store: facts in a ring of leaves
  *
@@ -996,6 +1030,40 @@ LANGUAGE C VOLATILE AS 'MODULE_PATHNAME', 'retry_check_row';
 COMMENT ON FUNCTION retry.check_row() IS
 'Trigger: says which column has which value that a constraint does not let in';
 
+CREATE FUNCTION retry.override_changed() RETURNS trigger
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+	was		retry.lane_override;
+	is_now	retry.lane_override;
+BEGIN
+	IF TG_RELID <> 'retry.lane_override'::regclass THEN
+		RAISE EXCEPTION 'override_changed() is of no use on table "%"', TG_TABLE_NAME
+			USING ERRCODE = 'trigger_protocol_violated';
+	ELSIF NOT current_setting('check_function_bodies')::boolean THEN
+		RETURN NULL;	-- a dump is being restored, which brings the events too
+	END IF;
+	IF TG_OP <> 'INSERT' THEN
+		was := OLD;
+	END IF;
+	IF TG_OP <> 'DELETE' THEN
+		is_now := NEW;
+	END IF;
+	INSERT INTO retry.event (at, group_id, kind, lane, detail)
+	SELECT clock_timestamp(), g.id, k.kind, coalesce(is_now.lane, was.lane), format('by role %I', session_user)
+	FROM retry.scene_group g,
+		unnest(ARRAY[
+			CASE WHEN coalesce(is_now.paused, false) AND NOT coalesce(was.paused, false) THEN 'lane paused' END,
+			CASE WHEN coalesce(was.paused, false) AND NOT coalesce(is_now.paused, false) THEN 'lane resumed' END,
+			CASE WHEN coalesce(is_now.disabled, false) AND NOT coalesce(was.disabled, false) THEN 'lane disabled' END,
+			CASE WHEN coalesce(was.disabled, false) AND NOT coalesce(is_now.disabled, false) THEN 'lane enabled' END,
+			CASE WHEN is_now.reset_at > coalesce(was.reset_at, '-infinity') THEN 'lane reset' END]) AS k (kind)
+	WHERE g.name = coalesce(is_now.group_name, was.group_name) AND k.kind IS NOT NULL;
+	RETURN NULL;
+END
+$$;
+COMMENT ON FUNCTION retry.override_changed() IS
+'Trigger: notes in retry.events that a lane was paused, disabled or reset, and by whom';
+
 CREATE FUNCTION retry.resumed() RETURNS trigger
 LANGUAGE C VOLATILE AS 'MODULE_PATHNAME', 'retry_resumed';
 COMMENT ON FUNCTION retry.resumed() IS
@@ -1059,6 +1127,10 @@ CREATE TRIGGER check_row BEFORE INSERT OR UPDATE ON retry.scene_group
 	FOR EACH ROW EXECUTE FUNCTION retry.check_row();
 CREATE TRIGGER check_row BEFORE INSERT OR UPDATE ON retry.scene
 	FOR EACH ROW EXECUTE FUNCTION retry.check_row();
+CREATE TRIGGER check_row BEFORE INSERT OR UPDATE ON retry.lane_override
+	FOR EACH ROW EXECUTE FUNCTION retry.check_row();
+CREATE TRIGGER override_changed AFTER INSERT OR UPDATE OR DELETE ON retry.lane_override
+	FOR EACH ROW EXECUTE FUNCTION retry.override_changed();
 CREATE TRIGGER set_row BEFORE INSERT OR UPDATE ON retry.scene_group
 	FOR EACH ROW EXECUTE FUNCTION retry.set_row();
 CREATE TRIGGER set_row BEFORE INSERT OR UPDATE ON retry.scene
@@ -1075,6 +1147,8 @@ CREATE TRIGGER config_changed AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON re
 	FOR EACH STATEMENT EXECUTE FUNCTION retry.config_changed();
 CREATE TRIGGER config_changed AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON retry.scene
 	FOR EACH STATEMENT EXECUTE FUNCTION retry.config_changed();
+CREATE TRIGGER config_changed AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON retry.lane_override
+	FOR EACH STATEMENT EXECUTE FUNCTION retry.config_changed();
 CREATE TRIGGER config_changed AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON retry.schedule_definition
 	FOR EACH STATEMENT EXECUTE FUNCTION retry.config_changed();
 CREATE TRIGGER mark_foreign_row BEFORE INSERT ON retry.schedule_definition
@@ -1087,12 +1161,14 @@ ALTER TABLE retry.scene_group ENABLE ALWAYS TRIGGER merge_builtin;
 ALTER TABLE retry.scene ENABLE ALWAYS TRIGGER merge_builtin;
 ALTER TABLE retry.scene_group ENABLE ALWAYS TRIGGER config_changed;
 ALTER TABLE retry.scene ENABLE ALWAYS TRIGGER config_changed;
+ALTER TABLE retry.lane_override ENABLE ALWAYS TRIGGER config_changed;
 ALTER TABLE retry.schedule_definition ENABLE ALWAYS TRIGGER config_changed;
 ALTER TABLE retry.schedule_definition ENABLE ALWAYS TRIGGER mark_foreign_row;
 
 SELECT pg_extension_config_dump('retry.scene_group', '');
 SELECT pg_extension_config_dump('retry.group_member', '');
 SELECT pg_extension_config_dump('retry.scene', '');
+SELECT pg_extension_config_dump('retry.lane_override', '');
 SELECT pg_extension_config_dump('retry.scene_group_id_seq', '');
 SELECT pg_extension_config_dump('retry.scene_id_seq', '');
 SELECT pg_extension_config_dump('retry.dead_letter', '');
@@ -1305,6 +1381,17 @@ AS $$ INSERT INTO retry.purge_request (before) VALUES (before) $$;
 COMMENT ON FUNCTION retry.purge(timestamptz) IS
 'Asks for finished history older than a moment to be dropped, leaf by leaf (a leaf holds a day); the upkeep does it, this only stores the request';
 
+CREATE FUNCTION retry.reset_lane(group_name text, lane text) RETURNS void
+LANGUAGE sql VOLATILE STRICT PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
+AS $$
+	INSERT INTO retry.lane_override AS o (group_name, lane, reset_at)
+	VALUES (reset_lane.group_name, reset_lane.lane, clock_timestamp())
+	ON CONFLICT ON CONSTRAINT lane_override_pkey
+	DO UPDATE SET reset_at = greatest(clock_timestamp(), o.reset_at + interval '1 us')
+$$;
+COMMENT ON FUNCTION retry.reset_lane(text, text) IS
+'Closes a lane''s breaker and forgets what its endpoint asked for: it is sent to at once, as if nothing had happened. The short form of setting reset_at in retry.lane_override, with the caller''s rights on that table';
+
 CREATE PROCEDURE retry.maintain()
 LANGUAGE C AS 'MODULE_PATHNAME', 'retry_maintain';
 COMMENT ON PROCEDURE retry.maintain() IS
@@ -1374,7 +1461,7 @@ AS $$
 	FROM pg_attribute a
 	JOIN pg_type t ON t.oid = a.atttypid
 	WHERE a.attrelid = config_table AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated = ''
-		AND a.attname NOT IN ('id', 'group_name', 'resumed_at', 'deleted_at', 'created_at')
+		AND a.attname NOT IN ('id', 'group_name', 'resumed_at', 'deleted_at', 'created_at', 'reset_at')
 $$;
 COMMENT ON FUNCTION retry.config_columns(regclass) IS
 'Columns of a configuration table that export_config() and import_config() carry, and the kind of JSON value that each is';
@@ -1385,6 +1472,7 @@ SET search_path = pg_catalog, pg_temp SET IntervalStyle = 'postgres' AS $$
 DECLARE
 	of_groups	text[] := ARRAY(SELECT c.name FROM retry.config_columns('retry.scene_group') c);
 	of_scenes	text[] := ARRAY(SELECT c.name FROM retry.config_columns('retry.scene') c);
+	of_lanes	text[] := ARRAY(SELECT c.name FROM retry.config_columns('retry.lane_override') c);
 	groups		jsonb;
 BEGIN
 	SELECT jsonb_agg((
@@ -1395,6 +1483,12 @@ BEGIN
 				ORDER BY s.name COLLATE "C")
 			FROM retry.scene s
 			WHERE s.group_name = g.name AND s.deleted_at IS NULL), '[]'))
+		|| coalesce((
+			SELECT jsonb_build_object('lane_overrides', jsonb_agg((
+				SELECT jsonb_object_agg(m.key, m.value) FROM jsonb_each(to_jsonb(o)) m WHERE m.key = ANY (of_lanes))
+				ORDER BY o.lane COLLATE "C"))
+			FROM retry.lane_override o
+			WHERE o.group_name = g.name HAVING count(*) > 0), '{}')
 		ORDER BY g.name COLLATE "C")
 	INTO groups
 	FROM retry.scene_group g
@@ -1407,13 +1501,14 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION retry.export_config(text) IS
-'One group, or all, with their scenes as one document, which retry.import_config() takes; scenes that were deleted and are only archived yet are left out';
+'One group, or all, with their scenes and overrides of lanes as one document, which retry.import_config() takes; scenes that were deleted and are only archived yet are left out';
 
 CREATE FUNCTION retry.check_config_members(what text, given jsonb, config_table regclass, also text[])
 RETURNS void
 LANGUAGE plpgsql STABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
 	member	record;
+	name_column	text := CASE WHEN config_table = 'retry.lane_override'::regclass THEN 'lane' ELSE 'name' END;
 BEGIN
 	IF coalesce(jsonb_typeof(given), '') <> 'object' THEN
 		RAISE EXCEPTION '% is not an object but %', what, coalesce(left(given::text, 100), 'nothing')
@@ -1441,14 +1536,14 @@ BEGIN
 				USING ERRCODE = 'invalid_parameter_value', COLUMN = member.key;
 		END IF;
 	END LOOP;
-	IF coalesce(jsonb_typeof(given -> 'name'), '') <> 'string' THEN
-		RAISE EXCEPTION '% has no name', what
+	IF coalesce(jsonb_typeof(given -> name_column), '') <> 'string' THEN
+		RAISE EXCEPTION '% has no %', what, name_column
 			USING ERRCODE = 'invalid_parameter_value';
 	END IF;
 END
 $$;
 COMMENT ON FUNCTION retry.check_config_members(text, jsonb, regclass, text[]) IS
-'For import_config(): an ERROR unless the members of a group or scene are columns, of the kind that these need';
+'For import_config(): an ERROR unless the members of a group, scene or override are columns, of the kind that these need';
 
 /*
  * Reads the members of a group or scene into a row.  When that fails, they are
@@ -1489,7 +1584,8 @@ RETURNS text
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp SET IntervalStyle = 'postgres' AS $$
 DECLARE
-	here	text := CASE WHEN given_group IS NULL THEN 'name = $2' ELSE 'name = $2 AND group_name = $3' END;
+	here	text := format('%I = $2%s', CASE WHEN config_table = 'retry.lane_override'::regclass THEN 'lane' ELSE 'name' END,
+		CASE WHEN given_group IS NOT NULL THEN ' AND group_name = $3' END);
 	old		jsonb;
 	changed	text;
 	code	text;
@@ -1523,7 +1619,7 @@ EXCEPTION WHEN OTHERS THEN
 END
 $$;
 COMMENT ON FUNCTION retry.write_config_row(text, regclass, text, text, text[], anyelement) IS
-'For import_config(): inserts or updates one group or scene unless it is already so; says which';
+'For import_config(): inserts or updates one group, scene or override unless it is already so; says which';
 
 CREATE FUNCTION retry.import_config(config jsonb)
 RETURNS TABLE (kind text, name text, change text)
@@ -1535,11 +1631,13 @@ DECLARE
 	s		jsonb;
 	what	text;
 	scenes	jsonb[] := '{}';
+	lanes	jsonb[] := '{}';
 	names	text[] := '{}';
 	changes	text[] := '{}';
 	columns	text[];
 	row_of_group	retry.scene_group;
 	row_of_scene	retry.scene;
+	row_of_lane		retry.lane_override;
 	i		int;
 BEGIN
 	IF jsonb_typeof(config) IS DISTINCT FROM 'object' THEN
@@ -1559,9 +1657,12 @@ BEGIN
 	FOR g IN SELECT jsonb_array_elements(config -> 'groups')
 	LOOP
 		what := format('group "%s"', coalesce(g ->> 'name', '?'));
-		PERFORM retry.check_config_members(what, g, 'retry.scene_group', ARRAY['scenes']);
+		PERFORM retry.check_config_members(what, g, 'retry.scene_group', ARRAY['scenes', 'lane_overrides']);
 		IF jsonb_typeof(coalesce(g -> 'scenes', '[]')) <> 'array' THEN
 			RAISE EXCEPTION '%: member "scenes" is not an array but %', what, left(g ->> 'scenes', 100)
+				USING ERRCODE = 'invalid_parameter_value';
+		ELSIF jsonb_typeof(coalesce(g -> 'lane_overrides', '[]')) <> 'array' THEN
+			RAISE EXCEPTION '%: member "lane_overrides" is not an array but %', what, left(g ->> 'lane_overrides', 100)
 				USING ERRCODE = 'invalid_parameter_value';
 		ELSIF (g ->> 'owner' ~ '^(\d+|-)$' OR g -> 'owner' = 'null')
 			AND NOT EXISTS (SELECT FROM retry.scene_group x WHERE x.name = g ->> 'name' AND x.owner::text = g ->> 'owner')
@@ -1576,9 +1677,15 @@ BEGIN
 				format('scene "%s/%s"', g ->> 'name', coalesce(s ->> 'name', '?')), s, 'retry.scene', ARRAY[]::text[]);
 			scenes := scenes || (s || jsonb_build_object('group_name', g -> 'name'));
 		END LOOP;
+		FOR s IN SELECT jsonb_array_elements(g -> 'lane_overrides')
+		LOOP
+			PERFORM retry.check_config_members(
+				format('lane "%s" of group "%s"', coalesce(s ->> 'lane', '?'), g ->> 'name'), s, 'retry.lane_override', ARRAY[]::text[]);
+			lanes := lanes || (s || jsonb_build_object('group_name', g -> 'name'));
+		END LOOP;
 
-		columns := ARRAY(SELECT k FROM jsonb_object_keys(g - 'scenes') k);
-		row_of_group := retry.config_row(what, g - 'scenes', NULL::retry.scene_group);
+		columns := ARRAY(SELECT k FROM jsonb_object_keys(g - 'scenes' - 'lane_overrides') k);
+		row_of_group := retry.config_row(what, g - 'scenes' - 'lane_overrides', NULL::retry.scene_group);
 		kind := 'group';
 		name := g ->> 'name';
 		IF name = ANY (names) THEN
@@ -1619,10 +1726,27 @@ BEGIN
 		END IF;
 		RETURN NEXT;
 	END LOOP;
+
+	names := '{}';
+	FOREACH s IN ARRAY lanes
+	LOOP
+		kind := 'lane';
+		name := format('%s/%s', s ->> 'group_name', s ->> 'lane');
+		what := format('lane "%s" of group "%s"', s ->> 'lane', s ->> 'group_name');
+		IF name = ANY (names) THEN
+			RAISE EXCEPTION '% is twice in the document', what
+				USING ERRCODE = 'invalid_parameter_value';
+		END IF;
+		names := names || name;
+		columns := ARRAY(SELECT k FROM jsonb_object_keys(s - 'group_name') k);
+		row_of_lane := retry.config_row(what, s, NULL::retry.lane_override);
+		change := retry.write_config_row(what, 'retry.lane_override', s ->> 'group_name', s ->> 'lane', columns, row_of_lane);
+		RETURN NEXT;
+	END LOOP;
 END
 $$;
 COMMENT ON FUNCTION retry.import_config(jsonb) IS
-'Makes groups and scenes as a document of retry.export_config() says: adds those that are missing, changes what differs, leaves alone what the document does not mention; returns what became of each';
+'Makes groups, scenes and overrides of lanes as a document of retry.export_config() says: adds those that are missing, changes what differs, leaves alone what the document does not mention; returns what became of each';
 
 CREATE FUNCTION retry.health()
 RETURNS TABLE (check_name text, status text, detail text, hint text)
@@ -1706,6 +1830,7 @@ SELECT
 			WHERE i.adopted AND pg_visible_in_snapshot(t.xid, i.boundary)
 				AND i.database = (SELECT d.oid FROM pg_catalog.pg_database d WHERE d.datname = current_database()))
 			THEN 'not adopted'
+		WHEN o.paused THEN 'lane paused'
 	END AS held_reason,
 	coalesce(retry.amended(t.leaf, t.id, t.method, 'method'), s.method) AS method,
 	coalesce(retry.amended(t.leaf, t.id, t.url, 'url'), s.url) AS url,
@@ -1714,7 +1839,8 @@ SELECT
 	t.enqueued_by, t.replay_of, t.parent_id
 FROM retry.task t
 LEFT JOIN retry.scene s ON s.id = t.scene_id
-LEFT JOIN retry.scene_group g ON g.name = s.group_name;
+LEFT JOIN retry.scene_group g ON g.name = s.group_name
+LEFT JOIN retry.lane_override o ON o.group_name = s.group_name AND o.lane = coalesce(t.lane, retry.origin(t.url));
 COMMENT ON VIEW retry.task_rows IS 'Tasks with what their scene adds; what the arms of retry.tasks are made from';
 
 CREATE VIEW retry.last_attempts AS
@@ -2063,6 +2189,7 @@ REVOKE EXECUTE ON PROCEDURE retry.maintain() FROM PUBLIC;
 REVOKE EXECUTE ON FUNCTION retry.check_workers() FROM PUBLIC;
 REVOKE EXECUTE ON FUNCTION retry.archive_scene() FROM PUBLIC;
 REVOKE EXECUTE ON FUNCTION retry.keep_group() FROM PUBLIC;
+REVOKE EXECUTE ON FUNCTION retry.override_changed() FROM PUBLIC;
 REVOKE EXECUTE ON FUNCTION retry.dispatcher_rows() FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION retry.dispatcher_rows() TO pg_monitor;
 

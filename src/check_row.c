@@ -68,7 +68,10 @@ describe_row(const TriggerData *trigger, HeapTuple row)
 	Relation	rel = trigger->tg_relation;
 	char	   *group = column_text(trigger, row, column_named(rel, "group_name"));
 	char	   *name = column_text(trigger, row, column_named(rel, "name"));
+	char	   *lane = column_text(trigger, row, column_named(rel, "lane"));
 
+	if (lane != NULL)
+		return psprintf("lane \"%.100s\" of group \"%s\"", lane, group != NULL ? group : "");
 	if (name == NULL)
 		return psprintf("a row of retry.%s", RelationGetRelationName(rel));
 	if (column_named(rel, "group_name") == 0)

@@ -628,6 +628,22 @@ retry_config_scene_named(RetryConfig *config, const char *name)
 	return NULL;
 }
 
+int32
+retry_config_group_named(RetryConfig *config, const char *name)
+{
+	int			count = config->copy != NULL ? config->copy->nscenes : 0;
+	int			len = strlen(name);
+
+	for (int i = 0; i < count; i++)
+	{
+		const RetryScene *scene = config->copy->scenes[i];
+
+		if (strncmp(scene->name, name, len) == 0 && scene->name[len] == '/')
+			return scene->group_id;
+	}
+	return 0;
+}
+
 /* Does one of these snapshots see the transaction? */
 static bool
 seen_by_any(List *boundaries, uint64 full_xid)

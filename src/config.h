@@ -77,6 +77,9 @@ extern RetryScene *retry_config_nth_scene(RetryConfig *config, int n);
 /* The same by "group/scene"; looks at one after the other. */
 extern RetryScene *retry_config_scene_named(RetryConfig *config, const char *name);
 
+/* The id of a group that has scenes; 0 when there is none such. */
+extern int32 retry_config_group_named(RetryConfig *config, const char *name);
+
 /*
  * One scene as a session needs it, read with this snapshot, in the current
  * memory context; NULL when the snapshot does not see it.  Waits for locks.

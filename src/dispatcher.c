@@ -156,6 +156,7 @@ make_room_for_sockets(void)
 static void
 create_dispatcher(RetryWorker *worker)
 {
+	RetryLaneHooks hooks = {.made = retry_override_apply};
 	RetryLaneLimits limits;
 	MemoryContext context = AllocSetContextCreate(TopMemoryContext, "retry dispatcher",
 												  ALLOCSET_DEFAULT_SIZES);
@@ -165,6 +166,7 @@ create_dispatcher(RetryWorker *worker)
 	make_room_for_sockets();
 	limits = lane_limits();
 	d = palloc0(sizeof(RetryDispatcher));
+	hooks.arg = d;
 	d->context = context;
 	d->turn_context = AllocSetContextCreate(context, "retry turn", ALLOCSET_DEFAULT_SIZES);
 	d->db = retry_shmem_database();
@@ -175,6 +177,8 @@ create_dispatcher(RetryWorker *worker)
 	d->sweep = retry_sweep_create();
 	d->held = retry_held_create();
 	d->targets = retry_target_health_create();
+	d->overrides = retry_overrides_create();
+	retry_lanes_set_hooks(d->lanes, &hooks);
 	d->events = retry_events_create();
 	d->rates = retry_scene_rates_create(d);
 	retry_send_create(d);
@@ -214,6 +218,14 @@ read_config(RetryTurn *turn, uint64 generation)
 	if (config_wanted)
 		return;
 	config_generation = generation;
+	if (retry_overrides_read(d->overrides, d->config, turn->snapshot))
+		retry_overrides_apply(d);
+	else
+	{
+		config_wanted = true;
+		if (adoptions < 0)
+			return;				/* a lane may be paused */
+	}
 
 	/* a scene may have other targets now, which nobody has found out yet */
 	retry_govern_configured(turn);

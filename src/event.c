@@ -55,11 +55,6 @@ static const char *const words[RETRY_EVENT_KINDS] = {
 	[RETRY_EVENT_URL_DISABLED] = "url disabled",
 	[RETRY_EVENT_URL_ENABLED] = "url enabled",
 	[RETRY_EVENT_LIMIT_CHANGED] = "limit changed",
-	[RETRY_EVENT_PAUSED] = "lane paused",
-	[RETRY_EVENT_RESUMED] = "lane resumed",
-	[RETRY_EVENT_DISABLED] = "lane disabled",
-	[RETRY_EVENT_ENABLED] = "lane enabled",
-	[RETRY_EVENT_RESET] = "lane reset",
 	[RETRY_EVENT_DROPPED] = "events dropped"
 };
 

@@ -16,7 +16,7 @@
 
 struct RetryDispatcher;
 
-/* What happened; each has its word in event.c. */
+/* What happened; each has its word in event.c.  SQL notes more kinds. */
 typedef enum RetryEventKind
 {
 	RETRY_EVENT_BREAKER_OPENED,
@@ -28,11 +28,6 @@ typedef enum RetryEventKind
 	RETRY_EVENT_URL_DISABLED,
 	RETRY_EVENT_URL_ENABLED,
 	RETRY_EVENT_LIMIT_CHANGED,	/* the concurrency that a lane found out */
-	RETRY_EVENT_PAUSED,			/* by an override, as the next ones */
-	RETRY_EVENT_RESUMED,
-	RETRY_EVENT_DISABLED,
-	RETRY_EVENT_ENABLED,
-	RETRY_EVENT_RESET,
 	RETRY_EVENT_DROPPED,		/* events, since there were too many */
 	RETRY_EVENT_KINDS
 } RetryEventKind;

@@ -77,11 +77,14 @@ breaker_closed(RetryDispatcher *d, const RetryScene *scene, const RetryLane *lan
 	add_event(d, RETRY_EVENT_BREAKER_CLOSED, scene, lane, target, why);
 }
 
-/* The rules of the scene are in force in the lane. */
+/* The rules of the scene are in force in the lane, but for what an override says. */
 static void
 follow(RetryDispatcher *d, RetryLane *lane, const RetryScene *scene, int64 now_us)
 {
-	if (retry_flow_follow(lane->flow, &scene->flow, scene->id, now_us) == RETRY_BREAKER_HAS_CLOSED)
+	RetryFlowRules mixed;
+	const RetryFlowRules *rules = retry_override_rules(d->overrides, lane->hash, &scene->flow, &mixed);
+
+	if (retry_flow_follow(lane->flow, rules, scene->id, now_us) == RETRY_BREAKER_HAS_CLOSED)
 		breaker_closed(d, scene, lane, NULL, "the scene has no breaker_ratio any more");
 }
 
@@ -99,13 +102,15 @@ retry_govern_prepared(RetryTurn *turn, RetrySending *t, const RetryScene *scene,
 {
 	RetryDispatcher *d = turn->d;
 	RetryLane  *lane = t->lane;
+	RetryFlowRules mixed;
+	const RetryFlowRules *rules = retry_override_rules(d->overrides, lane->hash, &scene->flow, &mixed);
 
 	if (lane->name == NULL)
 		name_lane(d, lane, slot, t->prepared.http.url);
-	retry_lane_set_rules(d->lanes, lane, &scene->flow);
+	retry_lane_set_rules(d->lanes, lane, rules);
 	if (lane->flow != NULL)
 		follow(d, lane, scene, turn->now_us);
-	else if (is_retry(t) && scene->flow.retry_share >= 0)
+	else if (is_retry(t) && rules->retry_share >= 0)
 	{
 		make_flow(d, lane, scene, turn->now_us);
 		retry_flow_started(lane->flow, true, t->taken_us);
@@ -200,13 +205,15 @@ configure_lane(RetryLane *lane, void *arg)
 	RetryTurn  *turn = arg;
 	RetryDispatcher *d = turn->d;
 	const RetryScene *scene;
+	RetryFlowRules mixed;
 
 	if (lane->flow == NULL || lane->flow->scene_id == 0)
 		return;
 	scene = retry_config_scene(d->config, lane->flow->scene_id);
 	if (scene == NULL)
 		return;
-	retry_lane_set_rules(d->lanes, lane, &scene->flow);
+	retry_lane_set_rules(d->lanes, lane,
+						 retry_override_rules(d->overrides, lane->hash, &scene->flow, &mixed));
 	follow(d, lane, scene, turn->now_us);
 }
 

@@ -143,6 +143,12 @@ retry_lanes_create(const RetryLaneLimits *limits, TimestampTz horizon)
 }
 
 void
+retry_lanes_set_hooks(RetryLanes *lanes, const RetryLaneHooks *hooks)
+{
+	lanes->hooks = *hooks;
+}
+
+void
 retry_lanes_set_limits(RetryLanes *lanes, const RetryLaneLimits *limits)
 {
 	lanehash_iterator it;
@@ -304,6 +310,8 @@ retry_lanes_drop(RetryLanes *lanes, RetryLane *lane)
 		dlist_delete(&lane->rest_node);
 	if (lane->in_high)
 		dlist_delete(&lane->high_node);
+	if (lanes->hooks.dropped != NULL)
+		lanes->hooks.dropped(lane, lanes->hooks.arg);
 	lanes->in_flight -= lane->in_flight;
 	lanehash_delete(lanes->by_hash, lane->hash);
 	if (lane->flow != NULL)
@@ -408,6 +416,8 @@ retry_lane_make(RetryLanes *lanes, int64 hash, TimestampTz due, TimestampTz now)
 	retry_ring_init(lane);
 	lanehash_insert(lanes->by_hash, hash, &found)->lane = lane;
 	retry_lane_update(lanes, lane);
+	if (lanes->hooks.made != NULL)
+		lanes->hooks.made(lane, lanes->hooks.arg);
 	return lane;
 }
 

@@ -96,6 +96,19 @@ typedef struct RetryLaneLimits
 extern RetryLanes *retry_lanes_create(const RetryLaneLimits *limits, TimestampTz horizon);
 extern void retry_lanes_set_limits(RetryLanes *lanes, const RetryLaneLimits *limits);
 
+/*
+ * Called for each lane that has come to memory, before anything is read or sent
+ * of it, and for each that goes.  "arg" is passed on.
+ */
+typedef struct RetryLaneHooks
+{
+	void		(*made) (RetryLane *lane, void *arg);
+	void		(*dropped) (RetryLane *lane, void *arg);
+	void	   *arg;
+} RetryLaneHooks;
+
+extern void retry_lanes_set_hooks(RetryLanes *lanes, const RetryLaneHooks *hooks);
+
 /* How many transfers a lane may have at once: 0 the default. */
 extern void retry_lane_set_limit(RetryLanes *lanes, RetryLane *lane, int32 limit);
 

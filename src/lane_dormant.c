@@ -219,6 +219,8 @@ wake(RetryLanes *lanes, Dormant *dormant)
 	lane->paused = dormant->paused;
 	remove_record(lanes, dormant);
 	retry_lane_update(lanes, lane);
+	if (lanes->hooks.made != NULL)
+		lanes->hooks.made(lane, lanes->hooks.arg);	/* as it is now */
 	return true;
 }
 

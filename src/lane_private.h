@@ -51,6 +51,7 @@ struct RetryLanes
 	MemoryContext context;
 #endif
 	RetryLaneLimits limits;
+	RetryLaneHooks hooks;		/* functions may be NULL */
 	/* lane.c */
 	struct lanehash_hash *by_hash;
 	dlist_head	idle;			/* longest idle first */

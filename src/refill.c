@@ -125,11 +125,13 @@ retry_admit(RetryTurn *turn, RetryLane *lane, const RetryCandidate *c)
 	if (entry.scene_id != 0)
 	{
 		RetryScene *scene = retry_turn_scene(turn, entry.scene_id);
+		RetryFlowRules mixed;
 
 		if (scene != NULL && retry_held_back(turn, scene, lane->hash, c->entry.pos.due))
 			return RETRY_ADMIT_SKIPPED;
 		if (scene != NULL)
-			retry_lane_set_rules(d->lanes, lane, &scene->flow);
+			retry_lane_set_rules(d->lanes, lane,
+								 retry_override_rules(d->overrides, lane->hash, &scene->flow, &mixed));
 	}
 	return retry_lane_push(d->lanes, lane, &entry) ? RETRY_ADMIT_TAKEN : RETRY_ADMIT_NO_ROOM;
 }

@@ -219,6 +219,12 @@ note_commit(RetrySender *s, uint64 xid)
 		s->flush = lsn;
 }
 
+/* What becomes due in a lane that is disabled. */
+static const RetryVerdict lane_disabled = {
+	.outcome = RETRY_BLOCKED,.terminal = true,.reason = RETRY_DEAD_BLOCKED,
+	.why = "its lane is disabled"
+};
+
 /* How long the last delay was, for the jitter that builds on it. */
 static int64
 previous_delay(RetryTurn *turn, Transfer *t)
@@ -247,6 +253,7 @@ prepare(RetryTurn *turn, Transfer *t)
 	RetryVerdict verdict;
 	RetryLimits limits;
 	RetryScene *scene;
+	const RetryOverride *override = retry_override_find(d->overrides, t->ended.lane_hash);
 	RetryZone	zone;
 	List	   *changes = NIL;
 	bool		cancelled = false;
@@ -295,6 +302,11 @@ prepare(RetryTurn *turn, Transfer *t)
 	if (retry_held_back(turn, scene, t->ended.lane_hash, entry->pos.due))
 	{
 		drop(d, t);
+		return;
+	}
+	if (override != NULL && override->disabled)
+	{
+		end_unsent(d, t, turn->now, lane_disabled);
 		return;
 	}
 	if (!retry_request_prepare(slot, scene, entry->attempts + 1, turn->now, &t->prepared))

@@ -29,7 +29,7 @@ must_fire(const char *table, const Trigger *trigger)
 {
 	if (trigger->tgisinternal)
 		return false;
-	if (strcmp(table, "scene") == 0 || strcmp(table, "scene_group") == 0)
+	if (strcmp(table, "scene") == 0 || strcmp(table, "scene_group") == 0 || strcmp(table, "lane_override") == 0)
 		return strcmp(trigger->tgname, "merge_builtin") == 0 ||
 			strcmp(trigger->tgname, "config_changed") == 0;
 	if (strcmp(table, "schedule_definition") == 0)

@@ -14,6 +14,7 @@
 #include "event.h"
 #include "http.h"
 #include "lane.h"
+#include "override.h"
 #include "record.h"
 #include "shmem.h"
 #include "store.h"
@@ -49,6 +50,7 @@ typedef struct RetryDispatcher
 	RetryHeld  *held;
 	RetryTargetHealth *targets;
 	RetrySceneRates *rates;		/* see scene_rate.h */
+	RetryOverrides *overrides;	/* of lanes */
 	RetryEvents *events;		/* to be written when the turn ends */
 	uint64		owned;			/* slots whose locks it has */
 	uint64		leaving;		/* of these, the slots it is giving up */

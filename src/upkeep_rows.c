@@ -77,6 +77,7 @@ retry_upkeep_triggers(RetryUpkeep *upkeep, int unused)
 	}
 	mend_table(upkeep, retry_relation_oid("scene_group"));
 	mend_table(upkeep, retry_relation_oid("scene"));
+	mend_table(upkeep, retry_relation_oid("lane_override"));
 	mend_table(upkeep, retry_relation_oid("schedule_definition"));
 	retry_worker_commit_spi();
 }
