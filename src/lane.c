@@ -361,7 +361,10 @@ find_victim(const RetryLanes *lanes, TimestampTz now)
 bool
 retry_lanes_has_place(RetryLanes *lanes, TimestampTz now)
 {
-	return !is_full(lanes) || find_victim(lanes, now) != NULL || retry_dormant_candidate(lanes) != NULL;
+	if (retry_dormant_may_wait(lanes))
+		return true;
+	return !retry_dormant_waiting(lanes) &&
+		(!is_full(lanes) || find_victim(lanes, now) != NULL);
 }
 
 /* Makes a place for one more lane; false when none can be made. */
@@ -426,13 +429,15 @@ retry_lanes_get(RetryLanes *lanes, int64 hash, TimestampTz due, TimestampTz now)
 {
 	RetryLane  *lane = retry_lanes_find(lanes, hash);
 
+	lanes->now = now;
 	if (lane != NULL || retry_dormant_note(lanes, hash, due))
 		return lane;
 	/* whoever is forgotten for it may lower the horizon */
-	if (make_place(lanes, now))
+	if (!retry_dormant_waiting(lanes) && make_place(lanes, now))
 		return retry_lane_make(lanes, hash, retry_lanes_horizon(lanes), now);
-	/* the newcomer is found later */
-	lower_horizon(lanes, due);
+	/* the newcomer waits for a place, or for a sweep to find it */
+	if (!retry_dormant_wait(lanes, hash, Min(due, retry_lanes_horizon(lanes))))
+		lower_horizon(lanes, due);
 	return NULL;
 }
 

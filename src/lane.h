@@ -161,7 +161,10 @@ extern void retry_lanes_sweep_begin(RetryLanes *lanes);
 extern void retry_lanes_sweep_saw(RetryLanes *lanes, TimestampTz due);
 extern void retry_lanes_sweep_end(RetryLanes *lanes);
 
-/* Whether retry_lanes_get can make a lane now. */
+/*
+ * Whether retry_lanes_get can make a lane now, or remember that it waits for a
+ * place; otherwise it is for a sweep to find it.
+ */
 extern bool retry_lanes_has_place(RetryLanes *lanes, TimestampTz now);
 
 /* Makes every lane read again from the beginning of time. */

@@ -11,7 +11,9 @@
  * place like any other lane.  Of a lane that is idle but whose flow remembers
  * something, the same is kept in place of forgetting it.
  *
- * There is a bound for these too; beyond it, newcomers wait for a sweep.
+ * So are newcomers for which there is no place: they get the next, in the order
+ * in which they came.  There is a bound for all of these; beyond it, newcomers
+ * wait for a sweep.
  */
 #include "postgres.h"
 
@@ -78,6 +80,12 @@ find(const RetryLanes *lanes, int64 hash)
 	return entry != NULL ? entry->dormant : NULL;
 }
 
+static bool
+is_full(const RetryLanes *lanes)
+{
+	return lanes->dormant->members >= (uint64) lanes->limits.max_lanes * DORMANT_PER_LANE;
+}
+
 /* The record goes; its flow is the caller's. */
 static void
 remove_record(RetryLanes *lanes, Dormant *dormant)
@@ -94,7 +102,7 @@ set_wake(RetryLanes *lanes, Dormant *dormant, int64 wake_us)
 	if (wake_us == PG_INT64_MAX)
 		retry_heap_remove(&lanes->dormant_wake, &dormant->wake_node);
 	else
-		retry_heap_put(&lanes->dormant_wake, &dormant->wake_node, wake_us, 0);
+		retry_heap_put(&lanes->dormant_wake, &dormant->wake_node, wake_us, ++lanes->dormant_turn);
 }
 
 /*
@@ -104,7 +112,7 @@ set_wake(RetryLanes *lanes, Dormant *dormant, int64 wake_us)
 RetryLane *
 retry_dormant_candidate(RetryLanes *lanes)
 {
-	if (lanes->dormant->members >= (uint64) lanes->limits.max_lanes * DORMANT_PER_LANE)
+	if (is_full(lanes))
 		return NULL;
 	for (int i = 0; i < LOOK_AT && !dlist_is_empty(&lanes->closed); i++)
 	{
@@ -119,20 +127,28 @@ retry_dormant_candidate(RetryLanes *lanes)
 	return NULL;
 }
 
-/* Its flow goes over to the record. */
 static Dormant *
-make_record(RetryLanes *lanes, RetryLane *lane)
+add_record(RetryLanes *lanes, int64 hash, TimestampTz due)
 {
 	Dormant    *dormant = lanes_alloc(lanes, sizeof(Dormant));
 	bool		found;
 
 	memset(dormant, 0, sizeof(Dormant));
-	dormant->hash = lane->hash;
-	dormant->due = retry_lane_oldest(lane);
+	dormant->hash = hash;
+	dormant->due = due;
+	retry_heap_node_init(&dormant->wake_node);
+	dormanthash_insert(lanes->dormant, hash, &found)->dormant = dormant;
+	return dormant;
+}
+
+/* Its flow goes over to the record. */
+static Dormant *
+make_record(RetryLanes *lanes, RetryLane *lane)
+{
+	Dormant    *dormant = add_record(lanes, lane->hash, retry_lane_oldest(lane));
+
 	dormant->flow = lane->flow;
 	dormant->paused = lane->paused;
-	retry_heap_node_init(&dormant->wake_node);
-	dormanthash_insert(lanes->dormant, lane->hash, &found)->dormant = dormant;
 	lane->flow = NULL;
 	return dormant;
 }
@@ -153,13 +169,40 @@ retry_dormant_keep(RetryLanes *lanes, RetryLane *lane)
 	int64		until_us;
 
 	if (retry_flow_at_rest(lane->flow, lanes->now_us) ||
-		lanes->dormant->members >= (uint64) lanes->limits.max_lanes * DORMANT_PER_LANE)
+		is_full(lanes))
 		return false;
 	dormant = make_record(lanes, lane);
 	dormant->open = retry_flow_gate(dormant->flow, false, lanes->now_us, &until_us) == RETRY_GATE_OPEN;
 	set_wake(lanes, dormant, dormant->open ? lanes->now_us + REST_CHECK_US : until_us);
 	retry_lanes_drop(lanes, lane);
 	return true;
+}
+
+bool
+retry_dormant_may_wait(const RetryLanes *lanes)
+{
+	return !is_full(lanes);
+}
+
+bool
+retry_dormant_wait(RetryLanes *lanes, int64 hash, TimestampTz due)
+{
+	Dormant    *dormant;
+
+	if (is_full(lanes))
+		return false;
+	dormant = add_record(lanes, hash, due);
+	dormant->open = true;
+	set_wake(lanes, dormant, lanes->now_us);
+	return true;
+}
+
+bool
+retry_dormant_waiting(const RetryLanes *lanes)
+{
+	RetryHeapNode *node = retry_heap_first(&lanes->dormant_wake);
+
+	return node != NULL && node->key <= lanes->now_us;
 }
 
 bool
@@ -176,7 +219,9 @@ retry_dormant_note(RetryLanes *lanes, int64 hash, TimestampTz due)
 	if (dormant == NULL)
 		return false;
 	dormant->due = Min(dormant->due, due);
-	if (dormant->open)
+	/* who waits for a place already keeps its turn */
+	if (dormant->open &&
+		(!retry_heap_has(&dormant->wake_node) || dormant->wake_node.key > lanes->now_us))
 		set_wake(lanes, dormant, lanes->now_us);
 	return true;
 }
@@ -212,7 +257,7 @@ wake(RetryLanes *lanes, Dormant *dormant)
 		remove_record(lanes, dormant);
 		return true;
 	}
-	lane = retry_lane_make(lanes, dormant->hash, dormant->due, dormant->due);
+	lane = retry_lane_make(lanes, dormant->hash, dormant->due, lanes->now);
 	if (lane == NULL)
 		return false;
 	lane->flow = dormant->flow;
@@ -227,12 +272,13 @@ wake(RetryLanes *lanes, Dormant *dormant)
 void
 retry_dormant_wake_due(RetryLanes *lanes)
 {
-	RetryHeapNode *node;
-
-	if (lanes->now_us < lanes->dormant_not_before)
+	/* whoever has ended gives up its place at once */
+	if (lanes->now_us < lanes->dormant_not_before && dlist_is_empty(&lanes->idle))
 		return;
-	while ((node = retry_heap_first(&lanes->dormant_wake)) != NULL && node->key <= lanes->now_us)
+	while (retry_dormant_waiting(lanes))
 	{
+		RetryHeapNode *node = retry_heap_first(&lanes->dormant_wake);
+
 		if (wake(lanes, retry_heap_container(Dormant, wake_node, node)))
 			continue;
 		lanes->dormant_not_before = lanes->now_us + NO_PLACE_PAUSE_US;

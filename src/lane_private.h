@@ -57,6 +57,7 @@ struct RetryLanes
 	dlist_head	idle;			/* longest idle first */
 	dlist_head	closed;			/* they have something, and may not send */
 	dlist_head	high;
+	TimestampTz now;			/* the last that anybody told */
 	TimestampTz horizon;
 	bool		sweeping;
 	TimestampTz sweep_horizon;	/* what the horizon will be after the sweep */
@@ -75,6 +76,7 @@ struct RetryLanes
 	/* lane_dormant.c */
 	struct dormanthash_hash *dormant;
 	RetryHeap	dormant_wake;
+	uint64		dormant_turn;	/* of two with the same moment, who came first */
 	int64		dormant_not_before; /* there was no place */
 };
 
@@ -146,6 +148,18 @@ extern void retry_dormant_close(RetryLanes *lanes, RetryLane *lane);
 
 /* An idle lane is to be forgotten: false when its flow remembers nothing, and nothing was done. */
 extern bool retry_dormant_keep(RetryLanes *lanes, RetryLane *lane);
+
+/*
+ * A lane that is not in memory has something from then on, and there is no
+ * place: it gets the next.  False when there are too many of these already.
+ */
+extern bool retry_dormant_wait(RetryLanes *lanes, int64 hash, TimestampTz due);
+
+/* Is there room for one that waits? */
+extern bool retry_dormant_may_wait(const RetryLanes *lanes);
+
+/* Does anybody wait for a place?  Then newcomers come after. */
+extern bool retry_dormant_waiting(const RetryLanes *lanes);
 
 /*
  * Something of a lane is due: false when it is not dormant.  One that is kept

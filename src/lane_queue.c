@@ -172,6 +172,7 @@ first_unread(RetryLanes *lanes, int class)
 RetrySide *
 retry_lanes_due(RetryLanes *lanes, TimestampTz now)
 {
+	lanes->now = now;
 	for (int class = 0; class < CLASSES; class++)
 	{
 		RetrySide  *side = first_unread(lanes, class);

@@ -357,7 +357,69 @@ test_ahead(void)
 	retry_lane_advance(lanes, &lane->side[0], &pos, DT_NOEND);
 	CHECK(!lane->side[0].is_ahead && retry_pos_compare(&lane->side[0].cursor, &pos) == 0 && retry_lane_oldest(lane) == DT_NOEND,
 		  "when all leaves could be read the cursor has caught up");
-	CHECK(retry_lanes_get(lanes, 2, 600, 700) != NULL, "and the lane may be forgotten");
+	retry_lanes_unblock_due(lanes, 0);
+	CHECK(retry_lanes_find(lanes, 1) == NULL && retry_lanes_find(lanes, 2) != NULL,
+		  "and the lane may be forgotten, for the one that waits");
+}
+
+/* As many lanes as may wait for a place. */
+static void
+fill_waiting(RetryLanes *lanes, int n, TimestampTz due, TimestampTz now)
+{
+	for (int i = 0; i < n; i++)
+		CHECK(retry_lanes_get(lanes, 1000 + i, due, now) == NULL, "there is no place for lane %d", 1000 + i);
+	CHECK_INT(retry_lanes_dormant(lanes), n, "they wait for one");
+}
+
+/* More lanes than have a place at once: all have their turn, first come first served. */
+static void
+test_wait_for_place(void)
+{
+	RetryLanes *lanes = make_lanes(4, 1000, 64, 8);
+	RetryLane  *lane;
+	RetryEntry	entry;
+	RetryFlowEnd end = {0};
+	int64		last = 0;
+
+	for (int i = 0; i < 4; i++)
+		push_many(lanes, retry_lanes_get(lanes, i, 100, 200), 100 * i + 1, 1);
+	for (int i = 4; i < 12; i++)
+		CHECK(retry_lanes_get(lanes, i, 100 + i, 200) == NULL, "no place for lane %d", i);
+	CHECK_INT(retry_lanes_horizon(lanes), DT_NOEND, "no sweep is needed to find them");
+	CHECK(retry_lanes_knows(lanes, 11), "they are known");
+	CHECK(retry_lanes_get(lanes, 4, 50, 200) == NULL, "something earlier of one that waits");
+	for (int turn = 0; turn < 13; turn++)
+	{
+		RetrySide  *side;
+
+		retry_lanes_unblock_due(lanes, turn);
+		while ((side = retry_lanes_due(lanes, 200)) != NULL)
+		{
+			RetryPos	pos = {.due = 200};
+
+			lane = retry_side_lane(side);
+			if (lane->hash >= 4 && side->which == RETRY_SIDE_FIRST)
+			{
+				CHECK_INT(side->next_due, lane->hash == 4 ? 50 : lane->hash == 100 ? 150 : 100 + lane->hash,
+						  "it is read from where it has something");
+				push_many(lanes, lane, 100 * (int) lane->hash + 1, 1);
+			}
+			retry_lane_advance(lanes, side, &pos, DT_NOEND);
+		}
+		CHECK(retry_lanes_take(lanes, turn, &lane, &entry), "one sends");
+		if (lane->hash >= 4)
+		{
+			CHECK(lane->hash > last, "in the order in which they came");
+			last = lane->hash;
+		}
+		retry_lanes_forget_sent(lanes, &entry.pos.id);
+		retry_lane_transfer_ended(lanes, lane, &end, turn);
+		CHECK(turn > 0 || retry_lanes_get(lanes, 100, 150, 200) == NULL,
+			  "there would be a place, but a newcomer comes after those that wait");
+	}
+	CHECK_INT(last, 100, "the newcomer after them");
+	CHECK_INT(retry_lanes_dormant(lanes), 0, "nobody waits");
+	CHECK_INT(retry_lanes_horizon(lanes), DT_NOEND, "and nothing was forgotten that has something");
 }
 
 /* What is committed late while a sweep is under way, and finds no place. */
@@ -370,6 +432,7 @@ test_late_in_sweep(void)
 	RetryPos	pos = {.due = 1000};
 
 	retry_lane_note(lanes, &lane->side[0], &pos);
+	fill_waiting(lanes, 4, 5000, 1000);
 	CHECK(retry_lanes_get(lanes, 2, 900, 1000) == NULL, "no place: it waits to be read");
 	CHECK_INT(retry_lanes_horizon(lanes), 900, "the horizon knows");
 	retry_lanes_sweep_begin(lanes);
@@ -377,6 +440,8 @@ test_late_in_sweep(void)
 	CHECK_INT(retry_lanes_horizon(lanes), 500, "is known as well");
 	pos.due = 1001;
 	retry_lane_advance(lanes, &lane->side[0], &pos, 2000);
+	CHECK(!retry_lanes_has_place(lanes, 1001), "that is for those that wait");
+	retry_lanes_drop_slots(lanes, ~UINT64CONST(0));
 	CHECK(retry_lanes_has_place(lanes, 1001), "the lane has been read: its place is free");
 	other = retry_lanes_get(lanes, 3, 1001, 1001);
 	CHECK(other != NULL && other->side[0].cursor.due < 500 && other->side[0].next_due <= 500,
@@ -1120,8 +1185,9 @@ test_dormant(void)
 		CHECK(lane != NULL, "as many newcomers as lanes are closed, %d", i);
 		retry_lane_note_both(lanes, lane, 5000);
 	}
-	CHECK(retry_lanes_get(lanes, 40, 5000, 6000) == NULL && retry_lanes_horizon(lanes) == 5000,
-		  "after that they are found later");
+	CHECK(retry_lanes_get(lanes, 40, 5000, 6000) == NULL && retry_lanes_horizon(lanes) == DT_NOEND,
+		  "after that they wait");
+	retry_lanes_drop_slots(lanes, UINT64CONST(1) << RETRY_SLOT(40));
 	CHECK_INT(retry_lanes_next_unblock(lanes), 200, "the first moment");
 	retry_lanes_unblock_due(lanes, MINUTE);
 	CHECK(retry_lanes_find(lanes, 1) == NULL, "not before its moment");
@@ -1182,6 +1248,7 @@ main(void)
 	test_cursor();
 	test_ahead();
 	test_late_in_sweep();
+	test_wait_for_place();
 	test_heap();
 	test_block();
 	test_gates();
