@@ -217,6 +217,19 @@ configure_lane(RetryLane *lane, void *arg)
 	follow(d, lane, scene, turn->now_us);
 }
 
+/* The same for a lane of which little more than its flow is kept. */
+static void
+configure_dormant(int64 hash, RetryFlow *flow, void *arg)
+{
+	RetryTurn  *turn = arg;
+	RetryDispatcher *d = turn->d;
+	const RetryScene *scene = retry_config_scene(d->config, flow->scene_id);
+	RetryLane	lane = {.hash = hash,.flow = flow};
+
+	if (scene != NULL)
+		follow(d, &lane, scene, turn->now_us);
+}
+
 static void
 target_closed(const RetryScene *scene, const char *url, void *arg)
 {
@@ -231,5 +244,6 @@ retry_govern_configured(RetryTurn *turn)
 	RetryDispatcher *d = turn->d;
 
 	retry_lanes_each(d->lanes, configure_lane, turn);
+	retry_lanes_each_dormant_flow(d->lanes, configure_dormant, turn);
 	retry_target_health_follow(d->targets, d->config, turn->now_us, target_closed, turn);
 }

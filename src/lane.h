@@ -289,6 +289,10 @@ extern void retry_lanes_each(RetryLanes *lanes, void (*visit) (RetryLane *lane, 
 extern void retry_lanes_each_dormant(const RetryLanes *lanes,
 									 void (*visit) (int64 hash, TimestampTz due, void *arg), void *arg);
 
+/* The flows that those have that are dormant. */
+extern void retry_lanes_each_dormant_flow(const RetryLanes *lanes,
+										  void (*visit) (int64 hash, RetryFlow *flow, void *arg), void *arg);
+
 /* Something of any lane may be due from then on: all read again. */
 extern void retry_lanes_note_all(RetryLanes *lanes, TimestampTz due);
 

@@ -315,6 +315,21 @@ retry_lanes_each_dormant(const RetryLanes *lanes,
 }
 
 void
+retry_lanes_each_dormant_flow(const RetryLanes *lanes,
+							  void (*visit) (int64 hash, RetryFlow *flow, void *arg), void *arg)
+{
+	dormanthash_iterator it;
+	DormantEntry *entry;
+
+	dormanthash_start_iterate(lanes->dormant, &it);
+	while ((entry = dormanthash_iterate(lanes->dormant, &it)) != NULL)
+	{
+		if (entry->dormant->flow != NULL)
+			visit(entry->hash, entry->dormant->flow, arg);
+	}
+}
+
+void
 retry_dormant_wake_all(RetryLanes *lanes)
 {
 	dormanthash_iterator it;

@@ -245,6 +245,22 @@ is($receivers[0]->stats->{total} + $receivers[1]->stats->{total}, 0, 'routed: an
 sql("UPDATE retry.scene SET breaker_ratio = NULL WHERE name = 'routed'");
 all_succeed('routed', 'routed, without breakers');
 
+# More lanes that are closed than there is memory for: others go on, and all of
+# them are found when there is no reason any more to be closed.
+sql("ALTER SYSTEM SET retry.max_lanes = 64");
+$node->reload;
+my $many = start_endpoint();
+$many->mode('status:500');
+scene('many', $many->url('/ok'), breaker_calls => 1, breaker_open => "'1 h'");
+sql("SELECT count(retry.enqueue('many', '{}', lane => 'many-' || i % 200)) FROM generate_series(1, 600) i");
+wait_sql($node, "SELECT count(*) FROM retry.events WHERE scene = 'default/many'", 'many: 200 lanes are closed', expected => '200');
+time_passes('many');
+is($many->stats->{total}, 200, 'many: after one call each');
+$many->mode('up');
+sql("UPDATE retry.scene SET breaker_ratio = NULL WHERE name = 'many'");
+all_succeed('many', 'many, without breakers');
+is(sql("SELECT count(*) FROM retry.events WHERE scene = 'default/many' AND kind = 'breaker closed'"), '200', 'many: all have closed');
+
 # A dispatcher that dies forgets what it knew, and loses nothing.
 $bad->mode('status:500');
 sql("UPDATE retry.scene SET breaker_open = '1 h' WHERE name = 'bad'");
