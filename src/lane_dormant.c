@@ -235,6 +235,22 @@ retry_lanes_wake(RetryLanes *lanes, int64 hash)
 		set_wake(lanes, dormant, lanes->now_us);
 }
 
+/* Its flow may know without reading anything that the time has not come yet. */
+static bool
+still_shut(RetryLanes *lanes, Dormant *dormant)
+{
+	int64		first_us;
+	int64		retry_us;
+
+	if (dormant->flow == NULL ||
+		retry_flow_gate(dormant->flow, false, lanes->now_us, &first_us) == RETRY_GATE_OPEN ||
+		retry_flow_gate(dormant->flow, true, lanes->now_us, &retry_us) == RETRY_GATE_OPEN ||
+		Min(first_us, retry_us) < lanes->now_us + RETRY_LANE_LONG_US)
+		return false;
+	set_wake(lanes, dormant, Min(first_us, retry_us));
+	return true;
+}
+
 /* A lane again, or nothing to be remembered any more; false: there is no place. */
 static bool
 wake(RetryLanes *lanes, Dormant *dormant)
@@ -257,6 +273,8 @@ wake(RetryLanes *lanes, Dormant *dormant)
 		remove_record(lanes, dormant);
 		return true;
 	}
+	if (still_shut(lanes, dormant))
+		return true;
 	lane = retry_lane_make(lanes, dormant->hash, dormant->due, lanes->now);
 	if (lane == NULL)
 		return false;
