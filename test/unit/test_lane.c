@@ -360,6 +360,16 @@ test_ahead(void)
 	retry_lanes_unblock_due(lanes, 0);
 	CHECK(retry_lanes_find(lanes, 1) == NULL && retry_lanes_find(lanes, 2) != NULL,
 		  "and the lane may be forgotten, for the one that waits");
+
+	/* one side's leaf is locked, the other's is not: attempts and tasks have indexes of their own */
+	lane = retry_lanes_find(lanes, 2);
+	pos.due = 900;
+	retry_lane_go_ahead(lanes, &lane->side[RETRY_SIDE_RETRY], &pos, 1000);
+	retry_lane_advance(lanes, &lane->side[RETRY_SIDE_FIRST], &pos, 2000);
+	CHECK(retry_lanes_due(lanes, 1500) == &lane->side[RETRY_SIDE_RETRY] && lane->side[RETRY_SIDE_FIRST].cursor.due == 900,
+		  "each side of a lane goes ahead by itself");
+	CHECK(retry_lane_oldest(lane) < 900, "and both count for a checkpoint");
+	CHECK(retry_lanes_get(lanes, 3, 600, 700) == NULL, "a lane with one side ahead is not forgotten");
 }
 
 /* As many lanes as may wait for a place. */
@@ -521,6 +531,7 @@ typedef struct Fact
 	bool		flying;
 	RetryLane  *in;				/* flying in */
 	uint8		side;			/* from which it was taken */
+	bool		in_second;		/* in the second leaf, which may be locked */
 } Fact;
 
 static Fact facts[SIM_ENTRIES];
@@ -528,6 +539,8 @@ static int	nfacts;
 static RetryLanes *sim;
 static TimestampTz now;
 static bool sweeping;
+static bool sweep_partial;
+static bool locked;
 static int	sweep_at;
 static int	early;
 static int	leaked;				/* through a gate that was shut */
@@ -605,8 +618,12 @@ will_be_found(const Fact *fact)
 		return dormant_due[fact->lane] <= fact->pos.due;
 	if (lane == NULL)
 		return retry_lanes_horizon(sim) <= fact->pos.due;
-	return retry_pos_compare(&fact->pos, &lane->side[side_of(fact)].cursor) > 0 &&
-		lane->side[side_of(fact)].next_due <= fact->pos.due;
+	if (retry_pos_compare(&fact->pos, &lane->side[side_of(fact)].cursor) <= 0)
+		return false;
+	/* while a leaf is locked it is looked at now and then */
+	if (lane->side[side_of(fact)].is_ahead)
+		return lane->side[side_of(fact)].next_due <= Max(fact->pos.due, now + 1000);
+	return lane->side[side_of(fact)].next_due <= fact->pos.due;
 }
 
 static void
@@ -625,7 +642,7 @@ sim_feed(Fact *fact)
 
 		if (retry_lane_push(sim, lane, &entry))
 		{
-			if (retry_pos_compare(&fact->pos, &side->cursor) > 0)
+			if (!side->is_ahead && retry_pos_compare(&fact->pos, &side->cursor) > 0)
 				retry_lane_advance(sim, side, &fact->pos, side->next_due);
 			return;
 		}
@@ -643,7 +660,7 @@ first_after(int lane, int side, const RetryPos *pos)
 	{
 		Fact	   *f = &facts[i];
 
-		if (f->lane == lane && f->visible && (side < 0 || side == side_of(f)) &&
+		if (f->lane == lane && f->visible && (side < 0 || side == side_of(f)) && !(locked && f->in_second) &&
 			retry_pos_compare(&f->pos, pos) > 0 &&
 			(best == NULL || retry_pos_compare(&f->pos, &best->pos) < 0))
 			best = f;
@@ -663,7 +680,7 @@ sim_refill(void)
 	if (side == NULL)
 		return false;
 	lane = retry_side_lane(side);
-	cursor = side->cursor;
+	cursor = side->is_ahead && locked ? side->ahead : side->cursor;
 	while ((next = first_after((int) lane->hash, side->which, &cursor)) != NULL)
 	{
 		RetryEntry	entry = entry_of(next);
@@ -679,7 +696,10 @@ sim_refill(void)
 		cursor.due = now;
 		memset(cursor.id.data, 0xFF, UUID_LEN);
 	}
-	retry_lane_advance(sim, side, &cursor, next == NULL ? DT_NOEND : next->pos.due);
+	if (locked)
+		retry_lane_go_ahead(sim, side, &cursor, Min(next == NULL ? DT_NOEND : next->pos.due, now + 1000));
+	else
+		retry_lane_advance(sim, side, &cursor, next == NULL ? DT_NOEND : next->pos.due);
 	return true;
 }
 
@@ -692,9 +712,11 @@ sim_sweep(int budget)
 		if (retry_lanes_horizon(sim) > now)
 			return;
 		sweeping = true;
+		sweep_partial = false;
 		sweep_at = 0;
 		retry_lanes_sweep_begin(sim);
 	}
+	sweep_partial |= locked;
 	for (; sweep_at < SIM_LANES && budget-- > 0; sweep_at++)
 	{
 		RetryPos	from = {.due = retry_lanes_horizon(sim)};
@@ -721,7 +743,10 @@ sim_sweep(int budget)
 	if (sweep_at < SIM_LANES)
 		return;
 	sweeping = false;
-	retry_lanes_sweep_end(sim);
+	if (sweep_partial)
+		retry_lanes_lower_horizon(sim, DT_NOEND);
+	else
+		retry_lanes_sweep_end(sim);
 }
 
 static bool
@@ -817,6 +842,7 @@ sim_new_fact(void)
 	fact->lane = (int) (check_random() % SIM_LANES);
 	if (check_random() % 3 == 0)
 		fact->lane %= 3;		/* three lanes are busy */
+	fact->in_second = !locked && check_random() % 2 == 0;
 	fact->pos.due = now;
 	if (kind < 3)
 		fact->pos.due += check_random() % (5 * MINUTE);
@@ -850,6 +876,8 @@ sim_step(void)
 		if (fact < &facts[nfacts] && fact->flying)
 			sim_end(fact);
 	}
+	else if (what < 98)
+		locked = check_random() % 4 == 0;
 	else if (what < 99)
 		now += check_random() % MINUTE;
 	else if (check_random() % 20 == 0)
@@ -872,13 +900,14 @@ simulate(int32 max_lanes, int32 max_queued, int32 max_in_flight)
 	sim = make_lanes(max_lanes, max_queued, max_in_flight, 4);
 	nfacts = early = doubled = lost = leaked = 0;
 	memset(gates, 0, sizeof(gates));
-	sweeping = false;
+	sweeping = locked = false;
 	now = 1000 * MINUTE;
 	while (nfacts < SIM_ENTRIES && lost == 0)
 		sim_step();
 	for (int i = 0; i < SIM_LANES; i++)
 		gates[i][0].until_us = gates[i][1].until_us = 0;
 	retry_lanes_unblock_all(sim);
+	locked = false;
 	for (int i = 0; i < 2000; i++)
 	{
 		now += MINUTE / 10;
