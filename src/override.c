@@ -268,6 +268,17 @@ apply_to_lane(RetryLane *lane, void *arg)
 	}
 }
 
+/* A lane that is dormant has nothing but its flow. */
+static void
+apply_to_dormant(int64 hash, RetryFlow *flow, void *arg)
+{
+	RetryDispatcher *d = arg;
+	Entry	   *entry = find(d->overrides, hash);
+
+	if (entry != NULL && (entry->reset || entry->override.disabled))
+		(void) retry_flow_reset(flow, retry_monotonic_us());
+}
+
 void
 retry_overrides_apply(RetryDispatcher *d)
 {
@@ -275,6 +286,9 @@ retry_overrides_apply(RetryDispatcher *d)
 
 	/* lanes may be as an override says that is no more */
 	if (any || d->overrides->applied)
+	{
 		retry_lanes_each(d->lanes, apply_to_lane, d);
+		retry_lanes_each_dormant_flow(d->lanes, apply_to_dormant, d);
+	}
 	d->overrides->applied = any;
 }
