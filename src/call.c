@@ -27,9 +27,11 @@
 #include "enqueue.h"
 #include "guc.h"
 #include "judge.h"
+#include "rate_table.h"
 #include "record.h"
 #include "request.h"
 #include "session_http.h"
+#include "shmem.h"
 #include "sqltarget.h"
 #include "target_health.h"
 
@@ -308,16 +310,55 @@ wait_for_next(Call *call)
 	return true;
 }
 
+/*
+ * Counts an attempt to the scene's rate, and waits for its moment.  False when
+ * that is later than the caller has reckoned with.
+ */
+static bool
+wait_for_rate(Call *call)
+{
+	int32		scene_id = call->scene->id;
+	RetrySharedRate *shared = NULL;
+	RetryRate	rate;
+	RetryPace	pace;
+	int64		now_us = retry_monotonic_us();
+	int64		wait;
+
+	if (call->scene->rate.count > 0)
+		shared = retry_rate_table_find(scene_id, &rate);
+	if (shared == NULL)
+		return true;
+	retry_rate_pace(&rate, &pace);
+	wait = retry_shared_rate_reserve(shared, scene_id, &pace, now_us) - now_us;
+	if (wait > call->wait_left_us)
+	{
+		retry_shared_rate_give_back(shared, scene_id, &pace);
+		return false;
+	}
+	call->wait_left_us -= wait;
+	if (wait > 0)
+		retry_session_sleep(wait);
+	return true;
+}
+
 /* All attempts that are to be made here; the last one's verdict counts. */
 static void
 attempt_here(Call *call)
 {
 	TupleTableSlot *row = make_row(call);
+	bool		spent = false;
 
 	if (call->scene->ntargets > 0)
 		call->targets = retry_target_health_create();
 	do
 	{
+		spent = !wait_for_rate(call);
+		if (spent)
+		{
+			call->error = call->made == 0 ? "the rate of its scene is spent" :
+				psprintf("%s; the rate of its scene is spent", call->error);
+			break;
+		}
 		if (!make_attempt(call, row))
 		{
 			call->error = "its time was over";
@@ -326,7 +367,7 @@ attempt_here(Call *call)
 	} while (!call->verdict.terminal && call->made < call->local_attempts && wait_for_next(call));
 	ExecDropSingleTupleTableSlot(row);
 
-	if (!call->verdict.terminal && call->made < call->local_attempts)
+	if (!call->verdict.terminal && !spent && call->made < call->local_attempts)
 		call->error = psprintf("%s; not to be asked again for " INT64_FORMAT " s",
 							   call->error, (call->asked_wait_us + USECS_PER_SEC - 1) / USECS_PER_SEC);
 	if (!call->verdict.terminal && call->mode == MODE_LOCAL_REMOTE &&
@@ -396,7 +437,7 @@ retry_call(PG_FUNCTION_ARGS)
 			attempt_here(call);
 	}
 	if (call->verdict.terminal || call->mode == MODE_LOCAL)
-		return make_result(fcinfo, call, call->verdict.outcome == RETRY_SUCCEEDED ?
+		return make_result(fcinfo, call, call->made > 0 && call->verdict.outcome == RETRY_SUCCEEDED ?
 						   RETRY_STATE_SUCCEEDED : RETRY_STATE_DEAD);
 
 	if (call->made > 0)

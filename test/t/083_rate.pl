@@ -149,6 +149,18 @@ my @flaky = sort { $a <=> $b } map { $_->{mono_us} / 1e6 } grep { $_->{path} eq 
 is(scalar @flaky, 400, 'retries: each twice');
 cmp_ok(most_within(5, @flaky), '<=', 264, 'retries count');
 
+# So do calls in a session, which wait for their turn as long as they may.
+scene('called', '2/s burst 1');
+scene('called-once', '1/h');
+my $call = "SELECT concat_ws('|', state, attempts, error) FROM retry.call('%s', '{}', local_attempts => %d, local_interval => '1 s', mode => '%s')";
+wait_sql($node, sprintf($call, 'called-once', 1, 'local'), 'a call takes what there is', expected => 'succeeded|1');
+is($node->safe_psql('postgres', sprintf($call, 'called-once', 1, 'local')), 'dead|0|the rate of its scene is spent', 'and then there is nothing left');
+is($node->safe_psql('postgres', sprintf($call, 'called-once', 3, 'local_remote')), 'pending|0|the rate of its scene is spent', 'for a task it is left to wait');
+is($node->safe_psql('postgres', sprintf($call, 'called', 3, 'local')), 'succeeded|1', "call $_ waits for its turn") foreach 1 .. 4;
+my @called = arrivals('called');
+cmp_ok($called[3], '>', 1.3, 'calls have their moments');
+is(arrived('called-once'), 1, 'what had no turn was not called');
+
 # A restart brings no second burst.
 scene('restart', '1/m burst 40');
 enqueue_many('restart', 60);
