@@ -248,7 +248,7 @@ end_window(RetryAdaptive *a, int32 max, int64 now_us)
 		give_way(a, &w, CAUSE_FAILURES);
 	else if (w.rise > RISE + w.chance)
 		give_way(a, &w, CAUSE_SLOW);
-	else if (!look_deeper(a, now_us) && !curious && a->used * 2 >= a->answers)
+	else if (!look_deeper(a, now_us) && !curious && a->used > 0)
 		grow(a, max);
 	begin_window(a, now_us);
 }

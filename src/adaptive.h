@@ -26,7 +26,9 @@ typedef struct RetryAdaptive
 	int32		timed;			/* whose latency counts */
 	int32		failed;
 	int32		throttled;
-	int32		used;			/* that ended while the limit was reached */
+	int32		used;			/* that ended while the limit was reached: of
+								 * many that end together, only the first sees
+								 * that */
 	int32		peak;			/* most at once */
 	double		sum;			/* of the binary logarithms of latencies */
 	double		squares;

@@ -38,6 +38,7 @@
 #include "extension.h"
 #include "govern.h"
 #include "guc.h"
+#include "hedge.h"
 #include "http_settings.h"
 #include "scene_rate.h"
 #include "schedule.h"
@@ -354,6 +355,7 @@ one_turn(void)
 	recorded = record_ended();
 	read_turn(&turn);
 	retry_send_start(d);
+	retry_hedge_start(d);
 	retry_sql_started(d);
 	retry_send_reap(d);
 
@@ -400,6 +402,8 @@ wait_time(void)
 	ms = next <= now ? 0 : (long) ((next - now + 999) / 1000);
 	if (http >= 0)
 		ms = Min(ms, http);
+	if (retry_hedge_timeout_ms(d) >= 0)
+		ms = Min(ms, retry_hedge_timeout_ms(d));
 	if (retry_sql_timeout_ms(d) >= 0)
 		ms = Min(ms, retry_sql_timeout_ms(d));
 	return ms;

@@ -62,6 +62,8 @@ typedef enum RetryFlowKind
 typedef struct RetryFlowEnd
 {
 	RetryFlowKind kind;
+	RetryFlowKind measured;		/* the same, also where it is one target's
+								 * affair, which opens no breaker of the lane */
 	bool		retry;			/* as it was started */
 	bool		unsent;			/* it was given back: what it took, it returns */
 	bool		succeeded;		/* the task has, or is still being worked at */

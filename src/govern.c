@@ -119,48 +119,96 @@ retry_govern_prepared(RetryTurn *turn, RetrySending *t, const RetryScene *scene,
 
 /* What is news of a target. */
 static void
-note_target(RetryDispatcher *d, RetrySending *t, const RetryScene *scene, int news)
+note_target(RetryDispatcher *d, const RetryLane *lane, const RetryTargetUse *use,
+			const RetryScene *scene, int news)
 {
+	const char *url = retry_target_use_url(use);
 	uint32		calls;
 	uint32		failed;
 
-	retry_target_use_counts(&t->target, &calls, &failed);
+	retry_target_use_counts(use, &calls, &failed);
 	if (news & RETRY_TARGET_OUT)
-		add_event(d, RETRY_EVENT_TARGET_OUT, scene, t->lane, t->ended.target, NULL);
+		add_event(d, RETRY_EVENT_TARGET_OUT, scene, lane, url, NULL);
 	if (news & RETRY_TARGET_BACK)
-		add_event(d, RETRY_EVENT_TARGET_BACK, scene, t->lane, t->ended.target, NULL);
+		add_event(d, RETRY_EVENT_TARGET_BACK, scene, lane, url, NULL);
 	if (news & RETRY_TARGET_OPENED)
-		breaker_opened(d, scene, t->lane, t->ended.target, calls, failed);
+		breaker_opened(d, scene, lane, url, calls, failed);
 	if (news & RETRY_TARGET_CLOSED)
-		breaker_closed(d, scene, t->lane, t->ended.target, "its probes succeeded");
+		breaker_closed(d, scene, lane, url, "its probes succeeded");
+}
+
+/* A request has ended at the target that was chosen for it. */
+static void
+tell_target(RetryDispatcher *d, RetrySending *t, RetryTargetUse *use, const RetryAnswer *answer,
+			RetryOutcome outcome)
+{
+	const RetryScene *scene = retry_config_scene(d->config, t->ended.scene_id);
+	int			news = retry_target_use_done(use, answer, outcome,
+											 scene != NULL ? &scene->flow.breaker : NULL,
+											 retry_monotonic_us());
+
+	if (news != 0 && scene != NULL)
+		note_target(d, t->lane, use, scene, news);
+	if (use->probe || use->trial)
+		retry_lane_unblock(d->lanes, t->lane);
 }
 
 void
 retry_govern_answered(RetryDispatcher *d, RetrySending *t, const RetryAnswer *answer)
 {
-	const RetryScene *scene = retry_config_scene(d->config, t->ended.scene_id);
 	RetryOutcome outcome = t->ended.verdict.outcome;
 	RetryFlowEnd *end = &t->flow;
-	int			news;
 
-	end->kind = retry_judge_endpoint(answer, outcome);
+	end->kind = end->measured = retry_judge_endpoint(answer, outcome);
 	end->succeeded = outcome == RETRY_SUCCEEDED || outcome == RETRY_PROCESSING;
 	if (!t->target.in_flight)
 		return;
 
-	news = retry_target_use_done(&t->target, answer, outcome,
-								 scene != NULL ? &scene->flow.breaker : NULL, retry_monotonic_us());
-	if (news != 0 && scene != NULL)
-		note_target(d, t, scene, news);
-	if (t->target.probe || t->target.trial)
-		retry_lane_unblock(d->lanes, t->lane);
+	tell_target(d, t, &t->target, answer, outcome);
 	end->kind = RETRY_FLOW_NEUTRAL;
+}
+
+void
+retry_govern_answered_in_vain(RetryDispatcher *d, RetrySending *t, RetryTargetUse *use,
+							  const RetryAnswer *answer)
+{
+	if (use->in_flight)
+		tell_target(d, t, use, answer, RETRY_ERROR);
+}
+
+bool
+retry_govern_hedge(RetryDispatcher *d, RetrySending *t, const RetryScene *scene, int64 now_us)
+{
+	int64		until_us;
+
+	if (t->lane->flow == NULL && scene->flow.retry_share >= 0)
+		make_flow(d, t->lane, scene, now_us);
+	if (retry_flow_gate(t->lane->flow, true, now_us, &until_us) != RETRY_GATE_OPEN ||
+		!retry_lane_take_more(d->lanes, t->lane))
+		return false;
+	if (retry_scene_rate_spare(d, scene, now_us))
+	{
+		if (retry_flow_spend(t->lane->flow, now_us))
+			return true;
+		retry_govern_unhedged(d, t, scene);
+	}
+	else
+		retry_lane_more_ended(d->lanes, t->lane);
+	return false;
+}
+
+void
+retry_govern_unhedged(RetryDispatcher *d, RetrySending *t, const RetryScene *scene)
+{
+	if (scene->rate.count > 0)
+		retry_scene_rate_unsent(d, scene->id);
+	retry_lane_more_ended(d->lanes, t->lane);
 }
 
 void
 retry_govern_returned(RetrySending *t)
 {
-	t->flow.kind = RETRY_FLOW_WELL;
+	t->flow.kind = t->flow.measured = RETRY_FLOW_WELL;
 	t->flow.succeeded = t->ended.verdict.terminal;
 }
 

@@ -27,6 +27,21 @@ extern void retry_govern_prepared(RetryTurn *turn, RetrySending *t, const RetryS
  */
 extern void retry_govern_answered(RetryDispatcher *d, RetrySending *t, const RetryAnswer *answer);
 
+/* The same to a target alone, when another answer to the attempt counts. */
+extern void retry_govern_answered_in_vain(RetryDispatcher *d, RetrySending *t, RetryTargetUse *use,
+										  const RetryAnswer *answer);
+
+/*
+ * May the attempt, which is under way, have a second transfer?  If so, that is
+ * in flight in its lane, and a retry of the lane's budget is spent, and one of
+ * its rates.
+ */
+extern bool retry_govern_hedge(RetryDispatcher *d, RetrySending *t, const RetryScene *scene,
+							   int64 now_us);
+
+/* It was allowed, and is not made. */
+extern void retry_govern_unhedged(RetryDispatcher *d, RetrySending *t, const RetryScene *scene);
+
 /* A function has returned, and what came of it is recorded. */
 extern void retry_govern_returned(RetrySending *t);
 

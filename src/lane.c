@@ -180,11 +180,31 @@ retry_lane_set_cap(RetryLanes *lanes, RetryLane *lane, int32 cap)
 	}
 }
 
+/* What is measured for those rules; returns what the endpoint was found to take. */
+static int32
+follow_gauge(RetryLanes *lanes, RetryLane *lane, const RetryFlowRules *rules)
+{
+	if (lane->gauge == NULL && (rules->adaptive || rules->hedge))
+	{
+		RetryGauge *gauge = lanes_alloc(lanes, sizeof(RetryGauge));
+
+		memset(gauge, 0, sizeof(RetryGauge));
+		lane->gauge = gauge;
+	}
+	return rules->adaptive ? retry_adaptive_limit(&lane->gauge->adaptive, PG_INT32_MAX) : 0;
+}
+
 void
 retry_lane_set_rules(RetryLanes *lanes, RetryLane *lane, const RetryFlowRules *rules)
 {
 	int16		weight = Max(1, rules->weight);
+	int32		found = follow_gauge(lanes, lane, rules);
 
+	if (lane->found != found)
+	{
+		lane->found = found;
+		retry_lane_update(lanes, lane);
+	}
 	if (lane->limit == rules->max_in_flight && lane->weight == weight && lane->high == rules->high)
 		return;
 	retry_ring_forget(lanes, lane);
@@ -321,6 +341,8 @@ retry_lanes_drop(RetryLanes *lanes, RetryLane *lane)
 	}
 	if (lane->name != NULL)
 		pfree(lane->name);
+	if (lane->gauge != NULL)
+		pfree(lane->gauge);
 	pfree(lane);
 }
 

@@ -21,6 +21,7 @@
 
 #include "lib/ilist.h"
 #include "flow.h"
+#include "gauge.h"
 #include "lane_heap.h"
 #include "task.h"
 
@@ -49,10 +50,13 @@ typedef struct RetryLane
 	char	   *name;			/* as people see it; NULL: not known yet */
 	RetrySide	side[RETRY_SIDES];
 	RetryFlow  *flow;			/* NULL: it has nothing to remember */
+	RetryGauge *gauge;			/* NULL: nobody asks for what it says */
 	int32		in_flight;
 	int32		limit;			/* transfers at once; 0: the default */
 	int32		cap;			/* never more, whatever the limit; 0: as the
 								 * limit says */
+	int32		found;			/* what its endpoint was found to take; 0:
+								 * that is not looked for */
 	int16		weight;			/* of its share, 1 and more */
 	bool		high;			/* before all that are not */
 	bool		stopped;		/* its slot is being given up */
@@ -120,6 +124,13 @@ extern void retry_lane_set_rules(RetryLanes *lanes, RetryLane *lane, const Retry
 
 /* It is neither read nor sent from; what it has queued stays there. */
 extern void retry_lane_pause(RetryLanes *lanes, RetryLane *lane, bool pause);
+
+/*
+ * A second transfer of what is under way in the lane: false when it may have no
+ * more, or nobody may.  Its end is not told to the flow: to that there is one.
+ */
+extern bool retry_lane_take_more(RetryLanes *lanes, RetryLane *lane);
+extern void retry_lane_more_ended(RetryLanes *lanes, RetryLane *lane);
 
 /* The flow of a lane, made at rest if it had none; it lives as long as the lane. */
 extern RetryFlow *retry_lane_flow(RetryLanes *lanes, RetryLane *lane);

@@ -80,13 +80,22 @@ struct RetryLanes
 	int64		dormant_not_before; /* there was no place */
 };
 
-/* How many transfers the lane may have at once. */
+/* How many transfers the lane may ever have at once. */
 static inline int32
 lane_limit(const RetryLanes *lanes, const RetryLane *lane)
 {
 	int32		limit = lane->limit > 0 ? lane->limit : lanes->limits.lane_max_in_flight;
 
 	return lane->cap > 0 ? Min(limit, lane->cap) : limit;
+}
+
+/* And how many now, by what its endpoint was found to take. */
+static inline int32
+lane_limit_now(const RetryLanes *lanes, const RetryLane *lane)
+{
+	int32		limit = lane_limit(lanes, lane);
+
+	return lane->found > 0 ? Min(limit, lane->found) : limit;
 }
 
 static inline int

@@ -72,7 +72,7 @@ retry_ring_closed(const RetryLane *lane)
 static bool
 is_ready(const RetryLanes *lanes, const RetryLane *lane)
 {
-	return !lane->stopped && lane->in_flight < lane_limit(lanes, lane) && !retry_ring_closed(lane);
+	return !lane->stopped && lane->in_flight < lane_limit_now(lanes, lane) && !retry_ring_closed(lane);
 }
 
 void
@@ -212,6 +212,27 @@ retry_lanes_take(RetryLanes *lanes, int64 now_us, RetryLane **taken, RetryEntry 
 	}
 }
 
+bool
+retry_lane_take_more(RetryLanes *lanes, RetryLane *lane)
+{
+	if (lane->blocked || lane->paused || lane->stopped ||
+		lane->in_flight >= lane_limit_now(lanes, lane) ||
+		lanes->in_flight >= lanes->limits.max_in_flight)
+		return false;
+	lane->in_flight++;
+	lanes->in_flight++;
+	retry_lane_update(lanes, lane);
+	return true;
+}
+
+void
+retry_lane_more_ended(RetryLanes *lanes, RetryLane *lane)
+{
+	lane->in_flight--;
+	lanes->in_flight--;
+	retry_lane_update(lanes, lane);
+}
+
 static void
 open_gates(RetryLane *lane)
 {
@@ -227,6 +248,12 @@ retry_lane_transfer_ended(RetryLanes *lanes, RetryLane *lane, const RetryFlowEnd
 
 	told.in_flight = lane->in_flight;
 	news = retry_flow_ended(lane->flow, &told, now_us);
+	if (lane->gauge != NULL)
+	{
+		retry_gauge_ended(lane->gauge, &told, lane_limit(lanes, lane), now_us);
+		if (lane->found > 0)
+			lane->found = retry_adaptive_limit(&lane->gauge->adaptive, lane_limit(lanes, lane));
+	}
 	lane->in_flight--;
 	lanes->in_flight--;
 	open_gates(lane);

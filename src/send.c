@@ -20,11 +20,11 @@
 #include "callback.h"
 #include "govern.h"
 #include "guc.h"
+#include "hedge.h"
 #include "judge.h"
 #include "scene_rate.h"
 #include "sqlsend.h"
 #include "sqltarget.h"
-#include "transfer.h"
 #include "uuid7.h"
 
 /* Requests made ready in one turn. */
@@ -443,13 +443,15 @@ retry_send_start(RetryDispatcher *d)
 			start_function(d, t, now);
 			continue;
 		}
-		t->prepared.http.tag = t;
+		t->flights[0].sending = t;
+		t->prepared.http.tag = &t->flights[0];
 		if (!retry_http_start(d->http, &t->prepared.http, error, sizeof(error)))
 		{
 			put_back(d, t);
 			continue;
 		}
 		fly(s, t, now);
+		retry_hedge_arm(d, t);
 	}
 	d->busy = true;
 }
@@ -536,6 +538,26 @@ reap_functions(RetryDispatcher *d)
 	retry_sql_run(d);
 }
 
+/* What an exchange said, which began so much later than its attempt. */
+static void
+note_result(RetryEnded *ended, const RetryHttpResult *result, int64 late_us)
+{
+	int64		from_start[] = {result->connect_us, result->tls_us, result->first_byte_us};
+
+	for (int i = 0; i < lengthof(from_start); i++)
+		from_start[i] = from_start[i] > 0 ? Min(from_start[i] + late_us, PG_INT32_MAX) : 0;
+	ended->duration_us = result->total_us + late_us;
+	ended->http_status = result->http_status;
+	ended->dns_us = (int32) Min(result->dns_us, PG_INT32_MAX);
+	ended->connect_us = (int32) from_start[0];
+	ended->tls_us = (int32) from_start[1];
+	ended->first_byte_us = (int32) from_start[2];
+	ended->remote_ip = result->remote_ip;
+	ended->error = result->error_text;
+	ended->response = result->body;
+	ended->response_len = result->body_len;
+}
+
 void
 retry_send_reap(RetryDispatcher *d)
 {
@@ -549,29 +571,25 @@ retry_send_reap(RetryDispatcher *d)
 	retry_http_run(d->http);
 	while ((result = retry_http_next(d->http)) != NULL)
 	{
-		Transfer   *t = result->tag;
+		RetryFlight *flight = result->tag;
+		Transfer   *t = flight->sending;
 
+		if (!retry_hedge_landed(d, flight, &result))
+			continue;
 		if (now == 0)
 			now = GetCurrentTimestamp();
 		dlist_delete(&t->node);
 		s->nflying--;
 		t->result = result;
-		t->ended.duration_us = result->total_us;
 
 		/*
 		 * by the clock of now: the next attempt is not put off by one that
 		 * was ahead
 		 */
 		t->ended.finished_at = now;
-		t->ended.http_status = result->http_status;
-		t->ended.dns_us = (int32) Min(result->dns_us, PG_INT32_MAX);
-		t->ended.connect_us = (int32) Min(result->connect_us, PG_INT32_MAX);
-		t->ended.tls_us = (int32) Min(result->tls_us, PG_INT32_MAX);
-		t->ended.first_byte_us = (int32) Min(result->first_byte_us, PG_INT32_MAX);
-		t->ended.remote_ip = result->remote_ip;
-		t->ended.error = result->error_text;
-		t->ended.response = result->body;
-		t->ended.response_len = result->body_len;
+		note_result(&t->ended, result, t->hedge.late_us);
+		if (t->ended.hedged == RETRY_HEDGED_YES)
+			t->ended.duration_us = retry_monotonic_us() - t->flights[0].started_us;
 		retry_answer_of_http(result, &answer);
 		judge(d, t, &answer);
 		retry_govern_ended(d, t);

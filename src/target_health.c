@@ -116,6 +116,14 @@ known_of(RetryRouteState *state)
 	return (RetryKnownTarget *) ((char *) state - offsetof(RetryKnownTarget, state));
 }
 
+/* A scene that was just read is joined with what is known of its targets. */
+static void
+join_states(RetryTargetHealth *health, RetryScene *scene, int64 now)
+{
+	for (int i = 0; i < scene->ntargets && scene->targets[i].state == NULL; i++)
+		scene->targets[i].state = find_state(health, scene->id, &scene->targets[i], now);
+}
+
 /* Leaves out the targets whose breaker is open. */
 static void
 ask_breakers(RetryScene *scene, int64 now)
@@ -132,24 +140,11 @@ ask_breakers(RetryScene *scene, int64 now)
 	}
 }
 
-bool
-retry_target_use_take(RetryTargetHealth *health, RetryScene *scene, TupleTableSlot *slot,
-					  int64 now, RetryTargetUse *use, int64 *retry_at)
+static void
+take_target(RetryTargetHealth *health, RetryRouteState *state, int64 now, RetryTargetUse *use)
 {
-	RetryKnownTarget *known;
-	int			chosen;
+	RetryKnownTarget *known = known_of(state);
 
-	for (int i = 0; i < scene->ntargets && scene->targets[i].state == NULL; i++)
-		scene->targets[i].state = find_state(health, scene->id, &scene->targets[i], now);
-
-	ask_breakers(scene, now);
-	chosen = retry_route_choose(scene->route, scene->targets, scene->ntargets,
-								scene->route == RETRY_ROUTE_HASH || scene->route == RETRY_ROUTE_ALL ?
-								route_key(slot) : 0,
-								pg_prng_uint64(&pg_global_prng_state), now, retry_at);
-	if (chosen < 0)
-		return false;
-	known = known_of(scene->targets[chosen].state);
 	known->users++;
 	known->used_at = now;
 	use->target = known;
@@ -158,6 +153,52 @@ retry_target_use_take(RetryTargetHealth *health, RetryScene *scene, TupleTableSl
 	use->trial = known->breaker.state == RETRY_BREAKER_HALF_OPEN;
 	use->started_us = now;
 	retry_breaker_started(&known->breaker, now);
+}
+
+bool
+retry_target_use_take(RetryTargetHealth *health, RetryScene *scene, TupleTableSlot *slot,
+					  int64 now, RetryTargetUse *use, int64 *retry_at)
+{
+	int			chosen;
+
+	join_states(health, scene, now);
+	ask_breakers(scene, now);
+	if (scene->route == RETRY_ROUTE_HASH || scene->route == RETRY_ROUTE_ALL)
+		use->key_hash = route_key(slot);
+	chosen = retry_route_choose(scene->route, scene->targets, scene->ntargets, use->key_hash,
+								pg_prng_uint64(&pg_global_prng_state), now, retry_at);
+	if (chosen < 0)
+		return false;
+	take_target(health, scene->targets[chosen].state, now, use);
+	return true;
+}
+
+bool
+retry_target_use_other(RetryTargetHealth *health, RetryScene *scene,
+					   const RetryTargetUse *first, int64 now, RetryTargetUse *use)
+{
+	RetryRouteTarget others[RETRY_ROUTE_TARGETS_MAX];
+	int			count = 0;
+	int			chosen;
+	int64		retry_at;
+
+	/* none that is out, or whose breaker tries it, is to be tried with this */
+	join_states(health, scene, now);
+	ask_breakers(scene, now);
+	for (int i = 0; i < scene->ntargets; i++)
+	{
+		RetryKnownTarget *known = known_of(scene->targets[i].state);
+
+		if (known != first->target && !known->state.out &&
+			known->breaker.state == RETRY_BREAKER_CLOSED)
+			others[count++] = scene->targets[i];
+	}
+	chosen = retry_route_choose(scene->route, others, count, first->key_hash,
+								pg_prng_uint64(&pg_global_prng_state), now, &retry_at);
+	if (chosen < 0)
+		return false;
+	use->key_hash = first->key_hash;
+	take_target(health, others[chosen].state, now, use);
 	return true;
 }
 

@@ -26,6 +26,7 @@ typedef struct RetryTargetUse
 	bool		probe;			/* it finds out whether the target works again */
 	bool		trial;			/* the same for the target's breaker */
 	int64		started_us;
+	uint64		key_hash;		/* by which it was chosen, if by hash */
 } RetryTargetUse;
 
 /* What is to be told of a target; several may be true at once. */
@@ -55,6 +56,14 @@ extern bool retry_target_use_take(RetryTargetHealth *health, RetryScene *scene, 
  */
 extern void retry_target_use_here(RetryTargetHealth *health, RetryScene *scene,
 								  TupleTableSlot *slot, int64 now, RetryTargetUse *use);
+
+/*
+ * Takes another target of the scene than the one in "first", for a second
+ * transfer of the same request: by the scene's route, among those that are
+ * well.  False when there is none.
+ */
+extern bool retry_target_use_other(RetryTargetHealth *health, RetryScene *scene,
+								   const RetryTargetUse *first, int64 now, RetryTargetUse *use);
 
 /* The URL of a target that was taken; NULL when none was.  Valid until it is released. */
 extern const char *retry_target_use_url(const RetryTargetUse *use);

@@ -10,9 +10,32 @@
 #define RETRY_TRANSFER_H
 
 #include "access/xlogdefs.h"
+#include "lib/pairingheap.h"
 
 #include "request.h"
 #include "turn.h"
+
+/* One of the two transfers that an attempt may have: the tag of an HTTP request. */
+typedef struct RetryFlight
+{
+	struct RetrySending *sending;
+	bool		second;
+	bool		up;				/* taken by the client, and not ended */
+	int64		started_us;		/* retry_monotonic_us() then */
+} RetryFlight;
+
+/* See hedge.c. */
+typedef struct RetryHedge
+{
+	pairingheap_node node;		/* in the sender's hedges, while armed */
+	bool		armed;
+	bool		over;			/* its attempt has ended */
+	int64		at_us;			/* the moment, if armed */
+	int64		late_us;		/* the transfer that counts began so late */
+	RetryTargetUse target;		/* of the second; all zero: the same target */
+	const RetryHttpResult *kept;	/* has ended, and waits for the other */
+	bool		kept_second;
+} RetryHedge;
 
 typedef struct RetrySending
 {
@@ -29,6 +52,8 @@ typedef struct RetrySending
 	RetryFlowEnd flow;			/* how it ended, to its lane; see govern.c */
 	const RetryHttpResult *result;
 	char	   *error;			/* of a function that failed, or NULL */
+	RetryFlight flights[2];
+	RetryHedge	hedge;
 } RetrySending;
 
 typedef struct RetrySender
@@ -37,6 +62,7 @@ typedef struct RetrySender
 	dlist_head	flying;
 	int			nflying;
 	dlist_head	unused;			/* RetrySending structs to use again */
+	pairingheap *hedges;		/* of those flying that may be sent again */
 	RetryInFlight *shared;
 	int		   *free_shared;	/* stack of unused entries in shared memory */
 	int			nfree_shared;

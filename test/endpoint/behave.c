@@ -234,6 +234,47 @@ do_concurrency(Conn *c, const Request *req, Slice rest)
 	answer_json(c, req, 200, "{\"ok\":true}");
 }
 
+/* /slow-first/MS?first=&then=: late the first time per key, at once from then on. */
+static void
+do_slow_first(Conn *c, const Request *req, Slice rest)
+{
+	if (stats_visits(req) == 0)
+	{
+		c->hold_us = slice_int(rest, 1000) * 1000;
+		answer_json(c, req, (int) query_int(req->query, "first", 200), "{\"visit\":1}");
+	}
+	else
+		answer_json(c, req, (int) query_int(req->query, "then", 200), "{\"visit\":2}");
+}
+
+/*
+ * /capacity/N?ms=: so many workers, each busy for ms with a request; the others
+ * wait for their turn, first come first served.  One queue for all of them.
+ */
+static void
+do_capacity(Conn *c, const Request *req, Slice rest)
+{
+	static int64_t free_at[1024];
+	int64_t		workers = settings.capacity > 0 ? settings.capacity : slice_int(rest, 1);
+	int64_t		now = now_mono_us();
+	int			first = 0;
+	int			i;
+
+	workers = workers < 1 ? 1 : workers > 1024 ? 1024 : workers;
+	for (i = 1; i < workers; i++)
+		if (free_at[i] < free_at[first])
+			first = i;
+	/* those that were not there have no queue */
+	for (i = (int) workers; i < 1024; i++)
+		free_at[i] = 0;
+	if (free_at[first] < now)
+		free_at[first] = now;
+	free_at[first] += query_int(req->query, "ms", 10) * 1000;
+	c->busy_slot = stats_busy_begin((Slice) {"capacity", 8});
+	c->hold_us = free_at[first] - now;
+	answer_json(c, req, 200, "{\"ok\":true}");
+}
+
 static const struct
 {
 	const char *name;
@@ -267,6 +308,8 @@ static const struct
 	{"answer-early", do_answer_early, true},
 	{"early-close-keepalive", do_early_close, false},
 	{"concurrency", do_concurrency, false},
+	{"slow-first", do_slow_first, false},
+	{"capacity", do_capacity, false},
 	{"100-continue", do_100_continue, false},
 	{"(other)", NULL, false},
 };

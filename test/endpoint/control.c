@@ -72,12 +72,18 @@ control(Conn *c, const Request *req)
 		answer_json(c, req, good ? 200 : 400,
 					good ? "{\"ok\":true}" : "{\"error\":\"global=up|down|hang|slow:MS|status:NNN\"}");
 	}
+	else if (slice_is(what, "capacity"))
+	{
+		settings.capacity = (int) query_int(req->query, "n", 0);
+		answer_json(c, req, 200, "{\"ok\":true}");
+	}
 	else if (slice_is(what, "reset"))
 	{
 		/* ?drop=1 also resets the connections that have a request in progress */
 		if (query_int(req->query, "drop", 0))
 			conn_drop_busy(c);
 		settings.mode = MODE_UP;
+		settings.capacity = 0;
 		stats_reset();
 		answer_json(c, req, 200, "{\"ok\":true}");
 	}

@@ -34,6 +34,7 @@ typedef struct Settings
 	uint64_t	random;			/* state of the generator */
 	ModeKind	mode;
 	int			mode_arg;
+	int			capacity;		/* workers of /capacity; 0: as its path says */
 	volatile bool quit;
 } Settings;
 

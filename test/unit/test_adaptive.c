@@ -37,6 +37,7 @@ static struct
 	double		failing;		/* share that fails, whatever the load */
 	int			shed_above;		/* refuses beyond so many at once; 0: never */
 	int			timeout_ms;		/* 0: none */
+	int64		turn_us;		/* the client looks so often; 0: at once */
 	int			wanted;			/* the client has so many to send at most */
 	int			max;
 	int64		free_at[MAX_WORKERS];
@@ -117,11 +118,23 @@ sim_end_next(void)
 		if (sim.flying[i].ends_at < sim.flying[next].ends_at)
 			next = i;
 	r = sim.flying[next];
+	if (sim.turn_us > 0 && r.ends_at > sim.now)
+		sim.now = (r.ends_at / sim.turn_us + 1) * sim.turn_us;
 	sim.now = Max(sim.now, r.ends_at);
 	retry_adaptive_ended(&sim.a, r.kind, sim.now - r.sent_at, sim.nflying, sim.max, sim.now);
 	sim.flying[next] = sim.flying[--sim.nflying];
 	sim.done += r.kind == RETRY_FLOW_WELL;
 	sim.refused += r.kind == RETRY_FLOW_THROTTLED;
+}
+
+/* Is there another that has ended by now, and is seen in the same turn? */
+static bool
+ended_already(void)
+{
+	for (int i = 0; i < sim.nflying; i++)
+		if (sim.flying[i].ends_at <= sim.now)
+			return true;
+	return false;
 }
 
 typedef struct Seen
@@ -149,7 +162,9 @@ sim_run(double seconds)
 
 		while (sim.nflying < Min(limit, sim.wanted))
 			sim_send();
-		sim_end_next();
+		do
+			sim_end_next();
+		while (sim.turn_us > 0 && ended_already());
 		weighed += (double) limit * (sim.now - before);
 		seen.least = Min(seen.least, limit);
 		seen.most = Max(seen.most, limit);
@@ -211,6 +226,28 @@ test_follows(double scatter)
 	sim_run(30);
 	seen = sim_run(60);
 	CHECK(seen.mean < 4, "down to a single one (mean %.1f, %d to %d, %.0f/s)", SHOW(seen));
+}
+
+/* Ends are seen in turns, many at once, and only then is more sent. */
+static void
+test_turns(void)
+{
+	static const int turns[] = {5, 20, 50};
+
+	for (int i = 0; i < lengthof(turns); i++)
+	{
+		Seen		seen;
+
+		sim_begin(3, 100 * MS, 200);
+		sim.scatter = 0.05;
+		sim.turn_us = turns[i] * MS;
+		sim_run(30);
+		sim_workers(40);
+		sim_run(15);
+		seen = sim_run(30);
+		CHECK(seen.mean > 26 && seen.mean < 80 && seen.per_second > 200,
+			  "a turn each %d ms, from 3 workers to 40 (mean %.1f, %d to %d, %.0f/s)", turns[i], SHOW(seen));
+	}
 }
 
 /* The work itself takes longer: no reason to send less. */
@@ -379,6 +416,7 @@ main(void)
 	test_follows(0);
 	test_follows(0.3);
 	test_follows(0.6);
+	test_turns();
 	test_work_changes();
 	test_never_slow();
 	test_unused();

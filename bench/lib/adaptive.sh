@@ -1,0 +1,66 @@
+# Scenario of an endpoint whose capacity changes, for bench/run (bash, sourced):
+# what a lane sends at once by a fixed limit, and by what it finds out itself.
+
+# phase WORKERS SECONDS SCENE: so many workers at the receiver; after a third of the time,
+# how many were answered per second and how long the slowest twentieth took, in
+# ms, from the sender's own records.
+phase()
+{
+	local workers=$1 seconds=$2 scene=$3 from before t0 t1
+
+	receiver_request GET "/_capacity?n=$workers" >/dev/null
+	sleep $((seconds / 3))
+	from=$(sql -c "SELECT now()")
+	before=$(stat total) t0=$(date +%s%N)
+	sleep $((seconds - seconds / 3))
+	t1=$(date +%s%N)
+	awk -v n=$(($(stat total) - before)) -v t=$((t1 - t0)) 'BEGIN { printf "%.0f ", n * 1e9 / t }'
+	sql -c "SELECT round(1000 * extract(epoch FROM percentile_disc(0.95) WITHIN GROUP (ORDER BY duration)))
+		FROM retry.attempts WHERE scene = 'default/$scene' AND finished_at > '$from'"
+}
+
+# changing SCENE SECONDS: three phases, one line each.
+changing()
+{
+	local workers
+
+	receiver --count-only
+	sql -c "INSERT INTO retry.scene (name, url, adaptive, max_in_flight)
+			VALUES ('$1', '$RECEIVER/capacity/20?ms=20', '$1' LIKE 'adaptive%', 200)" \
+		-c "SELECT count(*) FROM retry.enqueue_many('$1', array_fill('{\"a\": 1}'::jsonb, ARRAY[$(($2 * 5000))]))" >/dev/null
+	for workers in 20 5 60; do
+		phase "$workers" "$2" "$1"
+	done
+	sql -c "UPDATE retry.scene SET paused = true WHERE name = '$1'" >/dev/null
+}
+
+scenario_adaptive()
+{
+	local seconds=30 workers round line fixed found
+
+	[ -z "$SHORT" ] || seconds=15
+	setting "retry.lane_max_in_flight = 200"
+	rm -f "$WORK"/fixed.* "$WORK"/adaptive.*
+	for round in $(seq "$ROUNDS"); do
+		for scene in fixed adaptive; do
+			changing "$scene-$round" "$seconds" >"$WORK/phases"
+			line=0
+			for workers in 20 5 60; do
+				line=$((line + 1))
+				sed -n "${line}p" "$WORK/phases" >>"$WORK/$scene.$workers"
+			done
+		done
+	done
+	for workers in 20 5 60; do
+		fixed=$(awk '{ print $1 }' "$WORK/fixed.$workers" | median)
+		found=$(awk '{ print $1 }' "$WORK/adaptive.$workers" | median)
+		result adaptive "$workers workers of 20 ms, 200 at once: answered/s" "$fixed" - 0
+		result adaptive "$workers workers, adaptive: answered/s" "$found" - 0
+		result adaptive "ratio" "$(ratio "$found" "$fixed")" ">=" 0.8
+		fixed=$(awk '{ print $2 }' "$WORK/fixed.$workers" | median)
+		found=$(awk '{ print $2 }' "$WORK/adaptive.$workers" | median)
+		result adaptive "$workers workers, 200 at once: p95, ms" "$fixed" - 0
+		result adaptive "$workers workers, adaptive: p95, ms" "$found" - 0
+		result adaptive "ratio" "$(ratio "$found" "$fixed")" "<=" 0.7
+	done
+}
