@@ -626,7 +626,7 @@ CREATE TABLE retry.signal
 ) PARTITION BY LIST (leaf);
 COMMENT ON TABLE retry.signal IS 'Facts: what administrators asked of tasks (cancel, run now, amend)';
 COMMENT ON COLUMN retry.signal.leaf IS 'The leaf of its task';
-COMMENT ON COLUMN retry.signal.action IS 'c: cancel, r: run now, a: amend';
+COMMENT ON COLUMN retry.signal.action IS 'c: cancel, r: run now, a: amend, s: step over (the task is dead)';
 COMMENT ON COLUMN retry.signal.after_attempt IS 'Number of attempts the task had when it was asked; run now counts for the next one only';
 COMMENT ON COLUMN retry.signal.task_id IS 'The task';
 COMMENT ON COLUMN retry.signal.xid IS 'Top-level transaction that asked';
@@ -720,6 +720,37 @@ COMMENT ON TABLE retry.replayed IS 'Facts: which dead letters were replayed, and
 COMMENT ON COLUMN retry.replayed.task_id IS 'The dead task';
 COMMENT ON COLUMN retry.replayed.replayed_as IS 'The task that replays it';
 COMMENT ON COLUMN retry.replayed.replayed_at IS 'When it was asked for';
+
+CREATE TABLE retry.dead_head
+(
+	task_id			uuid NOT NULL,
+	origin_id		uuid NOT NULL,
+	lane_hash		bigint NOT NULL,
+	scene_id		int NOT NULL,
+	due_at			timestamptz NOT NULL,
+	died_at			timestamptz NOT NULL
+);
+CREATE INDEX dead_head_lane ON retry.dead_head (lane_hash);
+CREATE INDEX dead_head_task ON retry.dead_head (task_id);
+COMMENT ON TABLE retry.dead_head IS 'Facts: tasks that died in an ordered lane whose scene has dead_head = block, and hold up those behind them until they are in retry.dead_head_passed';
+COMMENT ON COLUMN retry.dead_head.task_id IS 'The dead task';
+COMMENT ON COLUMN retry.dead_head.origin_id IS 'The first task of the chain of replays it is in';
+COMMENT ON COLUMN retry.dead_head.lane_hash IS 'Its lane';
+COMMENT ON COLUMN retry.dead_head.scene_id IS 'Its scene';
+COMMENT ON COLUMN retry.dead_head.due_at IS 'With task_id, its place in the lane';
+COMMENT ON COLUMN retry.dead_head.died_at IS 'When it died';
+
+CREATE TABLE retry.dead_head_passed
+(
+	task_id			uuid NOT NULL,
+	passed_at		timestamptz NOT NULL,
+	passed_by		regrole
+);
+CREATE INDEX dead_head_passed_task ON retry.dead_head_passed (task_id);
+COMMENT ON TABLE retry.dead_head_passed IS 'Facts: dead tasks that no longer hold up their lane';
+COMMENT ON COLUMN retry.dead_head_passed.task_id IS 'The dead task';
+COMMENT ON COLUMN retry.dead_head_passed.passed_at IS 'Since when';
+COMMENT ON COLUMN retry.dead_head_passed.passed_by IS 'Role that stepped over it, or changed its scene; null: its replay has succeeded';
 
 CREATE TABLE retry.key
 (
@@ -1074,6 +1105,11 @@ LANGUAGE C VOLATILE AS 'MODULE_PATHNAME', 'retry_check_callbacks';
 COMMENT ON FUNCTION retry.check_callbacks() IS
 'Trigger: a scene''s on_success and on_dead must be targets that can be called, and not the scene itself';
 
+CREATE FUNCTION retry.order_dropped() RETURNS trigger
+LANGUAGE C VOLATILE AS 'MODULE_PATHNAME', 'retry_order_dropped';
+COMMENT ON FUNCTION retry.order_dropped() IS
+'Trigger: dead tasks of a scene that no longer waits for them hold up nothing, also when it waits once more';
+
 CREATE FUNCTION retry.callback_renamed() RETURNS trigger
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
@@ -1139,6 +1175,9 @@ CREATE TRIGGER resumed AFTER UPDATE ON retry.scene_group
 	FOR EACH ROW WHEN (OLD.paused AND NOT NEW.paused) EXECUTE FUNCTION retry.resumed();
 CREATE TRIGGER resumed AFTER UPDATE ON retry.scene
 	FOR EACH ROW WHEN (OLD.paused AND NOT NEW.paused) EXECUTE FUNCTION retry.resumed();
+CREATE TRIGGER order_dropped AFTER UPDATE ON retry.scene
+	FOR EACH ROW WHEN (OLD.ordered AND OLD.dead_head = 'block' AND NOT (NEW.ordered AND NEW.dead_head = 'block'))
+	EXECUTE FUNCTION retry.order_dropped();
 CREATE CONSTRAINT TRIGGER check_callbacks AFTER INSERT OR UPDATE OF on_success, on_dead ON retry.scene
 	DEFERRABLE FOR EACH ROW EXECUTE FUNCTION retry.check_callbacks();
 CREATE CONSTRAINT TRIGGER callback_renamed AFTER UPDATE OF group_name, name OR DELETE ON retry.scene
@@ -1173,6 +1212,8 @@ SELECT pg_extension_config_dump('retry.scene_group_id_seq', '');
 SELECT pg_extension_config_dump('retry.scene_id_seq', '');
 SELECT pg_extension_config_dump('retry.dead_letter', '');
 SELECT pg_extension_config_dump('retry.replayed', '');
+SELECT pg_extension_config_dump('retry.dead_head', '');
+SELECT pg_extension_config_dump('retry.dead_head_passed', '');
 SELECT pg_extension_config_dump('retry.key', '');
 SELECT pg_extension_config_dump('retry.consumed', '');
 SELECT pg_extension_config_dump('retry.event', '');
@@ -1323,6 +1364,11 @@ CREATE FUNCTION retry.replay_dead(
 LANGUAGE C VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'retry_replay_dead';
 COMMENT ON FUNCTION retry.replay_dead IS
 'Replays the dead letters that the filters let through, each only once, their due times spread over the given interval; returns how many. target: scene or group/scene; since and until: when they died; group_name: all scenes of a group; error: a LIKE pattern for the last error';
+
+CREATE FUNCTION retry.step_over(id uuid) RETURNS boolean
+LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'retry_step_over';
+COMMENT ON FUNCTION retry.step_over(uuid) IS
+'Lets an ordered lane go on that waits at a dead task (scene.dead_head = block): of the dead task, or of any of its replays. False: it holds up nothing';
 
 CREATE FUNCTION retry.cancel_where(
 	target			text DEFAULT NULL,
@@ -1831,6 +1877,11 @@ SELECT
 				AND i.database = (SELECT d.oid FROM pg_catalog.pg_database d WHERE d.datname = current_database()))
 			THEN 'not adopted'
 		WHEN o.paused THEN 'lane paused'
+		WHEN s.ordered AND s.dead_head = 'block' AND EXISTS (
+			SELECT FROM retry.dead_head h
+			WHERE h.lane_hash = t.lane_hash AND h.task_id IS DISTINCT FROM t.replay_of
+				AND NOT EXISTS (SELECT FROM retry.dead_head_passed p WHERE p.task_id = h.task_id))
+			THEN 'behind a dead task'
 	END AS held_reason,
 	coalesce(retry.amended(t.leaf, t.id, t.method, 'method'), s.method) AS method,
 	coalesce(retry.amended(t.leaf, t.id, t.url, 'url'), s.url) AS url,

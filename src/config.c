@@ -60,6 +60,7 @@ typedef struct Copy
 	MemoryContext context;		/* everything below is in it */
 	RetryScene **scenes;		/* by id */
 	int			nscenes;
+	bool		orders;			/* one of them has order */
 	int			installations;
 	List	   *adopted;		/* pg_snapshot: what adopt() let go here */
 	List	   *copied;			/* the same: what came with a copied database */
@@ -489,7 +490,10 @@ read_scenes(RetryConfig *config, Copy *copy, TableRead *read, List *groups)
 	list_sort(scenes, compare_scenes);
 	copy->scenes = palloc(Max(list_length(scenes), 1) * sizeof(RetryScene *));
 	foreach(cell, scenes)
+	{
 		copy->scenes[copy->nscenes++] = lfirst(cell);
+		copy->orders |= ((RetryScene *) lfirst(cell))->flow.ordered;
+	}
 }
 
 /* The row that a key leads to, taken apart; it is copied. */
@@ -607,6 +611,12 @@ retry_config_scene(RetryConfig *config, int32 scene_id)
 			high = middle;
 	}
 	return NULL;
+}
+
+bool
+retry_config_orders(const RetryConfig *config)
+{
+	return config->copy != NULL && config->copy->orders;
 }
 
 RetryScene *

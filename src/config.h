@@ -80,6 +80,9 @@ extern RetryScene *retry_config_scene_named(RetryConfig *config, const char *nam
 /* The id of a group that has scenes; 0 when there is none such. */
 extern int32 retry_config_group_named(RetryConfig *config, const char *name);
 
+/* Is there a scene whose lanes are ordered? */
+extern bool retry_config_orders(const RetryConfig *config);
+
 /*
  * One scene as a session needs it, read with this snapshot, in the current
  * memory context; NULL when the snapshot does not see it.  Waits for locks.

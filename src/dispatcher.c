@@ -40,6 +40,7 @@
 #include "guc.h"
 #include "hedge.h"
 #include "http_settings.h"
+#include "ordered.h"
 #include "scene_rate.h"
 #include "schedule.h"
 #include "sqlsend.h"
@@ -227,6 +228,8 @@ read_config(RetryTurn *turn, uint64 generation)
 		if (adoptions < 0)
 			return;				/* a lane may be paused */
 	}
+	d->order_look = ~UINT64CONST(0);
+	retry_order_reopen_all(d);
 
 	/* a scene may have other targets now, which nobody has found out yet */
 	retry_govern_configured(turn);
@@ -272,6 +275,7 @@ read_turn(RetryTurn *turn)
 	{
 		look_at_leaves(turn);
 		retry_checkpoint_load(turn, d->gained);
+		d->order_look |= d->gained;
 		d->gained = 0;
 	}
 	read_config(turn, generation);
@@ -291,6 +295,8 @@ read_turn(RetryTurn *turn)
 	{
 		/* never without configuration: what may not be sent is passed over */
 		retry_feed(turn);
+		if ((d->order_look & d->owned) != 0 && retry_order_look(turn, d->order_look & d->owned))
+			d->order_look = 0;
 		retry_sweep(turn);
 		retry_refill(turn);
 		retry_send_prepare(turn);

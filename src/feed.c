@@ -19,6 +19,7 @@
 #include "executor/tuptable.h"
 #include "utils/timestamp.h"
 
+#include "ordered.h"
 #include "turn.h"
 
 #define FEED_BUDGET		4000	/* rows in a turn */
@@ -225,9 +226,12 @@ feed_row(RetryTurn *turn, const RetryCandidate *c, int64 lane_hash)
 	if (c->cancel)
 	{
 		retry_lanes_cancel(d->lanes, &c->entry.pos.id);
+		retry_order_signalled(turn, c, lane_hash);
 		return;
 	}
-	if (c->amend)
+	if (c->step)
+		d->order_look |= UINT64CONST(1) << RETRY_SLOT(lane_hash);
+	if (c->amend || c->step)
 		return;
 	lane = retry_lanes_get(turn->d->lanes, lane_hash, c->entry.pos.due, turn->now);
 	if (lane == NULL)
@@ -242,11 +246,11 @@ feed_row(RetryTurn *turn, const RetryCandidate *c, int64 lane_hash)
 	side = &lane->side[c->entry.side];
 
 	/* nothing unread before it: it need not be read a second time */
-	if (c->entry.pos.due <= turn->now && side->next_due > c->entry.pos.due)
+	if (!lane->ordered && c->entry.pos.due <= turn->now && side->next_due > c->entry.pos.due)
 	{
 		RetryAdmitted admitted = retry_admit(turn, lane, c);
 
-		if (admitted != RETRY_ADMIT_NO_ROOM)
+		if (admitted != RETRY_ADMIT_NO_ROOM && !lane->ordered)
 		{
 			if (!side->is_ahead && retry_pos_compare(&c->entry.pos, &side->cursor) > 0)
 				retry_lane_advance(d->lanes, side, &c->entry.pos, side->next_due);

@@ -110,6 +110,14 @@ retry_held_back(RetryTurn *turn, const RetryScene *scene, int64 lane_hash, Times
 	return true;
 }
 
+TimestampTz
+retry_held_due(const RetryHeld *held, int32 scene_id)
+{
+	const HeldScene *scene = hash_search(held->scenes, &scene_id, HASH_FIND, NULL);
+
+	return scene != NULL ? scene->due : DT_NOEND;
+}
+
 void
 retry_held_note_all(RetryHeld *held, int32 scene_id, TimestampTz due)
 {

@@ -83,7 +83,7 @@ rest_of(const RetryLane *lane)
 			return REST_NONE;
 		queued |= lane->side[i].queued > 0;
 	}
-	if (lane->in_flight > 0)
+	if (lane->in_flight > 0 || lane->unrecorded > 0)
 		return REST_NONE;
 	if (lane->paused)
 		return REST_CLOSED;		/* whether it has anything is not known */

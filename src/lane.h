@@ -52,6 +52,8 @@ typedef struct RetryLane
 	RetryFlow  *flow;			/* NULL: it has nothing to remember */
 	RetryGauge *gauge;			/* NULL: nobody asks for what it says */
 	int32		in_flight;
+	int32		unrecorded;		/* sent, and not yet recorded: those in flight
+								 * and some that have ended */
 	int32		limit;			/* transfers at once; 0: the default */
 	int32		cap;			/* never more, whatever the limit; 0: as the
 								 * limit says */
@@ -66,6 +68,9 @@ typedef struct RetryLane
 	uint8		rest;			/* the list that rest_node is in; see lane.c */
 	bool		in_high;		/* in the list of high ones */
 	uint8		ring;			/* the one that ready_node is in */
+	bool		ordered;		/* one after the other; ordered.c fills it */
+	bool		order_known;	/* and knows where to read it from */
+	bool		dead_head;		/* it waits for a dead task to be replayed */
 	int64		blocked_until_us;
 	uint64		turn;			/* grows with what it sent, by its weight */
 	RetryHeapNode ready_node;
@@ -276,7 +281,10 @@ extern int64 retry_lanes_next_unblock(const RetryLanes *lanes);
 extern RetryGate retry_lane_gate(const RetryLane *lane, RetrySideName side, int64 *until_us);
 
 /* The attempt of a sent entry is recorded (or will never be made). */
-extern void retry_lanes_forget_sent(RetryLanes *lanes, const pg_uuid_t *id);
+extern void retry_lane_forget_sent(RetryLanes *lanes, RetryLane *lane, const pg_uuid_t *id);
+
+/* Empties the lane's queues; what was in them is read again. */
+extern void retry_lane_unqueue(RetryLanes *lanes, RetryLane *lane);
 
 /*
  * The side with the earliest unread entry that is due and has room, high lanes

@@ -269,9 +269,11 @@ retry_lanes_cancel(RetryLanes *lanes, const pg_uuid_t *id)
 }
 
 void
-retry_lanes_forget_sent(RetryLanes *lanes, const pg_uuid_t *id)
+retry_lane_forget_sent(RetryLanes *lanes, RetryLane *lane, const pg_uuid_t *id)
 {
 	idhash_delete(lanes->ids, *id);
+	lane->unrecorded--;
+	retry_lane_update(lanes, lane);
 }
 
 void
@@ -307,6 +309,25 @@ shift(RetryLanes *lanes, RetrySide *side)
 	pfree(side->queue);
 	side->queue = NULL;
 	side->queue_size = side->queue_head = 0;
+}
+
+void
+retry_lane_unqueue(RetryLanes *lanes, RetryLane *lane)
+{
+	for (int i = 0; i < RETRY_SIDES; i++)
+	{
+		RetrySide  *side = &lane->side[i];
+		int32		queued = side->queued;
+
+		for (int32 j = 0; j < queued; j++)
+		{
+			idhash_delete(lanes->ids, nth(side, j)->pos.id);
+			retry_lane_note(lanes, side, &nth(side, j)->pos);
+		}
+		while (side->queued > 0)
+			shift(lanes, side);
+	}
+	retry_lane_update(lanes, lane);
 }
 
 bool

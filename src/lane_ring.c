@@ -201,6 +201,7 @@ retry_lanes_take(RetryLanes *lanes, int64 now_us, RetryLane **taken, RetryEntry 
 		if (found)
 		{
 			lane->in_flight++;
+			lane->unrecorded++;
 			lanes->in_flight++;
 			lanes->turn = Max(lanes->turn, lane->turn);
 			lane->turn += LOAD_UNIT / lane->weight;
@@ -266,6 +267,7 @@ retry_lane_block(RetryLanes *lanes, RetryLane *lane, const RetryEntry *entry, Re
 				 int64 until_us)
 {
 	retry_side_unpop(lanes, &lane->side[entry->side], entry);
+	lane->unrecorded--;
 	lane->blocked = true;
 	lane->blocked_why = why;
 	lane->blocked_until_us = until_us;

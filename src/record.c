@@ -33,6 +33,7 @@
 
 #include "amend.h"
 #include "callback.h"
+#include "dead_head.h"
 #include "record.h"
 #include "shmem.h"
 #include "store.h"
@@ -73,6 +74,7 @@ typedef struct Batch
 	MemoryContext row_context;	/* until the next row */
 	RetryAppender *attempts[RETRY_LEAVES];
 	bool		locked[RETRY_LEAVES];
+	RetryHeadNotes head_notes;
 	RetryAppender *letters;
 	bool		letters_locked;
 	RetryReader *reader;
@@ -94,6 +96,7 @@ typedef struct Needs
 	RetryCallback callback;
 	pg_uuid_t	id;				/* of the first, if it goes to several */
 	int			leaf;
+	RetryHeadDuty head;			/* what it means to its ordered lane */
 } Needs;
 
 /* Everything of one call, reset at the next. */
@@ -326,7 +329,9 @@ open_tables(Batch *batch, const RetryEnded *ended, Needs *needs)
 		return false;
 	if (letter && !open_letters(batch))
 		return false;
-	if ((letter || target != NULL) && !find_task(batch, ended, &needs->task))
+	if (!retry_head_duty(&batch->head_notes, batch->config, ended, batch->wait, &needs->head))
+		return false;
+	if ((letter || target != NULL || retry_head_needs_task(&needs->head)) && !find_task(batch, ended, &needs->task))
 		return false;
 	return target == NULL || needs->task == NULL ||
 		open_callback(batch, ended->scene_id, column, target, needs);
@@ -478,6 +483,7 @@ end_batch(Batch *batch)
 		if (batch->tasks[i] != NULL)
 			retry_append_end(batch->tasks[i]);
 	}
+	retry_head_notes_end(&batch->head_notes);
 	if (batch->letters != NULL)
 		retry_append_end(batch->letters);
 	if (batch->reader != NULL)
@@ -497,6 +503,12 @@ store_item(Batch *batch, RetryEnded *ended)
 	old = MemoryContextSwitchTo(batch->row_context);
 	if (needs.task != NULL && is_dead(ended) && !batch->has_letter)
 		add_letter(batch, ended, needs.task);
+	if (needs.task != NULL && retry_head_needs_task(&needs.head))
+	{
+		MemoryContextSwitchTo(batch->context);
+		retry_head_note(&batch->head_notes, &needs.head, ended, needs.task);
+		MemoryContextSwitchTo(batch->row_context);
+	}
 	if (needs.told)
 		add_callbacks(batch, ended, &needs);
 	add_attempt(batch, ended);

@@ -52,6 +52,7 @@ typedef struct RetryEnded
 	char	   *on_dead;
 	void	   *owner;			/* the dispatcher's: what to release
 								 * afterwards */
+	bool		ordered;		/* its lane was ordered when it was sent */
 	bool		recorded;		/* set by retry_record */
 	int			failures;		/* of recording it */
 } RetryEnded;

@@ -14,6 +14,7 @@
 #include "executor/tuptable.h"
 #include "utils/timestamp.h"
 
+#include "ordered.h"
 #include "turn.h"
 
 #define REFILL_LANE_BUDGET	1000	/* entries looked at in one lane in a turn */
@@ -72,6 +73,7 @@ retry_candidate_read(RetryIndex stream, TupleTableSlot *slot, int leaf, RetryCan
 			c->entry.attempts = DatumGetInt32(column(slot, Signal_after_attempt));
 			c->cancel = DatumGetChar(column(slot, Signal_action)) == RETRY_SIGNAL_CANCEL;
 			c->amend = DatumGetChar(column(slot, Signal_action)) == RETRY_SIGNAL_AMEND;
+			c->step = DatumGetChar(column(slot, Signal_action)) == RETRY_SIGNAL_STEP;
 			c->inert = DatumGetBool(column(slot, Signal_inert));
 			c->xid = DatumGetUInt64(column(slot, Signal_xid));
 			break;
@@ -107,7 +109,7 @@ retry_admit(RetryTurn *turn, RetryLane *lane, const RetryCandidate *c)
 	RetryEntry	entry = c->entry;
 	RetryProbe	probe;
 
-	if (c->cancel || c->amend || retry_lanes_holds(d->lanes, &c->entry.pos.id))
+	if (c->cancel || c->amend || c->step || retry_lanes_holds(d->lanes, &c->entry.pos.id))
 		return RETRY_ADMIT_SKIPPED;
 	if (retry_lane_room(d->lanes, &lane->side[entry.side]) <= 0)
 		return RETRY_ADMIT_NO_ROOM;
@@ -127,6 +129,11 @@ retry_admit(RetryTurn *turn, RetryLane *lane, const RetryCandidate *c)
 		RetryScene *scene = retry_turn_scene(turn, entry.scene_id);
 		RetryFlowRules mixed;
 
+		if (retry_order_wanted(lane, scene))
+		{
+			retry_order_begin(d, lane, scene->id);
+			return RETRY_ADMIT_NO_ROOM;
+		}
 		if (scene != NULL && retry_held_back(turn, scene, lane->hash, c->entry.pos.due))
 			return RETRY_ADMIT_SKIPPED;
 		if (scene != NULL)
@@ -238,6 +245,8 @@ refill_side(RetryTurn *turn, RetrySide *side)
 		if (next_due > turn->now || looked_at >= REFILL_LANE_BUDGET)
 			break;
 		admitted = retry_admit(turn, lane, &open[i].next);
+		if (lane->ordered)
+			return looked_at + 1;
 		if (retry_reader_leaf_blocked(turn->reader, open[i].leaf))
 		{
 			/* an index that the probe needs: this leaf too is locked */
@@ -280,7 +289,8 @@ retry_refill(RetryTurn *turn)
 
 		if (side == NULL)
 			return;
-		budget -= refill_side(turn, side);
+		budget -= retry_side_lane(side)->ordered ? retry_order_refill(turn, retry_side_lane(side)) :
+			refill_side(turn, side);
 		if (retry_lane_room(turn->d->lanes, side) <= 0 && side->next_due <= turn->now &&
 			side == retry_lanes_due(turn->d->lanes, turn->now))
 			return;

@@ -71,6 +71,11 @@ typedef struct ReplayDead
 
 static const char *const dead_count = "SELECT pg_catalog.count(*)" DEAD_FILTER;
 static const char *const dead_rows = "SELECT d.*" DEAD_FILTER " ORDER BY d.died_at, d.id";
+
+/* In ordered scenes they keep the order that they had; it costs a sort. */
+static const char *const dead_rows_in_order = "SELECT d.*" DEAD_FILTER " ORDER BY d.due_at, d.id";
+static const char *const is_ordered =
+"SELECT FROM retry.scene s WHERE s.id OPERATOR(pg_catalog.=) ANY ($1) AND s.ordered LIMIT 1";
 static const char *const dead_mark =
 "INSERT INTO retry.replayed (task_id, replayed_as) VALUES ($1, $2) ON CONFLICT DO NOTHING";
 
@@ -229,6 +234,18 @@ count_dead(ReplayDead *call)
 	return count;
 }
 
+/* Is one of the scenes ordered? */
+static bool
+in_order(ReplayDead *call)
+{
+	int			rc = SPI_execute_with_args(is_ordered, 1, filter_types, call->values, call->nulls, true, 1);
+
+	if (rc != SPI_OK_SELECT)
+		spi_failed(rc);
+	SPI_freetuptable(SPI_tuptable);
+	return SPI_processed > 0;
+}
+
 /* Replays them in batches, so that memory does not grow with their number. */
 static void
 replay_all(ReplayDead *call)
@@ -239,7 +256,7 @@ replay_all(ReplayDead *call)
 
 	if (call->selection.spread_us > 0)
 		call->total = count_dead(call);
-	portal = SPI_cursor_open_with_args(NULL, dead_rows, FILTERS, filter_types, call->values, call->nulls, true, 0);
+	portal = SPI_cursor_open_with_args(NULL, in_order(call) ? dead_rows_in_order : dead_rows, FILTERS, filter_types, call->values, call->nulls, true, 0);
 	for (;;)
 	{
 		SPITupleTable *batch;

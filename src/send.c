@@ -22,6 +22,7 @@
 #include "guc.h"
 #include "hedge.h"
 #include "judge.h"
+#include "ordered.h"
 #include "scene_rate.h"
 #include "sqlsend.h"
 #include "sqltarget.h"
@@ -107,7 +108,7 @@ static void
 put_back(RetryDispatcher *d, Transfer *t)
 {
 	dlist_delete(&t->node);
-	retry_lanes_forget_sent(d->lanes, &t->ended.entry.pos.id);
+	retry_lane_forget_sent(d->lanes, t->lane, &t->ended.entry.pos.id);
 	retry_lane_note(d->lanes, &t->lane->side[t->ended.entry.side], &t->ended.entry.pos);
 	retry_govern_unsent(d, t);
 	free_transfer(d, t);
@@ -118,9 +119,41 @@ static void
 drop(RetryDispatcher *d, Transfer *t)
 {
 	dlist_delete(&t->node);
-	retry_lanes_forget_sent(d->lanes, &t->ended.entry.pos.id);
+	retry_lane_forget_sent(d->lanes, t->lane, &t->ended.entry.pos.id);
 	retry_govern_unsent(d, t);
 	free_transfer(d, t);
+}
+
+/* The same for good: who is behind it may go on. */
+static void
+drop_for_good(RetryDispatcher *d, Transfer *t)
+{
+	RetryLane  *lane = t->lane;
+
+	drop(d, t);
+	if (lane->ordered)
+		retry_order_reopen(d, lane);
+}
+
+/*
+ * Is the lane ordered, as it turns out when the task of an entry is read that
+ * did not name its scene?  Then it is not this entry's turn.
+ */
+static bool
+has_order(RetryDispatcher *d, Transfer *t, const RetryScene *scene, TupleTableSlot *slot)
+{
+	RetryPos	place = {.id = t->ended.entry.pos.id};
+	RetryLane  *lane = t->lane;
+	bool		isnull;
+
+	t->ended.ordered = lane->ordered;
+	if (lane->ordered || !retry_order_wanted(lane, scene))
+		return false;
+	place.due = DatumGetTimestampTz(slot_getattr(slot, Task_due_at + 1, &isnull));
+	retry_order_begin(d, lane, scene->id);
+	put_back(d, t);
+	retry_lane_note(d->lanes, &lane->side[RETRY_SIDE_FIRST], &place);
+	return true;
 }
 
 /*
@@ -267,7 +300,8 @@ prepare(RetryTurn *turn, Transfer *t)
 		if (!cancelled && retry_reader_blocked(turn->reader))
 			put_back(d, t);
 		else
-			drop(d, t);			/* or its leaf was truncated: it had finished */
+			drop_for_good(d, t);	/* or its leaf was truncated: it had
+									 * finished */
 		return;
 	}
 	entry->leaf = leaf;			/* upkeep may have moved it since it was
@@ -279,7 +313,7 @@ prepare(RetryTurn *turn, Transfer *t)
 							   DatumGetBool(slot_getattr(slot, Task_inert + 1, &isnull)),
 							   DatumGetUInt64(slot_getattr(slot, Task_xid + 1, &isnull))))
 	{
-		drop(d, t);
+		drop_for_good(d, t);
 		return;
 	}
 	retry_changes_apply_slot(changes, slot);
@@ -299,6 +333,8 @@ prepare(RetryTurn *turn, Transfer *t)
 		end_unsent(d, t, turn->now, rejected);
 		return;
 	}
+	if (has_order(d, t, scene, slot))
+		return;
 	if (retry_held_back(turn, scene, t->ended.lane_hash, entry->pos.due))
 	{
 		drop(d, t);
@@ -601,7 +637,6 @@ void
 retry_send_settle(RetryDispatcher *d)
 {
 	dlist_mutable_iter it;
-	TimestampTz now = GetCurrentTimestamp();
 
 	dlist_foreach_modify(it, &d->ended)
 	{
@@ -611,15 +646,15 @@ retry_send_settle(RetryDispatcher *d)
 		if (!ended->recorded)
 			continue;
 		dlist_delete(it.cur);
-		retry_lanes_forget_sent(d->lanes, &ended->entry.pos.id);
+		retry_lane_forget_sent(d->lanes, t->lane, &ended->entry.pos.id);
 		if (!ended->verdict.terminal)
 		{
 			RetryPos	next = {.due = ended->verdict.next_due,.id = ended->entry.pos.id};
-			RetryLane  *lane = retry_lanes_get(d->lanes, ended->lane_hash, next.due, now);
 
-			if (lane != NULL)
-				retry_lane_note(d->lanes, &lane->side[RETRY_SIDE_RETRY], &next);
+			retry_lane_note(d->lanes, &t->lane->side[RETRY_SIDE_RETRY], &next);
 		}
+		if (t->lane->ordered)
+			retry_order_reopen(d, t->lane);
 		d->leaf_live[ended->entry.leaf] = true;
 		if (t->result != NULL)
 			retry_http_release(d->http, t->result);

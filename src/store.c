@@ -40,6 +40,7 @@ static const IndexName index_names[RETRY_INDEXES] = {
 	[RETRY_TASK_DUE] = {RETRY_TASK, "due"},
 	[RETRY_TASK_KEY] = {RETRY_TASK, "key"},
 	[RETRY_TASK_REFERENCE] = {RETRY_TASK, "reference"},
+	[RETRY_TASK_REPLAY] = {RETRY_TASK, "replay"},
 	[RETRY_ATTEMPT_NO] = {RETRY_ATTEMPT, "no"},
 	[RETRY_ATTEMPT_DUE] = {RETRY_ATTEMPT, "due"},
 	[RETRY_SIGNAL_TASK] = {RETRY_SIGNAL, "task"},

@@ -67,6 +67,7 @@ typedef enum RetryTaskState
 #define RETRY_SIGNAL_CANCEL		'c'
 #define RETRY_SIGNAL_RUN_NOW	'r'
 #define RETRY_SIGNAL_AMEND		'a'
+#define RETRY_SIGNAL_STEP		's' /* over a dead task, see dead_head.h */
 
 /* A place in a lane: entries are ordered by the due time, then by task. */
 typedef struct RetryPos

@@ -41,7 +41,7 @@ typedef struct RetrySending
 {
 	RetryEnded	ended;			/* first: d->ended links these */
 	dlist_node	node;			/* in taken or flying */
-	RetryLane  *lane;			/* as long as it is in flight */
+	RetryLane  *lane;			/* it stays until this is recorded */
 	int64		taken_us;		/* retry_monotonic_us() then */
 	int32		rated;			/* scene whose rate counts it; 0: none */
 	int			shared;			/* its entry in shared memory; -1 none */

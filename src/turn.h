@@ -57,6 +57,8 @@ typedef struct RetryDispatcher
 	uint64		giving_up;		/* of these, those that a checkpoint speaks
 								 * for */
 	uint64		gained;			/* slots whose checkpoint is to be read */
+	uint64		order_look;		/* slots where lanes may have waited at dead
+								 * tasks and are to be looked for */
 	TimestampTz last_snapshot_at;	/* read before the last turn's snapshot */
 	bool		leaf_live[RETRY_LEAVES];	/* may have something unresolved */
 	dlist_head	ended;			/* attempts that have ended and wait to be
@@ -92,6 +94,7 @@ typedef struct RetryCandidate
 	RetryEntry	entry;			/* attempts: the number it presumes */
 	bool		cancel;			/* a cancel signal: nothing to send */
 	bool		amend;			/* a change: read when the task is sent */
+	bool		step;			/* somebody stepped over a dead task */
 	bool		inert;
 	uint64		xid;
 } RetryCandidate;
@@ -135,6 +138,9 @@ extern RetryHeld *retry_held_create(void);
  * resumed little by little?  That is noted, and it is read again in time.
  */
 extern bool retry_held_back(RetryTurn *turn, const RetryScene *scene, int64 lane_hash, TimestampTz due);
+
+/* The earliest entry of the scene that was passed over; DT_NOEND: none. */
+extern TimestampTz retry_held_due(const RetryHeld *held, int32 scene_id);
 
 /* All lanes of the scene may be concerned: after a restart. */
 extern void retry_held_note_all(RetryHeld *held, int32 scene_id, TimestampTz due);

@@ -103,10 +103,34 @@ delete_older(const char *activity, const char *sql, TimestampTz cutoff)
 
 /* ---------------------------------------------------------------- dead letters */
 
+/* Does the dead task hold up its lane?  Then it is kept as long as it does. */
+#define HOLDS_UP(id) \
+	"EXISTS (SELECT FROM retry.dead_head h WHERE h.task_id = " id \
+	" AND NOT EXISTS (SELECT FROM retry.dead_head_passed p WHERE p.task_id = h.task_id))"
+
 static const char *const delete_letters =
 "DELETE FROM retry.dead_letter d WHERE d.id IN"
-" (SELECT x.id FROM retry.dead_letter x WHERE x.died_at < $1"
+" (SELECT x.id FROM retry.dead_letter x WHERE x.died_at < $1 AND NOT " HOLDS_UP("x.id")
 "  ORDER BY x.died_at LIMIT $2 FOR UPDATE SKIP LOCKED)";
+
+/*
+ * Notes on dead tasks that were passed are of use as long as a dispatcher may
+ * start from a checkpoint that is older: much less than this.
+ */
+#define PASSED_KEPT_US	USECS_PER_DAY
+
+static const char *const delete_heads =
+"DELETE FROM retry.dead_head h WHERE h.task_id IN"
+" (SELECT x.task_id FROM retry.dead_head x"
+"  WHERE EXISTS (SELECT FROM retry.dead_head_passed p WHERE p.task_id = x.task_id AND p.passed_at < $1)"
+"   OR NOT EXISTS (SELECT FROM retry.scene s WHERE s.id = x.scene_id)"
+"  LIMIT $2 FOR UPDATE SKIP LOCKED)";
+
+static const char *const delete_passed =
+"DELETE FROM retry.dead_head_passed p WHERE p.task_id IN"
+" (SELECT x.task_id FROM retry.dead_head_passed x WHERE x.passed_at < $1"
+"  AND NOT EXISTS (SELECT FROM retry.dead_head h WHERE h.task_id = x.task_id)"
+"  LIMIT $2 FOR UPDATE SKIP LOCKED)";
 
 /* By id, a batch at a time: the last id of the batch, and how many it had. */
 static const char *const delete_replayed =
@@ -125,6 +149,10 @@ retry_upkeep_dead_letters(RetryUpkeep *upkeep, int unused)
 	uint64		count;
 
 	delete_older("deleting old dead letters", delete_letters, upkeep->dead_cutoff);
+	delete_older("deleting notes on dead tasks that were passed", delete_heads,
+				 upkeep->now - PASSED_KEPT_US);
+	delete_older("deleting notes on dead tasks that were passed", delete_passed,
+				 upkeep->now - PASSED_KEPT_US);
 	do
 	{
 		retry_worker_begin_spi("deleting notes on replays of dead letters that are gone");

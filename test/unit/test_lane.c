@@ -120,7 +120,7 @@ test_push(void)
 	CHECK(retry_lanes_holds(lanes, &entry.pos.id), "it is held until it is recorded");
 	ended(lanes, lane);
 	CHECK(retry_lanes_holds(lanes, &entry.pos.id), "also when its transfer has ended");
-	retry_lanes_forget_sent(lanes, &entry.pos.id);
+	retry_lane_forget_sent(lanes, lane, &entry.pos.id);
 	CHECK(!retry_lanes_holds(lanes, &entry.pos.id), "and then no more");
 
 	CHECK_INT(push_many(lanes, lane, 100, 50), 32, "a full lane takes no more");
@@ -224,7 +224,7 @@ test_shares(void)
 		if (retry_lanes_take(lanes, 0, &taken, &got))
 		{
 			ended(lanes, taken);
-			retry_lanes_forget_sent(lanes, &got.pos.id);
+			retry_lane_forget_sent(lanes, taken, &got.pos.id);
 		}
 	}
 	CHECK(retry_lanes_due(lanes, 10000) != NULL, "when some were sent, lanes are read again");
@@ -785,14 +785,14 @@ sim_end(Fact *fact)
 	fact->flying = false;
 	if (what == 0)
 	{
-		retry_lanes_forget_sent(sim, &fact->pos.id);
+		retry_lane_forget_sent(sim, fact->in, &fact->pos.id);
 		retry_lane_note(sim, &fact->in->side[fact->side], &fact->pos);
 		end.unsent = true;
 		retry_lane_transfer_ended(sim, fact->in, &end, now);
 		return;
 	}
 	retry_lane_transfer_ended(sim, fact->in, &end, now);
-	retry_lanes_forget_sent(sim, &fact->pos.id);
+	retry_lane_forget_sent(sim, fact->in, &fact->pos.id);
 	if (what > 3 || fact->attempts > 3)
 	{
 		fact->resolved = true;
@@ -1094,7 +1094,7 @@ run_transfers(RetryLanes *lanes, int n, int m, int *sent_of)
 		while (count < m && retry_lanes_take(lanes, 0, &lane, &entry))
 		{
 			sent_of[lane->hash]++;
-			retry_lanes_forget_sent(lanes, &entry.pos.id);
+			retry_lane_forget_sent(lanes, lane, &entry.pos.id);
 			under_way[(first + count++) % 64] = lane;
 		}
 		if (count == 0)

@@ -1,0 +1,592 @@
+/*
+ * ordered.c
+ *		Who is next in an ordered lane.
+ *
+ * First comes a task that has begun: it has attempts, and no outcome.  It is
+ * found in the stream of next attempts, however far ahead its next one is.
+ * Then, where a dead task holds up the lane, its replay.  Then the first task
+ * by (due_at, id) that has no outcome; the cursor of that stream passes only
+ * tasks that have one.  Nothing is queued while anything of the lane is queued,
+ * under way, or not yet recorded, so the facts are all there is to know.
+ *
+ * A lane that comes into memory is read from the horizon on, and tasks that
+ * waited behind another may lie before it.  What they waited for is after the
+ * horizon, though, or in a table: the next attempt of the one that had begun,
+ * its dead head, or its scene's pause.  So the place of each of these is looked
+ * up once, and the lane read from the first of them.
+ */
+#include "postgres.h"
+
+#include "access/stratnum.h"
+#include "utils/fmgroids.h"
+#include "utils/timestamp.h"
+
+#include "dead_head.h"
+#include "ordered.h"
+
+#define LOOK_BUDGET		1000	/* entries looked at in one lane in a turn */
+#define LOCKED_PAUSE_US	100000	/* a leaf is locked: look again after this */
+
+/* One lane being looked at. */
+typedef struct Look
+{
+	RetryTurn  *turn;
+	RetryLane  *lane;
+	int			looked_at;
+	bool		fresh;			/* it is not known yet where to read it from */
+	bool		locked;			/* something could not be read */
+
+	/* the task that is next; its entry's place is that of the task */
+	bool		found;
+	RetryEntry	entry;
+	TimestampTz due;			/* when it may be sent; its own side's */
+} Look;
+
+static inline Datum
+column(TupleTableSlot *slot, int attribute)
+{
+	bool		isnull;
+
+	return slot_getattr(slot, attribute + 1, &isnull);
+}
+
+bool
+retry_order_wanted(const RetryLane *lane, const RetryScene *scene)
+{
+	return scene != NULL && scene->flow.ordered;
+}
+
+void
+retry_order_reopen(RetryDispatcher *d, RetryLane *lane)
+{
+	RetrySide  *side = &lane->side[RETRY_SIDE_FIRST];
+
+	retry_lane_advance(d->lanes, side, &side->cursor, Min(side->cursor.due, GetCurrentTimestamp()));
+}
+
+static void
+reopen_if_ordered(RetryLane *lane, void *arg)
+{
+	if (lane->ordered)
+		retry_order_reopen(arg, lane);
+}
+
+void
+retry_order_reopen_all(RetryDispatcher *d)
+{
+	retry_lanes_each(d->lanes, reopen_if_ordered, d);
+}
+
+/* Nothing is to be read before somebody says so, or before these moments. */
+static void
+close_until(Look *look, TimestampTz first, TimestampTz retry)
+{
+	RetryLane  *lane = look->lane;
+
+	for (int i = 0; i < RETRY_SIDES; i++)
+		retry_lane_advance(look->turn->d->lanes, &lane->side[i], &lane->side[i].cursor,
+						   i == RETRY_SIDE_FIRST ? first : retry);
+}
+
+/* The same while a leaf is locked; the cursor is all that is known of what is there. */
+static void
+wait_for_lock(Look *look)
+{
+	RetrySide  *side = &look->lane->side[RETRY_SIDE_FIRST];
+
+	close_until(look, DT_NOEND, DT_NOEND);
+	retry_lane_go_ahead(look->turn->d->lanes, side, &side->cursor, look->turn->now + LOCKED_PAUSE_US);
+}
+
+void
+retry_order_begin(RetryDispatcher *d, RetryLane *lane, int32 scene_id)
+{
+	RetryPos	held = {.due = retry_held_due(d->held, scene_id)};
+
+	lane->ordered = true;
+	lane->order_known = false;
+	retry_lane_unqueue(d->lanes, lane);
+	if (held.due < DT_NOEND)
+		retry_lane_note(d->lanes, &lane->side[RETRY_SIDE_FIRST], &held);
+	retry_order_reopen(d, lane);
+}
+
+/* It is a lane like any other from now on. */
+static void
+end_order(Look *look)
+{
+	RetryLane  *lane = look->lane;
+
+	lane->ordered = lane->order_known = lane->dead_head = false;
+	close_until(look, lane->side[RETRY_SIDE_FIRST].cursor.due, lane->side[RETRY_SIDE_RETRY].cursor.due);
+}
+
+/* Looking */
+
+static bool
+leaf_open(Look *look, int leaf)
+{
+	if (!retry_turn_leaf_live(look->turn, leaf))
+		return false;
+	if (retry_reader_leaf(look->turn->reader, leaf))
+		return true;
+	look->locked = true;
+	return false;
+}
+
+/* To be called when a leaf was read: was an index of it locked? */
+static void
+leaf_done(Look *look, int leaf)
+{
+	if (retry_reader_leaf_blocked(look->turn->reader, leaf))
+		look->locked = true;
+}
+
+/* Has the task no outcome?  Fills in what the entry presumes. */
+static bool
+is_open(Look *look, RetryEntry *entry, RetryProbe *probe)
+{
+	retry_probe_task(look->turn->reader, entry->leaf, &entry->pos.id, probe);
+	leaf_done(look, entry->leaf);
+	return !probe->terminal && !probe->cancelled;
+}
+
+/* The first of those that were found, by the place of the task. */
+static void
+consider(Look *look, const RetryEntry *entry, const RetryProbe *probe)
+{
+	if (look->found && retry_pos_compare(&entry->pos, &look->entry.pos) > 0)
+		return;
+	look->found = true;
+	look->entry = *entry;
+	look->entry.attempts = probe->attempts;
+	look->entry.pendings = probe->pendings;
+	look->entry.side = probe->attempts > 0 ? RETRY_SIDE_RETRY : RETRY_SIDE_FIRST;
+	look->due = probe->attempts > 0 ? probe->next_due : entry->pos.due;
+}
+
+/*
+ * Looks up the place of a task in its lane.  False when its row is gone, or it
+ * is one that may not be sent.
+ */
+static bool
+find_place(Look *look, RetryEntry *entry)
+{
+	RetryTurn  *turn = look->turn;
+	int			leaf = entry->leaf;
+	TupleTableSlot *slot = retry_find_task(turn->reader, &entry->pos.id, NULL, &leaf);
+
+	if (slot == NULL)
+	{
+		look->locked |= retry_reader_blocked(turn->reader);
+		return false;
+	}
+	entry->pos.due = DatumGetTimestampTz(column(slot, Task_due_at));
+	entry->scene_id = DatumGetInt32(column(slot, Task_scene_id));
+	entry->tid = slot->tts_tid;
+	entry->leaf = leaf;
+	return retry_config_may_send(turn->d->config, DatumGetBool(column(slot, Task_inert)),
+								 DatumGetUInt64(column(slot, Task_xid)));
+}
+
+/* Those that may have waited behind this one lie after it. */
+static void
+read_from(Look *look, const RetryPos *pos)
+{
+	retry_lane_note(look->turn->d->lanes, &look->lane->side[RETRY_SIDE_FIRST], pos);
+}
+
+/* One stream of one leaf, at its first entry that was not looked at. */
+typedef struct Stream
+{
+	RetryIndex	index;
+	int			leaf;
+	RetryCandidate next;
+} Stream;
+
+static bool
+stream_next(Look *look, Stream *stream)
+{
+	TupleTableSlot *slot = retry_scan_next(look->turn->reader, stream->index, stream->leaf,
+										   ForwardScanDirection);
+
+	leaf_done(look, stream->leaf);
+	if (slot == NULL)
+		return false;
+	retry_candidate_read(stream->index, slot, stream->leaf, &stream->next);
+	return true;
+}
+
+/* Opens the lane's streams of one kind, from the cursor of a side on. */
+static int
+open_streams(Look *look, RetryIndex index, RetrySideName side, Stream *open)
+{
+	RetryReader *reader = look->turn->reader;
+	int			n = 0;
+
+	for (int leaf = 0; leaf < RETRY_LEAVES; leaf++)
+	{
+		if (!leaf_open(look, leaf) ||
+			retry_reader_empty(reader, index == RETRY_TASK_DUE ? RETRY_TASK : RETRY_ATTEMPT, leaf))
+			continue;
+		retry_scan_lane_after(reader, index, leaf, look->lane->hash, &look->lane->side[side].cursor);
+		open[n].index = index;
+		open[n].leaf = leaf;
+		if (stream_next(look, &open[n]))
+			n++;
+	}
+	return n;
+}
+
+/* The stream that comes first; NULL: there is nothing more, or it cannot be read. */
+static Stream *
+earliest(const Look *look, Stream *open, int n)
+{
+	Stream	   *first = NULL;
+
+	for (int i = 0; i < n && !look->locked; i++)
+	{
+		if (first == NULL || retry_pos_compare(&open[i].next.entry.pos, &first->next.entry.pos) < 0)
+			first = &open[i];
+	}
+	return first;
+}
+
+/* The place up to which everything due has been looked at. */
+static RetryPos
+end_of_due(const Look *look)
+{
+	RetryPos	pos = {.due = look->turn->now};
+
+	memset(pos.id.data, 0xFF, UUID_LEN);
+	return pos;
+}
+
+/*
+ * Is the next attempt that an entry speaks of still to be made?  Then its task
+ * has begun.  At first also finds out where to read the lane from.
+ */
+static bool
+look_at_attempt(Look *look, const RetryEntry *seen)
+{
+	RetryEntry	entry = *seen;
+	RetryProbe	probe;
+	bool		open = is_open(look, &entry, &probe) && probe.attempts == entry.attempts;
+
+	if (look->locked || (!open && !look->fresh))
+		return false;
+	if (find_place(look, &entry) && open)
+		consider(look, &entry, &probe);
+	if (look->fresh && !look->locked)
+		read_from(look, &entry.pos);
+	return open;
+}
+
+/*
+ * Looks for tasks that have begun.  Of the next attempts in the stream, all but
+ * the last of a task without an outcome are past, and the cursor goes on over
+ * them.  True when there may be more to look at before anything else is.
+ */
+static bool
+look_at_retries(Look *look)
+{
+	RetryLane  *lane = look->lane;
+	RetrySide  *side = &lane->side[RETRY_SIDE_RETRY];
+	Stream		open[RETRY_LEAVES];
+	int			n = open_streams(look, RETRY_ATTEMPT_DUE, RETRY_SIDE_RETRY, open);
+	RetryPos	pos = side->cursor;
+	bool		past = true;	/* so far */
+	Stream	   *stream;
+
+	while ((stream = earliest(look, open, n)) != NULL && look->looked_at < LOOK_BUDGET)
+	{
+		RetryPos	seen = stream->next.entry.pos;
+
+		look->looked_at++;
+		if (look_at_attempt(look, &stream->next.entry) || look->locked || seen.due > look->turn->now)
+			past = false;
+		if (past)
+			pos = seen;
+		if (!stream_next(look, stream))
+			*stream = open[--n];
+	}
+	if (look->locked)
+		return false;
+	if (stream == NULL)
+	{
+		lane->order_known = true;
+		if (past)
+			pos = end_of_due(look);
+	}
+	if (retry_pos_compare(&pos, &side->cursor) > 0)
+		retry_lane_advance(look->turn->d->lanes, side, &pos, side->next_due);
+	return stream != NULL && !look->found;
+}
+
+/* The replay of a dead task that may be sent, if there is one. */
+static void
+look_for_replay(Look *look, int leaf, const pg_uuid_t *dead)
+{
+	RetryReader *reader = look->turn->reader;
+	TupleTableSlot *slot;
+	ScanKeyData key;
+
+	if (retry_reader_empty(reader, RETRY_TASK, leaf))
+		return;
+	ScanKeyInit(&key, 1, BTEqualStrategyNumber, F_UUID_EQ, UUIDPGetDatum(dead));
+	retry_scan_start(reader, RETRY_TASK_REPLAY, leaf, 1, &key);
+	while ((slot = retry_scan_next(reader, RETRY_TASK_REPLAY, leaf, ForwardScanDirection)) != NULL)
+	{
+		RetryCandidate c;
+		RetryProbe	probe;
+
+		look->looked_at++;
+		retry_candidate_read(RETRY_TASK_DUE, slot, leaf, &c);
+		if (DatumGetInt64(column(slot, Task_lane_hash)) == look->lane->hash &&
+			retry_config_may_send(look->turn->d->config, c.inert, c.xid) &&
+			is_open(look, &c.entry, &probe))
+			consider(look, &c.entry, &probe);
+	}
+	leaf_done(look, leaf);
+}
+
+/*
+ * Looks at the dead tasks of the lane: whether one holds it up, and which replay
+ * then is next.  Where it was held up once, it is read from there.
+ */
+static bool
+look_at_dead(Look *look)
+{
+	RetryTurn  *turn = look->turn;
+	RetryDeadHead *heads;
+	bool		held_up = false;
+	int			n;
+
+	if (!retry_dead_heads_read(turn->snapshot, &look->lane->hash, true, &heads, &n))
+		look->locked = true;
+	for (int i = 0; i < n; i++)
+	{
+		RetryPos	place = {.due = heads[i].due_at,.id = heads[i].task_id};
+		RetryScene *scene = retry_turn_scene(turn, heads[i].scene_id);
+
+		if (look->fresh)
+			read_from(look, &place);
+		if (heads[i].passed || scene == NULL || !scene->flow.dead_head_blocks ||
+			!retry_order_wanted(look->lane, scene))
+			continue;
+		held_up = true;
+		for (int leaf = 0; leaf < RETRY_LEAVES && !look->found; leaf++)
+		{
+			if (leaf_open(look, leaf))
+				look_for_replay(look, leaf, &heads[i].task_id);
+		}
+	}
+	return held_up;
+}
+
+/* Looks for the first task without an outcome; true when there may be more to look at. */
+static bool
+look_at_tasks(Look *look)
+{
+	RetrySide  *side = &look->lane->side[RETRY_SIDE_FIRST];
+	Stream		open[RETRY_LEAVES];
+	int			n = open_streams(look, RETRY_TASK_DUE, RETRY_SIDE_FIRST, open);
+	RetryPos	pos = side->cursor;
+	Stream	   *stream;
+
+	while ((stream = earliest(look, open, n)) != NULL && look->looked_at < LOOK_BUDGET)
+	{
+		RetryCandidate *c = &stream->next;
+		RetryProbe	probe;
+
+		look->looked_at++;
+		if (retry_config_may_send(look->turn->d->config, c->inert, c->xid) &&
+			is_open(look, &c->entry, &probe))
+		{
+			consider(look, &c->entry, &probe);
+			break;
+		}
+		if (look->locked)
+			break;
+		pos = c->entry.pos;
+		if (!stream_next(look, stream))
+			*stream = open[--n];
+	}
+	/* one that becomes visible later is noted when it does */
+	if (stream == NULL && !look->locked && pos.due < look->turn->now)
+		pos = end_of_due(look);
+	retry_lane_advance(look->turn->d->lanes, side, &pos, side->next_due);
+	return stream != NULL && !look->found;
+}
+
+/* What is to be done about the one that was found */
+
+/*
+ * When somebody asked for the next attempt to be made; DT_NOEND: nobody did.
+ * What was asked for before a pause counts no more than what was due before it.
+ */
+static TimestampTz
+asked_for(Look *look, RetryScene *scene)
+{
+	const RetryEntry *entry = &look->entry;
+	RetryTurn  *turn = look->turn;
+	TimestampTz asked = DT_NOEND;
+	TupleTableSlot *slot;
+
+	if (retry_reader_empty(turn->reader, RETRY_SIGNAL, entry->leaf))
+		return DT_NOEND;
+	for (slot = retry_first_signal(turn->reader, entry->leaf, &entry->pos.id); slot != NULL;
+		 slot = retry_scan_next(turn->reader, RETRY_SIGNAL_TASK, entry->leaf, ForwardScanDirection))
+	{
+		TimestampTz due = DatumGetTimestampTz(column(slot, Signal_due_at));
+
+		if (DatumGetChar(column(slot, Signal_action)) == RETRY_SIGNAL_RUN_NOW &&
+			DatumGetInt32(column(slot, Signal_after_attempt)) == entry->attempts &&
+			retry_config_may_send(turn->d->config, DatumGetBool(column(slot, Signal_inert)),
+								  DatumGetUInt64(column(slot, Signal_xid))) &&
+			!retry_held_back(turn, scene, look->lane->hash, due))
+			asked = Min(asked, due);
+	}
+	leaf_done(look, entry->leaf);
+	return asked;
+}
+
+/* Queues it if it is due, or says when it will be. */
+static void
+queue_next(Look *look, RetryScene *scene)
+{
+	RetryTurn  *turn = look->turn;
+	RetryEntry *entry = &look->entry;
+	TimestampTz due = look->due;
+	TimestampTz asked = DT_NOEND;
+
+	if (scene != NULL)
+	{
+		if (retry_held_back(turn, scene, look->lane->hash, due))
+			due = DT_NOEND;		/* it is said when it no longer is */
+		asked = asked_for(look, scene);
+		retry_lane_set_rules(turn->d->lanes, look->lane, &scene->flow);
+	}
+	if (asked < due)
+	{
+		due = asked;
+		entry->side = RETRY_SIDE_FIRST; /* the budget does not hold it */
+	}
+	close_until(look, entry->side == RETRY_SIDE_FIRST ? due : DT_NOEND,
+				entry->side == RETRY_SIDE_RETRY ? due : DT_NOEND);
+	if (due > turn->now)
+		return;
+	entry->pos.due = due;
+	if (retry_lane_push(turn->d->lanes, look->lane, entry))
+		close_until(look, DT_NOEND, DT_NOEND);
+}
+
+int
+retry_order_refill(RetryTurn *turn, RetryLane *lane)
+{
+	Look		look = {.turn = turn,.lane = lane};
+	RetryScene *scene;
+	bool		more = false;
+
+	/* when that is recorded, it is read again */
+	if (lane->unrecorded > 0 || lane->side[RETRY_SIDE_FIRST].queued > 0 ||
+		lane->side[RETRY_SIDE_RETRY].queued > 0)
+	{
+		close_until(&look, DT_NOEND, DT_NOEND);
+		return 0;
+	}
+
+	look.fresh = !lane->order_known;
+	more = look_at_retries(&look);
+	lane->dead_head = look_at_dead(&look);
+	if (look.locked)
+		lane->order_known = false;
+	else if (!more && !look.found && !lane->dead_head)
+		more = look_at_tasks(&look);
+	scene = look.found ? retry_turn_scene(turn, look.entry.scene_id) : NULL;
+	if (look.found && scene == NULL && !turn->config_read)
+	{
+		turn->config_locked = true; /* it may be a new one */
+		look.locked = true;
+	}
+
+	if (look.locked)
+		wait_for_lock(&look);
+	else if (more)
+		retry_order_reopen(turn->d, lane);
+	else if (!look.found)
+		close_until(&look, DT_NOEND, DT_NOEND);
+	else if (scene != NULL && !retry_order_wanted(lane, scene))
+		end_order(&look);
+	else
+		queue_next(&look, scene);
+	return look.looked_at + 1;
+}
+
+/* What becomes known of lanes that may not be in memory */
+
+/* The lane of a task of this scene, ordered; NULL when there is no room for it. */
+static RetryLane *
+ordered_lane(RetryTurn *turn, int64 hash, int32 scene_id, TimestampTz due)
+{
+	RetryLane  *lane = retry_lanes_get(turn->d->lanes, hash, due, turn->now);
+
+	if (lane != NULL && !lane->ordered)
+		retry_order_begin(turn->d, lane, scene_id);
+	return lane;
+}
+
+void
+retry_order_signalled(RetryTurn *turn, const RetryCandidate *c, int64 lane_hash)
+{
+	RetryDispatcher *d = turn->d;
+	RetryLane  *lane = retry_lanes_find(d->lanes, lane_hash);
+	TupleTableSlot *slot;
+	RetryScene *scene;
+	int			leaf = c->entry.leaf;
+	TimestampTz due;
+	int32		scene_id;
+
+	if ((lane == NULL || !lane->ordered) && !retry_config_orders(d->config))
+		return;
+	if (lane == NULL || !lane->ordered)
+	{
+		slot = retry_find_task(turn->reader, &c->entry.pos.id, NULL, &leaf);
+		if (slot == NULL)
+			return;
+		scene_id = DatumGetInt32(column(slot, Task_scene_id));
+		due = DatumGetTimestampTz(column(slot, Task_due_at));
+		scene = retry_turn_scene(turn, scene_id);
+		if (scene == NULL || !retry_order_wanted(lane, scene))
+			return;
+		lane = ordered_lane(turn, lane_hash, scene_id, due);
+		if (lane == NULL)
+			return;
+	}
+	retry_lane_unqueue(d->lanes, lane);
+	retry_order_reopen(d, lane);
+}
+
+bool
+retry_order_look(RetryTurn *turn, uint64 slots)
+{
+	RetryDeadHead *heads;
+	int			n;
+
+	if (!retry_dead_heads_read(turn->snapshot, NULL, true, &heads, &n))
+		return false;
+	for (int i = 0; i < n; i++)
+	{
+		RetryPos	place = {.due = heads[i].due_at,.id = heads[i].task_id};
+		RetryLane  *lane;
+
+		if ((slots & (UINT64CONST(1) << RETRY_SLOT(heads[i].lane_hash))) == 0)
+			continue;
+		lane = ordered_lane(turn, heads[i].lane_hash, heads[i].scene_id, place.due);
+		if (lane == NULL)
+			continue;
+		retry_lane_note(turn->d->lanes, &lane->side[RETRY_SIDE_FIRST], &place);
+		retry_order_reopen(turn->d, lane);
+	}
+	return true;
+}
