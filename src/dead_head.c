@@ -121,7 +121,7 @@ blocks(RetryConfig *config, const RetryEnded *ended)
 {
 	const RetryScene *scene = retry_config_scene(config, ended->scene_id);
 
-	return scene != NULL && scene->flow.dead_head_blocks && (scene->flow.ordered || ended->ordered);
+	return ended->ordered && scene != NULL && scene->flow.dead_head_blocks;
 }
 
 static bool

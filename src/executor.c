@@ -344,6 +344,7 @@ record(Work *work, RetryJobResult *result)
 
 	ended.entry = work->job.entry;
 	ended.lane_hash = work->job.lane_hash;
+	ended.ordered = work->job.ordered;
 	ended.scene_id = work->job.scene_id;
 	ended.started_at = work->job.started_at;
 	ended.finished_at = GetCurrentTimestamp();

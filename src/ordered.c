@@ -51,9 +51,11 @@ column(TupleTableSlot *slot, int attribute)
 }
 
 bool
-retry_order_wanted(const RetryLane *lane, const RetryScene *scene)
+retry_order_wanted(const RetryDispatcher *d, int64 lane_hash, const RetryScene *scene)
 {
-	return scene != NULL && scene->flow.ordered;
+	RetryFlowRules mixed;
+
+	return scene != NULL && retry_override_rules(d->overrides, lane_hash, &scene->flow, &mixed)->ordered;
 }
 
 void
@@ -372,7 +374,7 @@ look_at_dead(Look *look)
 		if (look->fresh)
 			read_from(look, &place);
 		if (heads[i].passed || scene == NULL || !scene->flow.dead_head_blocks ||
-			!retry_order_wanted(look->lane, scene))
+			!retry_order_wanted(turn->d, look->lane->hash, scene))
 			continue;
 		held_up = true;
 		for (int leaf = 0; leaf < RETRY_LEAVES && !look->found; leaf++)
@@ -459,13 +461,15 @@ queue_next(Look *look, RetryScene *scene)
 	RetryEntry *entry = &look->entry;
 	TimestampTz due = look->due;
 	TimestampTz asked = DT_NOEND;
+	RetryFlowRules mixed;
 
 	if (scene != NULL)
 	{
 		if (retry_held_back(turn, scene, look->lane->hash, due))
 			due = DT_NOEND;		/* it is said when it no longer is */
 		asked = asked_for(look, scene);
-		retry_lane_set_rules(turn->d->lanes, look->lane, &scene->flow);
+		retry_lane_set_rules(turn->d->lanes, look->lane,
+							 retry_override_rules(turn->d->overrides, look->lane->hash, &scene->flow, &mixed));
 	}
 	if (asked < due)
 	{
@@ -516,7 +520,7 @@ retry_order_refill(RetryTurn *turn, RetryLane *lane)
 		retry_order_reopen(turn->d, lane);
 	else if (!look.found)
 		close_until(&look, DT_NOEND, DT_NOEND);
-	else if (scene != NULL && !retry_order_wanted(lane, scene))
+	else if (scene != NULL && !retry_order_wanted(turn->d, lane->hash, scene))
 		end_order(&look);
 	else
 		queue_next(&look, scene);
@@ -547,7 +551,8 @@ retry_order_signalled(RetryTurn *turn, const RetryCandidate *c, int64 lane_hash)
 	TimestampTz due;
 	int32		scene_id;
 
-	if ((lane == NULL || !lane->ordered) && !retry_config_orders(d->config))
+	if ((lane == NULL || !lane->ordered) && !retry_config_orders(d->config) &&
+		retry_override_find(d->overrides, lane_hash) == NULL)
 		return;
 	if (lane == NULL || !lane->ordered)
 	{
@@ -557,7 +562,7 @@ retry_order_signalled(RetryTurn *turn, const RetryCandidate *c, int64 lane_hash)
 		scene_id = DatumGetInt32(column(slot, Task_scene_id));
 		due = DatumGetTimestampTz(column(slot, Task_due_at));
 		scene = retry_turn_scene(turn, scene_id);
-		if (scene == NULL || !retry_order_wanted(lane, scene))
+		if (scene == NULL || !retry_order_wanted(d, lane_hash, scene))
 			return;
 		lane = ordered_lane(turn, lane_hash, scene_id, due);
 		if (lane == NULL)

@@ -12,8 +12,11 @@
 
 #include "turn.h"
 
-/* Are tasks of this scene in this lane to be sent in order? */
-extern bool retry_order_wanted(const RetryLane *lane, const RetryScene *scene);
+/*
+ * Are tasks of this scene in this lane to be sent in order, as the scene or an
+ * override says?
+ */
+extern bool retry_order_wanted(const RetryDispatcher *d, int64 lane_hash, const RetryScene *scene);
 
 /*
  * The lane is ordered from now on: what it has queued goes back, and what it

@@ -33,6 +33,7 @@ typedef struct RetryJob
 	int32		scene_id;
 	Oid			role;			/* that enqueued the task */
 	int32		timeout_ms;
+	bool		ordered;		/* its lane is */
 	TimestampTz started_at;
 } RetryJob;
 

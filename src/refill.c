@@ -129,7 +129,7 @@ retry_admit(RetryTurn *turn, RetryLane *lane, const RetryCandidate *c)
 		RetryScene *scene = retry_turn_scene(turn, entry.scene_id);
 		RetryFlowRules mixed;
 
-		if (retry_order_wanted(lane, scene))
+		if (retry_order_wanted(d, lane->hash, scene))
 		{
 			retry_order_begin(d, lane, scene->id);
 			return RETRY_ADMIT_NO_ROOM;

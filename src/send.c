@@ -147,7 +147,7 @@ has_order(RetryDispatcher *d, Transfer *t, const RetryScene *scene, TupleTableSl
 	bool		isnull;
 
 	t->ended.ordered = lane->ordered;
-	if (lane->ordered || !retry_order_wanted(lane, scene))
+	if (lane->ordered || !retry_order_wanted(d, lane->hash, scene))
 		return false;
 	place.due = DatumGetTimestampTz(slot_getattr(slot, Task_due_at + 1, &isnull));
 	retry_order_begin(d, lane, scene->id);
@@ -430,6 +430,7 @@ start_function(RetryDispatcher *d, Transfer *t, TimestampTz now)
 		.scene_id = t->ended.scene_id,
 		.role = t->enqueued_by,
 		.timeout_ms = t->prepared.http.timeout_ms,
+		.ordered = t->ended.ordered,
 		.started_at = now
 	};
 	int64		now_us = retry_monotonic_us();
