@@ -422,7 +422,7 @@ test_wait_for_place(void)
 			CHECK(lane->hash > last, "in the order in which they came");
 			last = lane->hash;
 		}
-		retry_lanes_forget_sent(lanes, &entry.pos.id);
+		retry_lane_forget_sent(lanes, lane, &entry.pos.id);
 		retry_lane_transfer_ended(lanes, lane, &end, turn);
 		CHECK(turn > 0 || retry_lanes_get(lanes, 100, 150, 200) == NULL,
 			  "there would be a place, but a newcomer comes after those that wait");
