@@ -34,6 +34,28 @@ changing()
 	sql -c "UPDATE retry.scene SET paused = true WHERE name = '$1'" >/dev/null
 }
 
+# The first round by seconds, for bench/plot: how many were answered, how long the
+# slowest twentieth took, and how many were under way on average.
+adaptive_series()
+{
+	sql -F $'\t' <<-SQL
+		\\pset tuples_only off
+		\\pset footer off
+		WITH second AS (
+			SELECT scene, floor(extract(epoch FROM finished_at - min(started_at) OVER (PARTITION BY scene)))::int AS s, duration
+			FROM retry.attempts WHERE scene IN ('default/fixed-1', 'default/adaptive-1')),
+		figures AS (
+			SELECT scene LIKE '%adaptive%' AS adaptive, s, count(*) AS answered, sum(extract(epoch FROM duration)) AS under_way,
+				1000 * extract(epoch FROM percentile_disc(0.95) WITHIN GROUP (ORDER BY duration)) AS p95
+			FROM second GROUP BY 1, 2)
+		SELECT f.s, round(f.under_way) AS "requests under way: 200 allowed", round(a.under_way) AS "requests under way: adaptive",
+			round(f.p95) AS "p95, ms: 200 allowed", round(a.p95) AS "p95, ms: adaptive",
+			f.answered AS "answered a second: 200 allowed", a.answered AS "answered a second: adaptive"
+		FROM figures f JOIN figures a ON a.s = f.s AND a.adaptive AND NOT f.adaptive
+		WHERE f.s < $1 ORDER BY f.s;
+	SQL
+}
+
 scenario_adaptive()
 {
 	local seconds=30 workers round line fixed found
@@ -51,6 +73,7 @@ scenario_adaptive()
 			done
 		done
 	done
+	[ -z "$DATA" ] || adaptive_series $((seconds * 3 - 1)) >"$DATA/adaptive.tsv"
 	for workers in 20 5 60; do
 		fixed=$(awk '{ print $1 }' "$WORK/fixed.$workers" | median)
 		found=$(awk '{ print $1 }' "$WORK/adaptive.$workers" | median)
