@@ -796,6 +796,7 @@ CREATE TABLE retry.checkpoint_a
 	low_water		timestamptz NOT NULL,
 	lane_hash		bigint[] NOT NULL,
 	lane_due		timestamptz[] NOT NULL,
+	lane_waiting	bigint[] NOT NULL,
 	held_scene		int[] NOT NULL,
 	held_due		timestamptz[] NOT NULL
 );
@@ -809,6 +810,7 @@ COMMENT ON COLUMN retry.checkpoint_a.snapshot_xip IS 'Between the two, those not
 COMMENT ON COLUMN retry.checkpoint_a.low_water IS 'Everything seen and due before was resolved, but for the lanes that lag';
 COMMENT ON COLUMN retry.checkpoint_a.lane_hash IS 'The lanes that lag';
 COMMENT ON COLUMN retry.checkpoint_a.lane_due IS 'Where each of them is';
+COMMENT ON COLUMN retry.checkpoint_a.lane_waiting IS 'About how many entries of each wait: first attempts times 2^32, and retries';
 COMMENT ON COLUMN retry.checkpoint_a.held_scene IS 'Paused scenes whose entries were passed over';
 COMMENT ON COLUMN retry.checkpoint_a.held_due IS 'The earliest due time passed over in each of them';
 
@@ -1844,6 +1846,45 @@ LANGUAGE C VOLATILE STRICT PARALLEL SAFE ROWS 4 AS 'MODULE_PATHNAME', 'retry_dis
 COMMENT ON FUNCTION retry.dispatcher_rows() IS
 'The dispatchers of this database, as they show themselves; look at the view retry.dispatchers instead';
 
+CREATE FUNCTION retry.lane_rows(
+	OUT group_id		int,
+	OUT lane			text,
+	OUT state			text,
+	OUT in_flight		int,
+	OUT queued			int,
+	OUT due				bigint,
+	OUT oldest_due		timestamptz,
+	OUT rate			float8,
+	OUT p50				interval,
+	OUT p95				interval,
+	OUT p99				interval,
+	OUT attempts		bigint,
+	OUT network			bigint,
+	OUT timeout			bigint,
+	OUT http_5xx		bigint,
+	OUT http_4xx		bigint,
+	OUT throttled		bigint,
+	OUT other			bigint,
+	OUT breaker			text,
+	OUT breaker_since	timestamptz,
+	OUT blocked_until	timestamptz,
+	OUT limit_now		int,
+	OUT max_in_flight	int,
+	OUT weight			int,
+	OUT high			boolean,
+	OUT paused			boolean,
+	OUT disabled		boolean,
+	OUT overridden		boolean,
+	OUT last_at			timestamptz,
+	OUT last_status		int,
+	OUT last_error		text,
+	OUT lane_hash		bigint,
+	OUT dispatcher		int
+) RETURNS SETOF record
+LANGUAGE C VOLATILE STRICT PARALLEL SAFE ROWS 1000 AS 'MODULE_PATHNAME', 'retry_lane_rows';
+COMMENT ON FUNCTION retry.lane_rows() IS
+'Lanes in the memory of this database''s dispatchers, of groups that the current role may see; look at the view retry.lanes instead';
+
 /*
  * 7. Views
  *
@@ -2208,6 +2249,49 @@ COMMENT ON COLUMN retry.events.detail IS 'More, in words';
 COMMENT ON COLUMN retry.events.lane_hash IS 'The lane''s number';
 COMMENT ON COLUMN retry.events.dispatcher IS 'Number of the dispatcher that noted it';
 
+CREATE VIEW retry.lanes AS
+SELECT
+	g.name AS group_name, r.lane, r.state, r.in_flight, r.queued, r.due, r.oldest_due, r.rate,
+	r.p50, r.p95, r.p99, r.attempts, r.network, r.timeout, r.http_5xx, r.http_4xx, r.throttled, r.other,
+	r.breaker, r.breaker_since, r.blocked_until, r.limit_now, r.max_in_flight, r.weight, r.high,
+	r.paused, r.disabled, r.overridden, r.last_at, r.last_status, r.last_error, r.lane_hash, r.dispatcher
+FROM retry.lane_rows() r
+LEFT JOIN retry.scene_group g ON g.id = r.group_id;
+COMMENT ON VIEW retry.lanes IS 'Lanes that dispatchers have in memory, as they are now; of groups that the current role owns or was granted, those of the shared group default for its owner and for pg_monitor';
+COMMENT ON COLUMN retry.lanes.group_name IS 'The group that it belongs to; null: not known before its first task was looked at';
+COMMENT ON COLUMN retry.lanes.lane IS 'Its name, cut after 127 bytes; null: not known before its first task was looked at';
+COMMENT ON COLUMN retry.lanes.state IS 'What it does, or what keeps it from sending: idle, waiting (for its turn), sending, full, paused, disabled, breaker, half-open, blocked, slowed, rate, scene rate, budget, targets, order, handed over';
+COMMENT ON COLUMN retry.lanes.in_flight IS 'Requests under way';
+COMMENT ON COLUMN retry.lanes.queued IS 'Tasks read and waiting in memory';
+COMMENT ON COLUMN retry.lanes.due IS 'Tasks that are due and not read yet, an estimate; 0 is exact';
+COMMENT ON COLUMN retry.lanes.oldest_due IS 'Earliest due time of what waits; null: nothing does';
+COMMENT ON COLUMN retry.lanes.rate IS 'Requests sent a second, over the last seconds';
+COMMENT ON COLUMN retry.lanes.p50 IS 'Half of the requests of the last minutes ended within this time';
+COMMENT ON COLUMN retry.lanes.p95 IS '95 of 100 did within this';
+COMMENT ON COLUMN retry.lanes.p99 IS '99 of 100 did within this';
+COMMENT ON COLUMN retry.lanes.attempts IS 'Attempts that have ended since the lane came to memory; those below did not succeed';
+COMMENT ON COLUMN retry.lanes.network IS 'Without an answer, but for timeouts';
+COMMENT ON COLUMN retry.lanes.timeout IS 'Without an answer in time';
+COMMENT ON COLUMN retry.lanes.http_5xx IS 'With an answer of 5xx, but for those that count as throttled';
+COMMENT ON COLUMN retry.lanes.http_4xx IS 'With an answer of 4xx, but for 429';
+COMMENT ON COLUMN retry.lanes.throttled IS 'With a 429, or a 503 with Retry-After';
+COMMENT ON COLUMN retry.lanes.other IS 'For other reasons: not sent, a rule of the scene, a function that failed';
+COMMENT ON COLUMN retry.lanes.breaker IS 'closed, open, half-open';
+COMMENT ON COLUMN retry.lanes.breaker_since IS 'When it opened; null: it is closed';
+COMMENT ON COLUMN retry.lanes.blocked_until IS 'Until when nothing is sent: as an answer asked, or until the breaker probes; null: nobody said so';
+COMMENT ON COLUMN retry.lanes.limit_now IS 'Requests that it may have under way now';
+COMMENT ON COLUMN retry.lanes.max_in_flight IS 'As its scene or an override says; null: retry.lane_max_in_flight';
+COMMENT ON COLUMN retry.lanes.weight IS 'Its share against others';
+COMMENT ON COLUMN retry.lanes.high IS 'True: served before those that are not';
+COMMENT ON COLUMN retry.lanes.paused IS 'By retry.lane_override';
+COMMENT ON COLUMN retry.lanes.disabled IS 'By retry.lane_override';
+COMMENT ON COLUMN retry.lanes.overridden IS 'There is a row of retry.lane_override for it';
+COMMENT ON COLUMN retry.lanes.last_at IS 'When its last attempt ended';
+COMMENT ON COLUMN retry.lanes.last_status IS 'HTTP status of that; null: there was none';
+COMMENT ON COLUMN retry.lanes.last_error IS 'The last error in words';
+COMMENT ON COLUMN retry.lanes.lane_hash IS 'Its number';
+COMMENT ON COLUMN retry.lanes.dispatcher IS 'Number of the dispatcher that it belongs to';
+
 CREATE VIEW retry.dispatchers AS
 SELECT * FROM retry.dispatcher_rows();
 COMMENT ON VIEW retry.dispatchers IS 'The workers that deliver this database''s tasks';
@@ -2232,7 +2316,7 @@ COMMENT ON COLUMN retry.dispatchers.oldest_due IS 'Earliest due time of what it 
 
 GRANT USAGE ON SCHEMA retry TO PUBLIC;
 GRANT SELECT ON retry.tasks, retry.attempts, retry.running, retry.dead_letters TO PUBLIC;
-GRANT SELECT ON retry.schedules, retry.events TO PUBLIC;
+GRANT SELECT ON retry.schedules, retry.events, retry.lanes TO PUBLIC;
 GRANT SELECT ON retry.dispatchers TO pg_monitor;
 REVOKE EXECUTE ON FUNCTION retry.purge(timestamptz) FROM PUBLIC;
 REVOKE EXECUTE ON FUNCTION retry.adopt() FROM PUBLIC;

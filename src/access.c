@@ -141,12 +141,18 @@ retry_visible_scenes(Snapshot snapshot, Oid role, const char *group_name, bool o
 	return ids;
 }
 
+bool
+retry_sees_all_groups(Oid role)
+{
+	return has_privs_of_role(role, ROLE_PG_MONITOR);
+}
+
 int32 *
 retry_visible_groups(Snapshot snapshot, Oid role, int *count)
 {
 	Relation	rel = table_open(retry_relation_oid("scene_group"), AccessShareLock);
 	TupleDesc	desc = RelationGetDescr(rel);
-	bool		monitor = has_privs_of_role(role, ROLE_PG_MONITOR);
+	bool		monitor = retry_sees_all_groups(role);
 	int			room = 16;
 	int32	   *ids = palloc(room * sizeof(int32));
 	SysScanDesc scan;

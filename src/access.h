@@ -43,6 +43,9 @@ extern int32 *retry_visible_scenes(Snapshot snapshot, Oid role, const char *grou
  */
 extern int32 *retry_visible_groups(Snapshot snapshot, Oid role, int *count);
 
+/* Whether that is all groups: superusers, members of pg_monitor. */
+extern bool retry_sees_all_groups(Oid role);
+
 /*
  * Acts as the owner of retry's tables until the second is called.  An ERROR in
  * between needs no care: the end of the (sub)transaction restores the role.

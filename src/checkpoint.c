@@ -31,7 +31,7 @@
 enum
 {
 	Cp_taken_at, Cp_dispatcher, Cp_slots, Cp_xmin, Cp_xmax, Cp_xip,
-	Cp_low_water, Cp_lane_hash, Cp_lane_due, Cp_held_scene, Cp_held_due, Cp_natts
+	Cp_low_water, Cp_lane_hash, Cp_lane_due, Cp_lane_waiting, Cp_held_scene, Cp_held_due, Cp_natts
 };
 
 #define LAGGING_LANES	1000	/* named one by one */
@@ -43,6 +43,7 @@ typedef struct Lagging
 {
 	int64		hash;
 	TimestampTz due;
+	int64		waiting;		/* how many entries, about: see waiting() */
 } Lagging;
 
 typedef struct Collect
@@ -54,7 +55,7 @@ typedef struct Collect
 } Collect;
 
 static void
-collect(Collect *c, int64 hash, TimestampTz due)
+collect(Collect *c, int64 hash, TimestampTz due, int64 waiting)
 {
 	if (due >= c->before)
 		return;
@@ -64,25 +65,43 @@ collect(Collect *c, int64 hash, TimestampTz due)
 		c->lanes = repalloc(c->lanes, c->size * sizeof(Lagging));
 	}
 	c->lanes[c->n].hash = hash;
+	c->lanes[c->n].waiting = waiting;
 	c->lanes[c->n++].due = due;
+}
+
+/* What waits on both sides of a lane: retries in the lower half of the number. */
+static int64
+waiting(const RetryLane *lane, TimestampTz now)
+{
+	int64		count[RETRY_SIDES];
+
+	for (int i = 0; i < RETRY_SIDES; i++)
+	{
+		const RetrySide *side = &lane->side[i];
+
+		count[i] = Min((int64) side->queued + retry_backlog_due(&side->backlog, now), PG_INT32_MAX);
+	}
+	return (count[RETRY_SIDE_FIRST] << 32) | count[RETRY_SIDE_RETRY];
 }
 
 static void
 collect_lane(RetryLane *lane, void *arg)
 {
-	collect(arg, lane->hash, retry_lane_oldest(lane));
+	Collect    *c = arg;
+
+	collect(c, lane->hash, retry_lane_oldest(lane), waiting(lane, c->before));
 }
 
 static void
 collect_dormant(int64 hash, TimestampTz due, void *arg)
 {
-	collect(arg, hash, due);
+	collect(arg, hash, due, 0);
 }
 
 static void
 collect_sent(int64 lane_hash, const RetryPos *pos, void *arg)
 {
-	collect(arg, lane_hash, pos->due);
+	collect(arg, lane_hash, pos->due, 0);
 }
 
 static int
@@ -110,6 +129,7 @@ describe_lanes(RetryDispatcher *d, TimestampTz now, Datum *values)
 	Collect		c = {.size = 256};
 	Datum	   *hashes;
 	Datum	   *dues;
+	Datum	   *counts;
 	int			n;
 
 	c.before = Min(now, retry_lanes_horizon(d->lanes));
@@ -122,14 +142,17 @@ describe_lanes(RetryDispatcher *d, TimestampTz now, Datum *values)
 	n = Min(c.n, LAGGING_LANES);
 	hashes = palloc((n + 1) * sizeof(Datum));
 	dues = palloc((n + 1) * sizeof(Datum));
+	counts = palloc((n + 1) * sizeof(Datum));
 	for (int i = 0; i < n; i++)
 	{
 		hashes[i] = Int64GetDatum(c.lanes[i].hash);
 		dues[i] = TimestampTzGetDatum(c.lanes[i].due);
+		counts[i] = Int64GetDatum(c.lanes[i].waiting);
 	}
 	values[Cp_low_water] = TimestampTzGetDatum(c.n > n ? c.lanes[n].due : c.before);
 	values[Cp_lane_hash] = array_of(hashes, n, INT8OID);
 	values[Cp_lane_due] = array_of(dues, n, TIMESTAMPTZOID);
+	values[Cp_lane_waiting] = array_of(counts, n, INT8OID);
 }
 
 /* The table of this hour. */
@@ -285,6 +308,7 @@ apply_row(RetryTurn *turn, HeapTuple row, TupleDesc desc, uint64 slots)
 	TimestampTz low_water;
 	Datum	   *first;
 	Datum	   *second;
+	Datum	   *third;
 	bool		isnull;
 	int			n;
 
@@ -304,6 +328,7 @@ apply_row(RetryTurn *turn, HeapTuple row, TupleDesc desc, uint64 slots)
 	retry_lanes_lower_horizon(d->lanes, low_water > turn->now ? DT_NOBEGIN : low_water);
 	n = get_array(row, desc, Cp_lane_hash, INT8OID, &first);
 	get_array(row, desc, Cp_lane_due, TIMESTAMPTZOID, &second);
+	get_array(row, desc, Cp_lane_waiting, INT8OID, &third);
 	for (int i = 0; i < n; i++)
 	{
 		int64		hash = DatumGetInt64(first[i]);
@@ -313,8 +338,13 @@ apply_row(RetryTurn *turn, HeapTuple row, TupleDesc desc, uint64 slots)
 		if ((slots & (UINT64CONST(1) << RETRY_SLOT(hash))) == 0)
 			continue;
 		lane = retry_lanes_get(turn->d->lanes, hash, due, turn->now);
-		if (lane != NULL)
-			retry_lane_note_both(d->lanes, lane, due);
+		if (lane == NULL)
+			continue;
+		retry_lane_note_both(d->lanes, lane, due);
+		retry_lane_unread(d->lanes, &lane->side[RETRY_SIDE_FIRST],
+						  (uint32) (DatumGetInt64(third[i]) >> 32), due, turn->now);
+		retry_lane_unread(d->lanes, &lane->side[RETRY_SIDE_RETRY],
+						  (uint32) DatumGetInt64(third[i]), due, turn->now);
 	}
 	n = get_array(row, desc, Cp_held_scene, INT4OID, &first);
 	get_array(row, desc, Cp_held_due, TIMESTAMPTZOID, &second);
@@ -337,7 +367,7 @@ retry_checkpoint_load(RetryTurn *turn, uint64 slots)
 
 		if ((slots & (UINT64CONST(1) << i)) == 0 || newest.row[i] == NULL)
 			continue;
-		for (int j = i; j < RETRY_SLOTS; j++)
+		for (int j = 0; j < RETRY_SLOTS; j++)
 		{
 			if (newest.row[j] == newest.row[i])
 				mine |= UINT64CONST(1) << j;

@@ -158,7 +158,6 @@ make_room_for_sockets(void)
 static void
 create_dispatcher(RetryWorker *worker)
 {
-	RetryLaneHooks hooks = {.made = retry_override_apply};
 	RetryLaneLimits limits;
 	MemoryContext context = AllocSetContextCreate(TopMemoryContext, "retry dispatcher",
 												  ALLOCSET_DEFAULT_SIZES);
@@ -168,7 +167,6 @@ create_dispatcher(RetryWorker *worker)
 	make_room_for_sockets();
 	limits = lane_limits();
 	d = palloc0(sizeof(RetryDispatcher));
-	hooks.arg = d;
 	d->context = context;
 	d->turn_context = AllocSetContextCreate(context, "retry turn", ALLOCSET_DEFAULT_SIZES);
 	d->db = retry_shmem_database();
@@ -180,7 +178,7 @@ create_dispatcher(RetryWorker *worker)
 	d->held = retry_held_create();
 	d->targets = retry_target_health_create();
 	d->overrides = retry_overrides_create();
-	retry_lanes_set_hooks(d->lanes, &hooks);
+	retry_lane_stats_create(d);
 	d->events = retry_events_create();
 	d->rates = retry_scene_rates_create(d);
 	retry_send_create(d);
@@ -360,6 +358,7 @@ one_turn(void)
 	retry_send_reap(d);
 	recorded = record_ended();
 	read_turn(&turn);
+	retry_lane_stats_publish(d);
 	retry_send_start(d);
 	retry_hedge_start(d);
 	retry_sql_started(d);

@@ -258,6 +258,7 @@ feed_row(RetryTurn *turn, const RetryCandidate *c, int64 lane_hash)
 		}
 	}
 	retry_lane_note(d->lanes, side, &c->entry.pos);
+	retry_lane_unread(d->lanes, side, 1, c->entry.pos.due, turn->now);
 }
 
 static int64

@@ -105,6 +105,7 @@ retry_govern_prepared(RetryTurn *turn, RetrySending *t, const RetryScene *scene,
 	RetryFlowRules mixed;
 	const RetryFlowRules *rules = retry_override_rules(d->overrides, lane->hash, &scene->flow, &mixed);
 
+	lane->group_id = scene->group_id;
 	if (lane->name == NULL)
 		name_lane(d, lane, slot, t->prepared.http.url);
 	retry_lane_set_rules(d->lanes, lane, rules);

@@ -136,6 +136,7 @@ retry_lanes_create(const RetryLaneLimits *limits, TimestampTz horizon)
 #endif
 	dlist_init(&lanes->idle);
 	dlist_init(&lanes->high);
+	dlist_init(&lanes->changed);
 	retry_queues_init(lanes);
 	retry_rings_init(lanes);
 	retry_dormant_init(lanes);
@@ -330,6 +331,8 @@ retry_lanes_drop(RetryLanes *lanes, RetryLane *lane)
 		dlist_delete(&lane->rest_node);
 	if (lane->in_high)
 		dlist_delete(&lane->high_node);
+	if (lane->changed)
+		dlist_delete(&lane->changed_node);
 	if (lanes->hooks.dropped != NULL)
 		lanes->hooks.dropped(lane, lanes->hooks.arg);
 	lanes->in_flight -= lane->in_flight;
@@ -467,6 +470,46 @@ bool
 retry_lanes_knows(RetryLanes *lanes, int64 hash)
 {
 	return retry_lanes_find(lanes, hash) != NULL || retry_dormant_has(lanes, hash);
+}
+
+RetryLane *
+retry_lanes_next_changed(RetryLanes *lanes)
+{
+	RetryLane  *lane;
+
+	if (dlist_is_empty(&lanes->changed))
+		return NULL;
+	lane = dlist_container(RetryLane, changed_node, dlist_pop_head_node(&lanes->changed));
+	lane->changed = false;
+	return lane;
+}
+
+int32
+retry_lane_limit(const RetryLanes *lanes, const RetryLane *lane)
+{
+	return lane_limit(lanes, lane);
+}
+
+/* What is due, about */
+
+void
+retry_lane_unread(RetryLanes *lanes, RetrySide *side, uint32 n, TimestampTz due, TimestampTz now)
+{
+	retry_backlog_add(&side->backlog, n, due, now);
+	lane_changed(lanes, retry_side_lane(side));
+}
+
+void
+retry_lane_read(RetrySide *side, TimestampTz due)
+{
+	retry_backlog_read(&side->backlog, due);
+}
+
+void
+retry_lane_drained(RetryLanes *lanes, RetrySide *side, TimestampTz now)
+{
+	retry_backlog_drained(&side->backlog, now);
+	lane_changed(lanes, retry_side_lane(side));
 }
 
 /* How far they were read */

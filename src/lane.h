@@ -20,6 +20,7 @@
 #define RETRY_LANE_H
 
 #include "lib/ilist.h"
+#include "backlog.h"
 #include "flow.h"
 #include "gauge.h"
 #include "lane_heap.h"
@@ -42,6 +43,7 @@ typedef struct RetrySide
 	int64		shut_until_us;	/* with gate: when to ask it again */
 	RetryHeapNode due_node;		/* in the heap of what is unread */
 	dlist_node	parked_node;
+	RetryBacklog backlog;		/* what is known of the unread */
 } RetrySide;
 
 typedef struct RetryLane
@@ -77,6 +79,10 @@ typedef struct RetryLane
 	RetryHeapNode wake_node;
 	dlist_node	rest_node;
 	dlist_node	high_node;
+	int32		group_id;		/* 0: not known yet */
+	bool		changed;		/* in the list of lanes that have changed */
+	dlist_node	changed_node;
+	struct RetryLaneShown *shown;	/* what sessions see of it, or NULL */
 } RetryLane;
 
 /* Where an entry that the dispatcher knows of is. */
@@ -211,6 +217,22 @@ extern bool retry_lane_push(RetryLanes *lanes, RetryLane *lane, const RetryEntry
 
 /* How many entries a side's queue has room for now. */
 extern int32 retry_lane_room(const RetryLanes *lanes, const RetrySide *side);
+
+/*
+ * "n" entries of the side that are due then became known, or went back, and
+ * are unread; one was read; and all that are due by now were.  For the
+ * estimate of what is due.
+ */
+extern void retry_lane_unread(RetryLanes *lanes, RetrySide *side, uint32 n, TimestampTz due,
+							  TimestampTz now);
+extern void retry_lane_read(RetrySide *side, TimestampTz due);
+extern void retry_lane_drained(RetryLanes *lanes, RetrySide *side, TimestampTz now);
+
+/* One of the lanes that have changed since it was last returned here; NULL: none. */
+extern RetryLane *retry_lanes_next_changed(RetryLanes *lanes);
+
+/* How many transfers it may have at once, all things considered. */
+extern int32 retry_lane_limit(const RetryLanes *lanes, const RetryLane *lane);
 
 /* The cursor has come to "pos" and the next entry after it is due at "next_due". */
 extern void retry_lane_advance(RetryLanes *lanes, RetrySide *side, const RetryPos *pos,

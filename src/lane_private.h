@@ -58,6 +58,7 @@ struct RetryLanes
 	dlist_head	closed;			/* they have something, and may not send */
 	dlist_head	high;
 	TimestampTz now;			/* the last that anybody told */
+	dlist_head	changed;
 	TimestampTz horizon;
 	bool		sweeping;
 	TimestampTz sweep_horizon;	/* what the horizon will be after the sweep */
@@ -102,6 +103,15 @@ static inline int
 lane_class(const RetryLane *lane)
 {
 	return lane->high ? CLASS_HIGH : CLASS_NORMAL;
+}
+
+/* The lane is to be shown as it is now. */
+static inline void
+lane_changed(RetryLanes *lanes, RetryLane *lane)
+{
+	if (!lane->changed)
+		dlist_push_tail(&lanes->changed, &lane->changed_node);
+	lane->changed = true;
 }
 
 /* Puts a lane where its state says it belongs; both sides too. */

@@ -125,6 +125,7 @@ retry_side_update(RetryLanes *lanes, RetrySide *side)
 	bool		unread = side->next_due < DT_NOEND && side->queued <= enough &&
 	!lane->paused && !lane->stopped;
 
+	lane_changed(lanes, lane);
 	if (side->parked && (!unread || side->queued == 0))
 		unpark(side);
 	if (!unread)

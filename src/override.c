@@ -81,6 +81,7 @@ typedef struct Reading
 {
 	const RetryOverrides *former;
 	RetryConfig *config;
+	MemoryContext context;
 	HTAB	   *by_hash;
 } Reading;
 
@@ -104,7 +105,7 @@ add(Reading *reading, bool known, const int64 *hash, const RetryOverride *overri
 
 /* Adds an override under the numbers of all lanes that show its name. */
 static void
-add_all(Reading *reading, const char *group, const char *lane, const RetryOverride *override)
+add_all(Reading *reading, const char *group, const char *lane, RetryOverride *override)
 {
 	static const char kinds[] = {RETRY_LANE_SCENE_ORIGIN, 'k', 'r'};
 	const char *space = strchr(lane, ' ');
@@ -114,6 +115,7 @@ add_all(Reading *reading, const char *group, const char *lane, const RetryOverri
 
 	if (group_id == 0)
 		return;					/* it has no scenes, hence no tasks */
+	override->group_id = group_id;
 	add(reading, retry_lane_hash(group_id, RETRY_LANE_NAMED, lane, strlen(lane), &hash), &hash, override);
 	add(reading, retry_lane_hash(group_id, RETRY_LANE_ORIGIN, lane, strlen(lane), &hash), &hash, override);
 	scene = retry_config_scene_named(reading->config, psprintf("%s/%s", group, lane));
@@ -151,8 +153,8 @@ read_row(Reading *reading, const Datum *values, const bool *isnull)
 		override.ordered = DatumGetBool(values[Override_ordered]);
 	if (!isnull[Override_reset_at])
 		override.reset_at = DatumGetTimestampTz(values[Override_reset_at]);
-	add_all(reading, TextDatumGetCString(values[Override_group_name]),
-			TextDatumGetCString(values[Override_lane]), &override);
+	override.lane = MemoryContextStrdup(reading->context, TextDatumGetCString(values[Override_lane]));
+	add_all(reading, TextDatumGetCString(values[Override_group_name]), override.lane, &override);
 }
 
 static void
@@ -184,6 +186,7 @@ retry_overrides_read(RetryOverrides *overrides, RetryConfig *config, Snapshot sn
 
 	/* goes with the transaction if there is an error on the way */
 	context = AllocSetContextCreate(CurrentMemoryContext, "retry lane overrides", ALLOCSET_DEFAULT_SIZES);
+	reading.context = context;
 	ctl.keysize = sizeof(int64);
 	ctl.entrysize = sizeof(Entry);
 	ctl.hcxt = context;
@@ -231,7 +234,17 @@ retry_override_apply(RetryLane *lane, void *arg)
 	RetryDispatcher *d = arg;
 	const RetryOverride *override = retry_override_find(d->overrides, lane->hash);
 
+	/* one that is paused from the start has no task to tell its name */
+	if (override != NULL && lane->name == NULL)
+	{
+		lane->group_id = override->group_id;
+		lane->name = MemoryContextStrdup(d->context, override->lane);
+	}
 	retry_lane_pause(d->lanes, lane, override != NULL && override->paused);
+	if (override != NULL && override->rate.count > 0 && !override->disabled)
+		retry_flow_set_rate(retry_lane_flow(d->lanes, lane), &override->rate, retry_monotonic_us());
+	else if (lane->flow != NULL)
+		retry_flow_set_rate(lane->flow, NULL, 0);
 }
 
 /* The scene of what the lane has queued, which says what its rules are; NULL: unknown. */

@@ -19,6 +19,8 @@ struct RetryDispatcher;
 /* One row of retry.lane_override. */
 typedef struct RetryOverride
 {
+	int32		group_id;
+	const char *lane;			/* its name; until the next read */
 	int32		max_in_flight;	/* 0: as the scene says */
 	int32		weight;			/* 0: as the scene says */
 	RetryRate	rate;			/* of the lane; count 0: none */

@@ -137,8 +137,11 @@ retry_admit(RetryTurn *turn, RetryLane *lane, const RetryCandidate *c)
 		if (scene != NULL && retry_held_back(turn, scene, lane->hash, c->entry.pos.due))
 			return RETRY_ADMIT_SKIPPED;
 		if (scene != NULL)
+		{
+			lane->group_id = scene->group_id;
 			retry_lane_set_rules(d->lanes, lane,
 								 retry_override_rules(d->overrides, lane->hash, &scene->flow, &mixed));
+		}
 	}
 	return retry_lane_push(d->lanes, lane, &entry) ? RETRY_ADMIT_TAKEN : RETRY_ADMIT_NO_ROOM;
 }
@@ -259,6 +262,7 @@ refill_side(RetryTurn *turn, RetrySide *side)
 			break;
 		pos = open[i].next.entry.pos;
 		looked_at++;
+		retry_lane_read(side, pos.due);
 		if (!stream_next(turn, &open[i]))
 			open[i] = open[--n];
 		next_due = DT_NOEND;
@@ -268,6 +272,8 @@ refill_side(RetryTurn *turn, RetrySide *side)
 		/* all that is due was taken */
 		pos.due = turn->now;
 		memset(pos.id.data, 0xFF, UUID_LEN);
+		if (all)
+			retry_lane_drained(lanes, side, turn->now);
 	}
 
 	if (all)

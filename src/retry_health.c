@@ -172,6 +172,21 @@ check_dispatchers(ReturnSetInfo *result, const RetryWorker *workers, int count)
 			   "Dispatchers start within seconds; the server's log says why they do not");
 }
 
+/* Is there memory for what the dispatchers show of their lanes? */
+static void
+check_shown(ReturnSetInfo *result, const RetryWorker *workers, int count)
+{
+	bool		failed = false;
+
+	for (int i = 0; i < count; i++)
+		failed |= workers[i].phase == RETRY_WORKER_RUNNING && workers[i].lanes_shown.failed;
+	if (!failed)
+		report(result, "lanes_shown", OK, "retry.lanes shows all lanes in memory", NULL);
+	else
+		report(result, "lanes_shown", WARN, "retry.lanes lacks lanes: no dynamic shared memory can be had; delivery goes on",
+			   "See the server's log, and how much room there is for dynamic_shared_memory_type (/dev/shm)");
+}
+
 /* Do the dispatchers turn, and do they keep up? */
 static void
 check_work(ReturnSetInfo *result, const RetryWorker *workers, int count)
@@ -297,6 +312,7 @@ retry_health(PG_FUNCTION_ARGS)
 		check_dispatchers(result, workers, count);
 		check_executors(result);
 		check_work(result, workers, count);
+		check_shown(result, workers, count);
 	}
 	check_enabled(result);
 	check_version(result);

@@ -110,6 +110,8 @@ put_back(RetryDispatcher *d, Transfer *t)
 	dlist_delete(&t->node);
 	retry_lane_forget_sent(d->lanes, t->lane, &t->ended.entry.pos.id);
 	retry_lane_note(d->lanes, &t->lane->side[t->ended.entry.side], &t->ended.entry.pos);
+	retry_lane_unread(d->lanes, &t->lane->side[t->ended.entry.side], 1, t->ended.entry.pos.due,
+					  t->ended.entry.pos.due);
 	retry_govern_unsent(d, t);
 	free_transfer(d, t);
 }
@@ -230,6 +232,7 @@ end_unsent(RetryDispatcher *d, Transfer *t, TimestampTz now, RetryVerdict verdic
 	set_verdict(t, verdict);
 	t->ended.remote_ip = "";
 	t->ended.response = "";
+	retry_lane_stats_ended(t->lane, &t->ended, NULL);
 	retry_govern_unsent(d, t);
 	dlist_push_tail(&d->ended, &t->ended.node);
 }
@@ -418,6 +421,7 @@ fly(RetrySender *s, Transfer *t, TimestampTz now)
 	s->shared[t->shared].scene_id = t->ended.scene_id;
 	dlist_push_tail(&s->flying, &t->node);
 	s->nflying++;
+	retry_lane_stats_sent(t->lane, t->taken_us);
 }
 
 /* Hands a task to an executor, or blocks its lane until there is one. */
@@ -567,6 +571,7 @@ reap_functions(RetryDispatcher *d)
 			t->ended.error = t->error;
 			judge(d, t, &answer);
 		}
+		retry_lane_stats_ended(t->lane, &t->ended, &answer);
 		retry_govern_ended(d, t);
 		dlist_push_tail(&d->ended, &t->ended.node);
 	}
@@ -629,6 +634,7 @@ retry_send_reap(RetryDispatcher *d)
 			t->ended.duration_us = retry_monotonic_us() - t->flights[0].started_us;
 		retry_answer_of_http(result, &answer);
 		judge(d, t, &answer);
+		retry_lane_stats_ended(t->lane, &t->ended, &answer);
 		retry_govern_ended(d, t);
 		dlist_push_tail(&d->ended, &t->ended.node);
 	}
@@ -653,6 +659,7 @@ retry_send_settle(RetryDispatcher *d)
 			RetryPos	next = {.due = ended->verdict.next_due,.id = ended->entry.pos.id};
 
 			retry_lane_note(d->lanes, &t->lane->side[RETRY_SIDE_RETRY], &next);
+			retry_lane_unread(d->lanes, &t->lane->side[RETRY_SIDE_RETRY], 1, next.due, now);
 		}
 		if (t->lane->ordered)
 			retry_order_reopen(d, t->lane);

@@ -12,6 +12,7 @@
 #include "port/atomics.h"
 #include "storage/condition_variable.h"
 #include "storage/latch.h"
+#include "shown.h"
 #include "task.h"
 
 /* The version of this library; that of the SQL objects must be the same. */
@@ -82,6 +83,7 @@ typedef struct RetryWorker
 	uint64		turns;
 	TimestampTz last_turn_at;
 	TimestampTz oldest_due;		/* earliest due entry not yet sent; 0 none */
+	RetryShownPlace lanes_shown;	/* see lane_stats.h */
 	/* its in-flight entries lie apart, see retry_shmem_in_flight */
 } RetryWorker;
 

@@ -14,6 +14,7 @@
 #include "event.h"
 #include "http.h"
 #include "lane.h"
+#include "lane_stats.h"
 #include "override.h"
 #include "record.h"
 #include "shmem.h"
@@ -50,6 +51,7 @@ typedef struct RetryDispatcher
 	RetryHeld  *held;
 	RetryTargetHealth *targets;
 	RetrySceneRates *rates;		/* see scene_rate.h */
+	RetryShown *lanes_shown;	/* see lane_stats.h */
 	RetryOverrides *overrides;	/* of lanes */
 	RetryEvents *events;		/* to be written when the turn ends */
 	uint64		owned;			/* slots whose locks it has */

@@ -124,5 +124,72 @@ is(events("group_name = 'default'"),
 	'lane paused, lane resumed, lane paused, lane resumed, lane disabled, lane enabled, lane paused, lane resumed',
 	'what was done to lanes is noted');
 
+# What is seen of lanes: a working one, a refusing one, a slow one, an angry one.
+sub lane_is
+{
+	my ($name, $expression, $description, $expected) = @_;
+	wait_sql($node, "SELECT $expression FROM retry.lanes WHERE lane = '$name'", $description, expected => $expected // 't');
+}
+
+sql("INSERT INTO retry.scene (name, url, max_attempts, backoff, breaker_ratio) VALUES ('angry', '@{[ $receiver->url('/status/500') ]}', 1, 'fixed 1h', NULL)");
+sql("SELECT retry.enqueue('" . $receiver->url('/delay/20') . "', lane => 'works') FROM generate_series(1, 50)");
+lane_is('works', "(attempts, network, timeout, http_5xx, http_4xx, throttled, other) = (50, 0, 0, 0, 0, 0, 0)", 'attempts are counted');
+lane_is('works', "p50 BETWEEN '15 ms' AND '10 s' AND p95 >= p50 AND p99 >= p95", 'and timed');
+lane_is('works', "rate > 0 AND in_flight = 0 AND queued = 0 AND due = 0 AND oldest_due IS NULL AND last_status = 200 AND last_error IS NULL AND last_at > now() - interval '1 min'", 'all of it is done');
+lane_is('works', "group_name || ' ' || state || ' ' || breaker || ' ' || limit_now || ' ' || weight", 'what it is', 'default idle closed 32 1');
+
+sql("SELECT retry.enqueue('http://127.0.0.1:1/', lane => 'refuses', max_attempts => 1) FROM generate_series(1, 3)");
+lane_is('refuses', "network || ' ' || last_error", 'no answer', '3 connect: connection refused');
+sql("SELECT retry.enqueue('" . $receiver->url('/hang') . "', lane => 'hangs', timeout => '300 ms', max_attempts => 1)");
+lane_is('hangs', 'timeout', 'none in time', '1');
+sql("SELECT retry.enqueue('angry', lane => 'angry'), retry.enqueue('angry', lane => 'angry', url => '" . $receiver->url('/status/404') . "'), retry.enqueue('angry', lane => 'angry', url => '" . $receiver->url('/status/429') . "')");
+lane_is('angry', "http_5xx || ' ' || http_4xx || ' ' || throttled", 'answers', '1 1 1');
+sql("INSERT INTO retry.lane_override (lane, disabled) VALUES ('refused', true)");
+sql("SELECT retry.enqueue('angry', lane => 'refused')");
+lane_is('refused', "other || ' ' || state || ' ' || disabled || ' ' || overridden", 'what was not sent', '1 disabled true true');
+
+# A breaker that opens; a backlog on disk that is estimated, and survives a restart.
+sql("SELECT retry.enqueue('http://127.0.0.1:1/', lane => 'down') FROM generate_series(1, 2000)");
+lane_is('down', "breaker <> 'closed' AND breaker_since IS NOT NULL AND state IN ('breaker', 'half-open')", 'a breaker that opens');
+lane_is('down', "due + queued BETWEEN 1000 AND 2100 AND oldest_due < now()", 'what waits is estimated');
+sql("INSERT INTO retry.lane_override (lane, paused) VALUES ('down', true)");
+lane_is('down', 'state', 'paused', 'paused');
+$node->restart;
+lane_is('down', "state || ' ' || (due + queued BETWEEN 1000 AND 2100)", 'known after a restart', 'paused true');
+sql("DELETE FROM retry.lane_override");
+
+# Hanging requests fill a lane; the rest waits for its end.
+sql("SELECT retry.enqueue('" . $receiver->url('/hang') . "', lane => 'full', timeout => '20 s', max_attempts => 1) FROM generate_series(1, 100)");
+lane_is('full', "state || ' ' || in_flight", 'a lane that is full', 'full 32');
+lane_is('full', 'queued + due', 'and what waits behind', '68');
+
+# Each sees its own.
+sql(<<'SQL');
+CREATE ROLE shop_owner LOGIN;
+UPDATE retry.scene_group SET owner = 'shop_owner' WHERE name = 'shop';
+SELECT retry.enqueue('shop/order'), retry.enqueue('bank/order');
+SQL
+wait_sql($node, "SELECT count(*) FROM retry.lanes WHERE lane = 'order'", 'two lanes of one name', expected => '2');
+is(sql("SET ROLE shop_owner; SELECT string_agg(DISTINCT group_name, ' ') FROM retry.lanes"), 'shop', 'a tenant sees its own lanes');
+is(sql("SET ROLE pg_monitor; SELECT count(DISTINCT group_name) FROM retry.lanes"), '3', 'who monitors sees all');
+
+# A dispatcher is killed while its lanes are read again and again.
+my $reader = $node->background_psql('postgres', on_error_stop => 0);
+my ($pid) = sql('SELECT pid FROM retry.dispatchers');
+$reader->query_until(qr/begun/, "\\echo begun\nDO \$\$ BEGIN FOR i IN 1..300 LOOP PERFORM count(*) FROM retry.lanes; END LOOP; END \$\$;\n");
+sql("SELECT pg_terminate_backend($pid)");
+wait_sql($node, "SELECT count(*) FROM retry.dispatchers WHERE pid <> $pid", 'another dispatcher', expected => '1');
+is($reader->query_safe('SELECT count(*) >= 0 FROM retry.lanes'), 't', 'the reader met no error');
+$reader->quit;
+
+# Two dispatchers show their lanes each; few lanes fit, the others are forgotten.
+sql("ALTER SYSTEM SET retry.dispatchers = 2");
+sql("ALTER SYSTEM SET retry.max_lanes = 64");
+$node->restart;
+sql("SELECT retry.enqueue('" . $receiver->url('/ok') . "', lane => 'many ' || i) FROM generate_series(1, 500) i");
+wait_sql($node, "SELECT count(*) FROM retry.tasks WHERE lane LIKE 'many %' AND state = 'succeeded'", 'more lanes than fit', expected => '500');
+is(sql("SELECT count(*) BETWEEN 1 AND 2 * 64 AND count(*) = count(DISTINCT lane_hash) FROM retry.lanes"), 't', 'what is forgotten is not seen');
+is(sql("SELECT count(DISTINCT dispatcher) FROM retry.lanes"), '2', 'both show theirs');
+
 $node->stop;
 done_testing();
