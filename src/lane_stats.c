@@ -92,6 +92,7 @@ show_lane(RetryDispatcher *d, const RetryLane *lane, RetryLaneShown *shown, int6
 	shown->max_in_flight = lane->limit;
 	shown->weight = lane->weight;
 	shown->high = lane->high;
+	shown->ordered = lane->ordered;
 	shown->stopped = lane->stopped;
 	shown->paused = lane->paused;
 	shown->disabled = override != NULL && override->disabled;

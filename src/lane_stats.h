@@ -49,6 +49,7 @@ typedef struct RetryLaneShown
 	bool		overridden;
 	bool		stopped;		/* it is being handed to another dispatcher */
 	bool		high;
+	bool		ordered;		/* what is behind its head counts as due */
 	int16		weight;
 	int16		last_status;	/* of the last answer; 0: none */
 	int32		group_id;		/* 0: not known yet */

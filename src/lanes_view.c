@@ -187,9 +187,14 @@ set_due(const Reading *r, const RetryLaneShown *lane, Datum *values, bool *isnul
 
 	for (int i = 0; i < RETRY_SIDES; i++)
 	{
+		int64		estimate = retry_backlog_due(&lane->backlog[i], r->now);
+
+		if (lane->ordered)
+			due += estimate;
 		if (lane->next_due[i] > r->now)
 			continue;
-		due += Max(1, retry_backlog_due(&lane->backlog[i], r->now));
+		if (!lane->ordered)
+			due += Max(1, estimate);
 		oldest = Min(oldest, lane->next_due[i]);
 	}
 	values[Lane_due] = Int64GetDatum(due);

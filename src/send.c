@@ -644,6 +644,7 @@ void
 retry_send_settle(RetryDispatcher *d)
 {
 	dlist_mutable_iter it;
+	TimestampTz now = GetCurrentTimestamp();
 
 	dlist_foreach_modify(it, &d->ended)
 	{
@@ -659,8 +660,11 @@ retry_send_settle(RetryDispatcher *d)
 			RetryPos	next = {.due = ended->verdict.next_due,.id = ended->entry.pos.id};
 
 			retry_lane_note(d->lanes, &t->lane->side[RETRY_SIDE_RETRY], &next);
-			retry_lane_unread(d->lanes, &t->lane->side[RETRY_SIDE_RETRY], 1, next.due, now);
+			if (!t->lane->ordered)
+				retry_lane_unread(d->lanes, &t->lane->side[RETRY_SIDE_RETRY], 1, next.due, now);
 		}
+		else if (t->lane->ordered)
+			retry_lane_read(&t->lane->side[RETRY_SIDE_FIRST], ended->entry.pos.due);
 		if (t->lane->ordered)
 			retry_order_reopen(d, t->lane);
 		d->leaf_live[ended->entry.leaf] = true;
