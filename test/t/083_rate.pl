@@ -184,6 +184,21 @@ enqueue_many('shared-few', 600, ", lane => 'f' || i % 2");
 await('shared-few', 600, 'shared by few: all arrive');
 check_rate('shared-few', 100, 600);
 
+# More scenes with a rate than there is room for: those that find none are not
+# faster for it, and there is room again when others end.
+$node->safe_psql('postgres', "INSERT INTO retry.scene (name, rate) SELECT 'fill' || i, '1/s' FROM generate_series(1, 4200) i");
+scene('no-room', '50/s');
+enqueue_many('no-room', 400, ", lane => 'n' || i % 60");
+await('no-room', 400, 'no room: all arrive');
+my $crowded = most_within(5, arrivals('no-room'));
+cmp_ok($crowded, '<=', 5 * 50 * 1.05 + 3, "no room: no more than the rate in any 5 s ($crowded)");
+like(slurp_file($node->logfile), qr/more than 4096 scenes of this server have a rate/, 'no room: it is told');
+$node->safe_psql('postgres', "DELETE FROM retry.scene WHERE name ~ '^fill'");
+scene('room', '100/s');
+enqueue_many('room', 600, ", lane => 'm' || i % 2");
+await('room', 600, 'room again: all arrive');
+check_rate('room', 100, 600);
+
 # When one of them goes, the others take over its lanes, and nothing it had
 # reserved is waited for.
 scene('handed', '30/m');
