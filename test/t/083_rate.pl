@@ -138,6 +138,20 @@ wait_sql($node, "SELECT count(*) FROM retry.dead_letters WHERE scene = 'default/
 enqueue_many('unsent', 1, ", lane => 'late', expires_at => clock_timestamp() + interval '300 ms'");
 wait_sql($node, "SELECT count(*) FROM retry.dead_letters WHERE scene = 'default/unsent'", 'who expires while it waits for its turn is dead in time', expected => 21);
 
+# Nor does what is put back before it is sent.
+$node->safe_psql('postgres', <<'SQL');
+CREATE FUNCTION called(payload jsonb) RETURNS void LANGUAGE sql AS 'SELECT';
+INSERT INTO retry.scene (name, url, rate) VALUES ('put-back', 'sql:public.called', '1/h');
+ALTER SYSTEM SET retry.sql_workers = 0;
+SQL
+$node->reload;
+wait_sql($node, "SELECT setting FROM pg_settings WHERE name = 'retry.sql_workers'", 'no executors', expected => 0);
+enqueue_many('put-back', 1);
+wait_sql($node, "SELECT status FROM retry.health() WHERE check_name = 'sql_workers'", 'put back: it waits for an executor', expected => 'warning');
+$node->safe_psql('postgres', 'ALTER SYSTEM RESET retry.sql_workers');
+$node->reload;
+wait_sql($node, "SELECT state FROM retry.tasks WHERE scene = 'default/put-back'", 'put back: it has taken nothing', expected => 'succeeded');
+
 # Retries count.
 $node->safe_psql('postgres', <<"SQL");
 INSERT INTO retry.scene (group_name, name, url, rate, backoff, retry_share, breaker_ratio)
