@@ -202,10 +202,11 @@ retry_callback_copy(RetryCallback *callback, TupleTableSlot *task, int n)
 	Datum		reference;
 	bool		isnull;
 	RetryUrl	url;
-	char		why[RETRY_ROUTE_ERROR];
 
 	if (callback->all != NULL && callback->refusal == NULL)
 	{
+		char		why[RETRY_ROUTE_ERROR];
+
 		callback->url = cstring_to_text(callback->all->targets[n].url);
 		of.own_url = of.child = true;
 		if (retry_url_check(callback->all->targets[n].url, &url, why, sizeof(why)))

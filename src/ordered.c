@@ -545,18 +545,18 @@ retry_order_signalled(RetryTurn *turn, const RetryCandidate *c, int64 lane_hash)
 {
 	RetryDispatcher *d = turn->d;
 	RetryLane  *lane = retry_lanes_find(d->lanes, lane_hash);
-	TupleTableSlot *slot;
-	RetryScene *scene;
-	int			leaf = c->entry.leaf;
-	TimestampTz due;
-	int32		scene_id;
 
 	if ((lane == NULL || !lane->ordered) && !retry_config_orders(d->config) &&
 		retry_override_find(d->overrides, lane_hash) == NULL)
 		return;
 	if (lane == NULL || !lane->ordered)
 	{
-		slot = retry_find_task(turn->reader, &c->entry.pos.id, NULL, &leaf);
+		int			leaf = c->entry.leaf;
+		TupleTableSlot *slot = retry_find_task(turn->reader, &c->entry.pos.id, NULL, &leaf);
+		RetryScene *scene;
+		TimestampTz due;
+		int32		scene_id;
+
 		if (slot == NULL)
 			return;
 		scene_id = DatumGetInt32(column(slot, Task_scene_id));

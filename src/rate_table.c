@@ -49,12 +49,14 @@ find_free(void)
 {
 	RetrySharedRate *shared = find(InvalidOid, 0);
 
-	for (int i = 0; i < RETRY_MAX_RATES && shared == NULL; i++)
+	if (shared != NULL)
+		return shared;
+	for (shared = retry_shared->rates; shared < retry_shared->rates + RETRY_MAX_RATES; shared++)
 	{
-		if (!is_alive(retry_shared->rates[i].database))
-			shared = &retry_shared->rates[i];
+		if (!is_alive(shared->database))
+			return shared;
 	}
-	return shared;
+	return NULL;
 }
 
 RetrySharedRate *
