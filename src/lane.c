@@ -487,7 +487,7 @@ retry_lanes_next_changed(RetryLanes *lanes)
 int32
 retry_lane_limit(const RetryLanes *lanes, const RetryLane *lane)
 {
-	return lane_limit(lanes, lane);
+	return lane_limit_now(lanes, lane);
 }
 
 /* What is due, about */

@@ -84,6 +84,7 @@ my $total = $adaptive->stats->{total};
 wait_for(sub { $adaptive->stats->{total} > $total + 250 }, 'three workers');
 $seen = in_progress($adaptive, 100);
 cmp_ok($seen, '<=', 11, "less is sent at once ($seen)");
+cmp_ok(sql("SELECT limit_now FROM retry.lanes WHERE lane = (SELECT lane FROM retry.tasks WHERE scene = 'default/adaptive' LIMIT 1)"), '<=', 15, 'and retry.lanes shows what was found');
 
 # More of them: it comes back
 $adaptive->control('/_capacity?n=40');
