@@ -274,6 +274,41 @@ previous_delay(RetryTurn *turn, Transfer *t)
 	return probe.terminal || probe.outcome == RETRY_PROCESSING ? 0 : Max(probe.next_due - probe.finished_at, 0);
 }
 
+/* Is its order, its scene or its lane in the way?  Then it is dealt with here. */
+static bool
+is_held(RetryTurn *turn, Transfer *t, RetryScene *scene, TupleTableSlot *slot)
+{
+	RetryDispatcher *d = turn->d;
+	const RetryOverride *override = retry_override_find(d->overrides, t->ended.lane_hash);
+
+	if (has_order(d, t, scene, slot))
+		return true;
+	if (retry_held_back(turn, scene, t->ended.lane_hash, t->ended.entry.pos.due))
+	{
+		drop(d, t);
+		return true;
+	}
+	if (override != NULL && override->disabled)
+	{
+		end_unsent(d, t, turn->now, lane_disabled);
+		return true;
+	}
+	return false;
+}
+
+/* What was read in the turn's memory, and is needed when the attempt has ended. */
+static void
+keep_backoff(RetryDispatcher *d, Transfer *t)
+{
+	RetryBackoff *kept;
+
+	if (t->prepared.backoff == NULL)
+		return;
+	kept = MemoryContextAlloc(d->context, VARSIZE(t->prepared.backoff));
+	memcpy(kept, t->prepared.backoff, VARSIZE(t->prepared.backoff));
+	t->prepared.backoff = kept;
+}
+
 /*
  * Reads the row of an entry and makes its request.  The transfer stays in the
  * list of those taken when it is to be sent; otherwise it is dealt with here.
@@ -289,7 +324,6 @@ prepare(RetryTurn *turn, Transfer *t)
 	RetryVerdict verdict;
 	RetryLimits limits;
 	RetryScene *scene;
-	const RetryOverride *override = retry_override_find(d->overrides, t->ended.lane_hash);
 	RetryZone	zone;
 	List	   *changes = NIL;
 	bool		cancelled = false;
@@ -336,18 +370,8 @@ prepare(RetryTurn *turn, Transfer *t)
 		end_unsent(d, t, turn->now, rejected);
 		return;
 	}
-	if (has_order(d, t, scene, slot))
+	if (is_held(turn, t, scene, slot))
 		return;
-	if (retry_held_back(turn, scene, t->ended.lane_hash, entry->pos.due))
-	{
-		drop(d, t);
-		return;
-	}
-	if (override != NULL && override->disabled)
-	{
-		end_unsent(d, t, turn->now, lane_disabled);
-		return;
-	}
 	if (!retry_request_prepare(slot, scene, entry->attempts + 1, turn->now, &t->prepared))
 	{
 		rejected.why = "neither the task nor its scene has a URL";
@@ -357,13 +381,7 @@ prepare(RetryTurn *turn, Transfer *t)
 	retry_govern_prepared(turn, t, scene, slot);
 	retry_lane_set_cap(d->lanes, t->lane,
 					   retry_is_sql_target(t->prepared.http.url) ? retry_sql_lane_cap() : 0);
-	if (t->prepared.backoff != NULL)
-	{
-		RetryBackoff *kept = MemoryContextAlloc(d->context, VARSIZE(t->prepared.backoff));
-
-		memcpy(kept, t->prepared.backoff, VARSIZE(t->prepared.backoff));
-		t->prepared.backoff = kept;
-	}
+	keep_backoff(d, t);
 	retry_judge_limits(scene, t->prepared.max_attempts, t->prepared.expires_at,
 					   t->prepared.backoff, &limits, &zone);
 	if (retry_policy_spent(entry->attempts, entry->pendings, &limits, turn->now, &verdict))
