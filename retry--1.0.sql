@@ -266,6 +266,11 @@ LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'retry_origin';
 COMMENT ON FUNCTION retry.origin(text) IS
 'Scheme, host and port of a URL, normalized, or the function sql:schema.function: the name of its default lane';
 
+CREATE FUNCTION retry.canonical_url(url text) RETURNS text
+LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'retry_canonical_url_sql';
+COMMENT ON FUNCTION retry.canonical_url(text) IS
+'The one spelling of a URL by which retry.disabled_urls knows it: scheme and host in lower case, no default port, no fragment; null for what is no http or https URL';
+
 CREATE FUNCTION retry.task_time(id uuid) RETURNS timestamptz
 LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'retry_task_time';
 COMMENT ON FUNCTION retry.task_time(uuid) IS
@@ -798,7 +803,11 @@ CREATE TABLE retry.checkpoint_a
 	lane_due		timestamptz[] NOT NULL,
 	lane_waiting	bigint[] NOT NULL,
 	held_scene		int[] NOT NULL,
-	held_due		timestamptz[] NOT NULL
+	held_due		timestamptz[] NOT NULL,
+	url_scene		int[] NOT NULL,
+	url_due			timestamptz[] NOT NULL,
+	url_expires		timestamptz[] NOT NULL,
+	url_digest		bigint[] NOT NULL
 );
 COMMENT ON TABLE retry.checkpoint_a IS 'Where the dispatchers are: appended to now and then, and truncated when checkpoint_b has taken over; not dumped';
 COMMENT ON COLUMN retry.checkpoint_a.taken_at IS 'When';
@@ -813,9 +822,33 @@ COMMENT ON COLUMN retry.checkpoint_a.lane_due IS 'Where each of them is';
 COMMENT ON COLUMN retry.checkpoint_a.lane_waiting IS 'About how many entries of each wait: first attempts times 2^32, and retries';
 COMMENT ON COLUMN retry.checkpoint_a.held_scene IS 'Paused scenes whose entries were passed over';
 COMMENT ON COLUMN retry.checkpoint_a.held_due IS 'The earliest due time passed over in each of them';
+COMMENT ON COLUMN retry.checkpoint_a.url_scene IS 'Scenes of which entries were passed over since their URL is disabled';
+COMMENT ON COLUMN retry.checkpoint_a.url_due IS 'The earliest due time of these in each of them';
+COMMENT ON COLUMN retry.checkpoint_a.url_expires IS 'When the first of these expires';
+COMMENT ON COLUMN retry.checkpoint_a.url_digest IS 'Which URLs of the scene were disabled, and where it called, as one number';
 
 CREATE TABLE retry.checkpoint_b (LIKE retry.checkpoint_a INCLUDING COMMENTS);
 COMMENT ON TABLE retry.checkpoint_b IS 'As checkpoint_a: the two take turns; not dumped';
+
+CREATE TABLE retry.disabled_url
+(
+	scene_id		int NOT NULL,
+	url				text NOT NULL,
+	since			timestamptz NOT NULL,
+	task_id			uuid,
+	disabled_by		regrole NOT NULL,
+	http_status		smallint,
+	reason			text
+);
+CREATE INDEX disabled_url_url ON retry.disabled_url USING hash (url);
+COMMENT ON TABLE retry.disabled_url IS 'Facts: URLs that nothing is sent to in a scene, until retry.enable_url() deletes them; a dispatcher never waits for a session here, so there may be several rows for one; look at retry.disabled_urls instead';
+COMMENT ON COLUMN retry.disabled_url.scene_id IS 'The scene';
+COMMENT ON COLUMN retry.disabled_url.url IS 'The URL, as retry.canonical_url() spells it';
+COMMENT ON COLUMN retry.disabled_url.since IS 'When it was disabled';
+COMMENT ON COLUMN retry.disabled_url.task_id IS 'The task whose attempt was answered with 410; null: an administrator disabled it';
+COMMENT ON COLUMN retry.disabled_url.disabled_by IS 'Role that enqueued that task, or the administrator';
+COMMENT ON COLUMN retry.disabled_url.http_status IS 'Status of the answer; null: there was none';
+COMMENT ON COLUMN retry.disabled_url.reason IS 'What the administrator gave as the reason';
 
 CREATE TABLE retry.installation
 (
@@ -982,6 +1015,7 @@ BEGIN
 		UPDATE retry.scene SET archived = true, deleted_at = coalesce(deleted_at, clock_timestamp()) WHERE id = OLD.id;
 		RETURN NULL;
 	END IF;
+	DELETE FROM retry.disabled_url d WHERE d.scene_id = OLD.id;
 	RETURN OLD;
 END
 $$;
@@ -1194,6 +1228,8 @@ CREATE TRIGGER config_changed AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON re
 	FOR EACH STATEMENT EXECUTE FUNCTION retry.config_changed();
 CREATE TRIGGER mark_foreign_row BEFORE INSERT ON retry.schedule_definition
 	FOR EACH ROW EXECUTE FUNCTION retry.mark_foreign_schedule();
+CREATE TRIGGER config_changed AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON retry.disabled_url
+	FOR EACH STATEMENT EXECUTE FUNCTION retry.config_changed();
 CREATE TRIGGER config_changed AFTER INSERT ON retry.installation
 	FOR EACH STATEMENT EXECUTE FUNCTION retry.config_changed();
 CREATE TRIGGER config_changed AFTER INSERT ON retry.purge_request
@@ -1204,6 +1240,7 @@ ALTER TABLE retry.scene_group ENABLE ALWAYS TRIGGER config_changed;
 ALTER TABLE retry.scene ENABLE ALWAYS TRIGGER config_changed;
 ALTER TABLE retry.lane_override ENABLE ALWAYS TRIGGER config_changed;
 ALTER TABLE retry.schedule_definition ENABLE ALWAYS TRIGGER config_changed;
+ALTER TABLE retry.disabled_url ENABLE ALWAYS TRIGGER config_changed;
 ALTER TABLE retry.schedule_definition ENABLE ALWAYS TRIGGER mark_foreign_row;
 
 SELECT pg_extension_config_dump('retry.scene_group', '');
@@ -1219,6 +1256,7 @@ SELECT pg_extension_config_dump('retry.dead_head_passed', '');
 SELECT pg_extension_config_dump('retry.key', '');
 SELECT pg_extension_config_dump('retry.consumed', '');
 SELECT pg_extension_config_dump('retry.event', '');
+SELECT pg_extension_config_dump('retry.disabled_url', '');
 SELECT pg_extension_config_dump('retry.schedule_definition', '');
 SELECT pg_extension_config_dump('retry.schedule_run', '');
 SELECT pg_extension_config_dump('retry.schedule_definition_id_seq', '');
@@ -1417,6 +1455,16 @@ CREATE FUNCTION retry.amend_where(
 LANGUAGE C VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'retry_amend_where';
 COMMENT ON FUNCTION retry.amend_where IS
 'As retry.amend(), for all unfinished tasks that the filters let through and the current role may administer; returns how many. The filters are those of retry.cancel_where()';
+
+CREATE FUNCTION retry.disable_url(scene text, url text, reason text DEFAULT NULL) RETURNS boolean
+LANGUAGE C VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'retry_disable_url';
+COMMENT ON FUNCTION retry.disable_url(text, text, text) IS
+'Sends nothing more to a URL in a scene, as after an answer 410; its tasks are held. False: it is disabled already';
+
+CREATE FUNCTION retry.enable_url(scene text, url text) RETURNS boolean
+LANGUAGE C VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'retry_enable_url';
+COMMENT ON FUNCTION retry.enable_url(text, text) IS
+'Lets the tasks go that are held since their URL is disabled in their scene. False: it is not disabled';
 
 CREATE FUNCTION retry.wait(id uuid, timeout interval DEFAULT '30 s') RETURNS retry.task_state
 LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'retry_wait';
@@ -1829,6 +1877,11 @@ LANGUAGE C STABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'retry_amended';
 COMMENT ON FUNCTION retry.amended(smallint, uuid, anyelement, text) IS
 'A value of a task as retry.amend() has changed it, else its own; look at the view retry.tasks instead';
 
+CREATE FUNCTION retry.held_tasks(scene_id int, url text) RETURNS bigint
+LANGUAGE C VOLATILE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'retry_held_tasks';
+COMMENT ON FUNCTION retry.held_tasks(int, text) IS
+'Tasks that the dispatchers have passed over since this URL is disabled; look at the view retry.disabled_urls instead';
+
 CREATE FUNCTION retry.dispatcher_rows(
 	OUT number			int,
 	OUT count			int,
@@ -1917,6 +1970,20 @@ SELECT
 			WHERE i.adopted AND pg_visible_in_snapshot(t.xid, i.boundary)
 				AND i.database = (SELECT d.oid FROM pg_catalog.pg_database d WHERE d.datname = current_database()))
 			THEN 'not adopted'
+		-- nothing is looked up in the usual case that there is no such URL
+		WHEN EXISTS (SELECT FROM retry.disabled_url)
+			AND CASE
+				WHEN t.url IS NOT NULL OR s.targets IS NULL THEN EXISTS (
+					SELECT FROM retry.disabled_url u
+					WHERE u.scene_id = t.scene_id
+						AND u.url = retry.canonical_url(coalesce(retry.amended(t.leaf, t.id, t.url, 'url'), s.url)))
+				ELSE NOT EXISTS (
+					SELECT FROM unnest(s.targets) AS x (target)
+					WHERE NOT EXISTS (
+						SELECT FROM retry.disabled_url u
+						WHERE u.scene_id = t.scene_id AND u.url = retry.canonical_url(split_part(x.target, ' ', 1))))
+			END
+			THEN 'disabled URL'
 		WHEN o.paused THEN 'lane paused'
 		WHEN s.ordered AND s.dead_head = 'block' AND EXISTS (
 			SELECT FROM retry.dead_head h
@@ -2179,6 +2246,25 @@ COMMENT ON COLUMN retry.dead_letters.replay_of IS 'The finished task that it rep
 COMMENT ON COLUMN retry.dead_letters.replayed_as IS 'The task that replays it; retry.replay_dead() then passes it over';
 COMMENT ON COLUMN retry.dead_letters.parent_id IS 'The task that led to it';
 
+CREATE VIEW retry.disabled_urls WITH (security_barrier) AS
+SELECT DISTINCT ON (d.scene_id, d.url)
+	s.group_name || '/' || s.name AS scene, d.url, d.since, d.task_id AS task, d.http_status,
+	d.reason, d.disabled_by, retry.held_tasks(d.scene_id, d.url) AS held
+FROM retry.disabled_url d
+JOIN retry.scene s ON s.id = d.scene_id
+WHERE d.scene_id IN (SELECT retry.my_scenes(false))
+	OR d.scene_id IN (SELECT retry.my_scenes(true)) AND pg_has_role(d.disabled_by, 'USAGE')
+ORDER BY d.scene_id, d.url, d.since;
+COMMENT ON VIEW retry.disabled_urls IS 'URLs that nothing is sent to, until retry.enable_url() is called';
+COMMENT ON COLUMN retry.disabled_urls.scene IS 'group/scene in which it is disabled';
+COMMENT ON COLUMN retry.disabled_urls.url IS 'The URL, as retry.canonical_url() spells it';
+COMMENT ON COLUMN retry.disabled_urls.since IS 'When it was disabled';
+COMMENT ON COLUMN retry.disabled_urls.task IS 'The task whose attempt was answered with 410; null: an administrator disabled it';
+COMMENT ON COLUMN retry.disabled_urls.http_status IS 'Status of that answer';
+COMMENT ON COLUMN retry.disabled_urls.reason IS 'What the administrator gave as the reason';
+COMMENT ON COLUMN retry.disabled_urls.disabled_by IS 'Role that enqueued the task, or the administrator';
+COMMENT ON COLUMN retry.disabled_urls.held IS 'How many tasks wait for it, as far as the dispatchers have met them since they started; those whose held_reason in retry.tasks is ''disabled URL'' are counted exactly there';
+
 CREATE VIEW retry.schedule_rows AS
 SELECT s.*,
 	CASE
@@ -2316,7 +2402,7 @@ COMMENT ON COLUMN retry.dispatchers.oldest_due IS 'Earliest due time of what it 
 
 GRANT USAGE ON SCHEMA retry TO PUBLIC;
 GRANT SELECT ON retry.tasks, retry.attempts, retry.running, retry.dead_letters TO PUBLIC;
-GRANT SELECT ON retry.schedules, retry.events, retry.lanes TO PUBLIC;
+GRANT SELECT ON retry.schedules, retry.disabled_urls, retry.events, retry.lanes TO PUBLIC;
 GRANT SELECT ON retry.dispatchers TO pg_monitor;
 REVOKE EXECUTE ON FUNCTION retry.purge(timestamptz) FROM PUBLIC;
 REVOKE EXECUTE ON FUNCTION retry.adopt() FROM PUBLIC;
@@ -2333,7 +2419,7 @@ GRANT EXECUTE ON FUNCTION retry.dispatcher_rows() TO pg_monitor;
  * leaves make the views look so costly that every query would be compiled.
  */
 ANALYZE retry.task, retry.attempt, retry.signal, retry.dead_letter, retry.replayed,
-	retry.scene, retry.scene_group, retry.group_member;
+	retry.scene, retry.scene_group, retry.group_member, retry.disabled_url;
 
 /* The launcher looks at this database when this commits. */
 SELECT retry.check_workers();

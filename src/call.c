@@ -349,7 +349,7 @@ attempt_here(Call *call)
 	bool		spent = false;
 
 	if (call->scene->ntargets > 0)
-		call->targets = retry_target_health_create();
+		call->targets = retry_target_health_create(NULL);
 	do
 	{
 		spent = !wait_for_rate(call);

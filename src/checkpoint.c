@@ -31,7 +31,8 @@
 enum
 {
 	Cp_taken_at, Cp_dispatcher, Cp_slots, Cp_xmin, Cp_xmax, Cp_xip,
-	Cp_low_water, Cp_lane_hash, Cp_lane_due, Cp_lane_waiting, Cp_held_scene, Cp_held_due, Cp_natts
+	Cp_low_water, Cp_lane_hash, Cp_lane_due, Cp_lane_waiting, Cp_held_scene, Cp_held_due,
+	Cp_url_scene, Cp_url_due, Cp_url_expires, Cp_url_digest, Cp_natts
 };
 
 #define LAGGING_LANES	1000	/* named one by one */
@@ -205,9 +206,7 @@ retry_checkpoint_save(RetryDispatcher *d)
 	Datum		values[Cp_natts];
 	bool		isnull[Cp_natts] = {false};
 	Datum	   *xip = palloc((seen->nxip + 1) * sizeof(Datum));
-	Datum	   *scenes;
-	Datum	   *dues;
-	int			nheld = retry_held_list(d->held, &scenes, &dues);
+	RetryHeldList held;
 	int			current = current_table(now);
 	RetryAppender *appender;
 
@@ -222,8 +221,13 @@ retry_checkpoint_save(RetryDispatcher *d)
 	values[Cp_xmax] = UInt64GetDatum(seen->xmax);
 	values[Cp_xip] = array_of(xip, seen->nxip, XID8OID);
 	describe_lanes(d, d->last_snapshot_at, values);
-	values[Cp_held_scene] = array_of(scenes, nheld, INT4OID);
-	values[Cp_held_due] = array_of(dues, nheld, TIMESTAMPTZOID);
+	retry_held_list(d, &held);
+	values[Cp_held_scene] = array_of(held.scenes, held.n, INT4OID);
+	values[Cp_held_due] = array_of(held.dues, held.n, TIMESTAMPTZOID);
+	values[Cp_url_scene] = array_of(held.url_scenes, held.nurls, INT4OID);
+	values[Cp_url_due] = array_of(held.url_dues, held.nurls, TIMESTAMPTZOID);
+	values[Cp_url_expires] = array_of(held.url_expiries, held.nurls, TIMESTAMPTZOID);
+	values[Cp_url_digest] = array_of(held.url_digests, held.nurls, INT8OID);
 
 	appender = retry_append_begin(retry_relation_oid(tables[current]), true);
 	if (appender == NULL)
@@ -299,6 +303,28 @@ get_array(HeapTuple row, TupleDesc desc, int column, Oid type, Datum **values)
 	return n;
 }
 
+/* What was passed over, since it was held back. */
+static void
+apply_held(RetryHeld *held, HeapTuple row, TupleDesc desc)
+{
+	Datum	   *scenes;
+	Datum	   *dues;
+	Datum	   *expiries;
+	Datum	   *digests;
+	int			n = get_array(row, desc, Cp_held_scene, INT4OID, &scenes);
+
+	get_array(row, desc, Cp_held_due, TIMESTAMPTZOID, &dues);
+	for (int i = 0; i < n; i++)
+		retry_held_note_all(held, DatumGetInt32(scenes[i]), DatumGetTimestampTz(dues[i]));
+	n = get_array(row, desc, Cp_url_scene, INT4OID, &scenes);
+	get_array(row, desc, Cp_url_due, TIMESTAMPTZOID, &dues);
+	get_array(row, desc, Cp_url_expires, TIMESTAMPTZOID, &expiries);
+	get_array(row, desc, Cp_url_digest, INT8OID, &digests);
+	for (int i = 0; i < n; i++)
+		retry_held_note_urls(held, DatumGetInt32(scenes[i]), DatumGetTimestampTz(dues[i]),
+							 DatumGetTimestampTz(expiries[i]), DatumGetInt64(digests[i]));
+}
+
 /* Starts from one row, for those of the slots that it is the newest of. */
 static void
 apply_row(RetryTurn *turn, HeapTuple row, TupleDesc desc, uint64 slots)
@@ -346,10 +372,7 @@ apply_row(RetryTurn *turn, HeapTuple row, TupleDesc desc, uint64 slots)
 		retry_lane_unread(d->lanes, &lane->side[RETRY_SIDE_RETRY],
 						  (uint32) DatumGetInt64(third[i]), due, turn->now);
 	}
-	n = get_array(row, desc, Cp_held_scene, INT4OID, &first);
-	get_array(row, desc, Cp_held_due, TIMESTAMPTZOID, &second);
-	for (int i = 0; i < n; i++)
-		retry_held_note_all(d->held, DatumGetInt32(first[i]), DatumGetTimestampTz(second[i]));
+	apply_held(d->held, row, desc);
 }
 
 void

@@ -34,11 +34,13 @@
 #include "utils/timestamp.h"
 
 #include "compat.h"
+#include "disabled.h"
 #include "dispatcher.h"
 #include "extension.h"
 #include "govern.h"
 #include "guc.h"
 #include "hedge.h"
+#include "held_count.h"
 #include "http_settings.h"
 #include "ordered.h"
 #include "scene_rate.h"
@@ -176,7 +178,9 @@ create_dispatcher(RetryWorker *worker)
 	d->feed = retry_feed_create();
 	d->sweep = retry_sweep_create();
 	d->held = retry_held_create();
-	d->targets = retry_target_health_create();
+	d->disabled = retry_disabled_create();
+	d->targets = retry_target_health_create(d->disabled);
+	retry_held_count_clear(worker->database, worker->number);
 	d->overrides = retry_overrides_create();
 	retry_lane_stats_create(d);
 	d->events = retry_events_create();
@@ -253,7 +257,9 @@ static void
 read_turn(RetryTurn *turn)
 {
 	uint64		generation = pg_atomic_read_u64(&d->db->config_generation);
+	uint64		gone = pg_atomic_read_u64(&d->db->disabled_generation);
 	uint64		truncations = pg_atomic_read_u64(&d->db->truncations);
+	bool		disabled_changed;
 	MemoryContext old;
 
 	turn->now = GetCurrentTimestamp();
@@ -276,8 +282,10 @@ read_turn(RetryTurn *turn)
 		d->order_look |= d->gained;
 		d->gained = 0;
 	}
+	disabled_changed = retry_disabled_refresh(turn, generation, gone);
 	read_config(turn, generation);
-	if (adoptions >= 0 && (turn->config_read || turn->now >= retry_held_next(d->held)))
+	if (adoptions >= 0 && retry_disabled_known(d->disabled) &&
+		(turn->config_read || disabled_changed || turn->now >= retry_held_next(d->held)))
 		retry_held_resume(turn);
 	if (d->worker->number == 0)
 	{
@@ -289,7 +297,7 @@ read_turn(RetryTurn *turn)
 	if (d->gained != 0)
 		turn->more = true;		/* what is theirs is read with a newer
 								 * snapshot */
-	else if (d->owned != 0 && retry_enabled && adoptions >= 0)
+	else if (d->owned != 0 && retry_enabled && adoptions >= 0 && retry_disabled_known(d->disabled))
 	{
 		/* never without configuration: what may not be sent is passed over */
 		retry_feed(turn);
@@ -306,7 +314,7 @@ read_turn(RetryTurn *turn)
 		retry_checkpoint_save(d);
 		next_checkpoint = turn->now + CHECKPOINT_INTERVAL_US;
 	}
-	blocked = turn->config_locked || adoptions < 0;
+	blocked = turn->config_locked || adoptions < 0 || !retry_disabled_known(d->disabled);
 	if (blocked)
 		turn->more = false;
 	if (blocked || retry_reader_blocked(turn->reader))
@@ -366,7 +374,7 @@ one_turn(void)
 
 	now = GetCurrentTimestamp();
 	publish_numbers(now);
-	if (!retry_events_write(d))
+	if (!retry_events_write(d) || !retry_disabled_write(d))
 		turn_again = Min(turn_again, now + AGAIN_US);
 	if (!retry_owner_settled(d))
 		turn_again = Min(turn_again, now + OWN_RETRY_US);
@@ -382,6 +390,8 @@ static TimestampTz
 next_unblock(TimestampTz now)
 {
 	int64		moment = Min(retry_lanes_next_unblock(d->lanes), retry_scene_rates_next(d));
+
+	moment = Min(moment, retry_disabled_next(d->disabled));
 
 	return moment == PG_INT64_MAX ? DT_NOEND : now + Max(moment - retry_monotonic_us(), 0);
 }
@@ -472,6 +482,7 @@ drain(WaitEventSet *events)
 	retry_send_reap(d);
 	record_ended();
 	(void) retry_events_write(d);
+	(void) retry_disabled_write(d);
 	retry_worker_begin("writing a checkpoint");
 	retry_checkpoint_save(d);
 	commit();

@@ -12,8 +12,11 @@
  */
 #include "postgres.h"
 
+#include <math.h>
+
 #include "utils/builtins.h"
 #include "utils/memutils.h"
+#include "utils/timestamp.h"
 
 #include "event.h"
 #include "govern.h"
@@ -144,10 +147,14 @@ tell_target(RetryDispatcher *d, RetrySending *t, RetryTargetUse *use, const Retr
 			RetryOutcome outcome)
 {
 	const RetryScene *scene = retry_config_scene(d->config, t->ended.scene_id);
+	int64		now_us = retry_monotonic_us();
+	int64		pause_us = retry_answer_pause_us(answer, GetCurrentTimestamp());
 	int			news = retry_target_use_done(use, answer, outcome,
-											 scene != NULL ? &scene->flow.breaker : NULL,
-											 retry_monotonic_us());
+											 scene != NULL ? &scene->flow.breaker : NULL, now_us);
 
+	/* it speaks for itself, not for the others that the lane goes to */
+	if (pause_us > 0)
+		retry_target_use_rest(use, now_us + pause_us);
 	if (news != 0 && scene != NULL)
 		note_target(d, t->lane, use, scene, news);
 	if (use->probe || use->trial)
@@ -159,11 +166,18 @@ retry_govern_answered(RetryDispatcher *d, RetrySending *t, const RetryAnswer *an
 {
 	RetryOutcome outcome = t->ended.verdict.outcome;
 	RetryFlowEnd *end = &t->flow;
+	int64		pause_us = retry_answer_pause_us(answer, t->ended.finished_at);
 
 	end->kind = end->measured = retry_judge_endpoint(answer, outcome);
 	end->succeeded = outcome == RETRY_SUCCEEDED || outcome == RETRY_PROCESSING;
 	if (!t->target.in_flight)
+	{
+		end->slows = answer->exchange == RETRY_EXCHANGE_ANSWERED &&
+			(answer->http_status == 429 || answer->http_status == 503);
+		if (pause_us > 0)
+			end->retry_after_until_us = retry_monotonic_us() + pause_us;
 		return;
+	}
 
 	tell_target(d, t, &t->target, answer, outcome);
 	end->kind = RETRY_FLOW_NEUTRAL;
@@ -213,9 +227,38 @@ retry_govern_returned(RetrySending *t)
 	t->flow.succeeded = t->ended.verdict.terminal;
 }
 
+/*
+ * What is news of a lane that was asked for less: it stops, or slows down.  Not
+ * each answer that says so, as long as the lane still does.
+ */
+static void
+note_less(RetryDispatcher *d, const RetrySending *t, const RetryScene *scene,
+		  bool was_blocked, bool was_slowed, int64 now_us)
+{
+	const RetryFlow *flow = t->lane->flow;
+	char		detail[96];
+
+	if (flow == NULL)
+		return;
+	if (!was_blocked && flow->blocked_until_us > now_us)
+	{
+		snprintf(detail, sizeof(detail), "for %.0f s, by an answer with status %d",
+				 ceil((flow->blocked_until_us - now_us) / 1e6), t->ended.http_status);
+		add_event(d, RETRY_EVENT_BLOCKED, scene, t->lane, NULL, detail);
+	}
+	else if (!was_slowed && flow->throttle.rate > 0)
+	{
+		snprintf(detail, sizeof(detail), "to %.3g requests a second, by an answer with status %d",
+				 flow->throttle.rate, t->ended.http_status);
+		add_event(d, RETRY_EVENT_THROTTLED, scene, t->lane, NULL, detail);
+	}
+}
+
 void
 retry_govern_ended(RetryDispatcher *d, RetrySending *t)
 {
+	bool		was_blocked;
+	bool		was_slowed;
 	const RetryScene *scene = retry_config_scene(d->config, t->ended.scene_id);
 	RetryLane  *lane = t->lane;
 	RetryFlowEnd *end = &t->flow;
@@ -227,9 +270,13 @@ retry_govern_ended(RetryDispatcher *d, RetrySending *t)
 	end->latency_us = t->ended.duration_us;
 	if (lane->flow == NULL && scene != NULL && retry_flow_remembers(end))
 		make_flow(d, lane, scene, now_us);
+	was_blocked = lane->flow != NULL && lane->flow->blocked_until_us > now_us;
+	was_slowed = lane->flow != NULL && lane->flow->throttle.rate > 0;
 	news = retry_lane_transfer_ended(d->lanes, lane, end, now_us);
 	if (scene == NULL)
 		return;
+	if (end->slows || end->retry_after_until_us > 0)
+		note_less(d, t, scene, was_blocked, was_slowed, now_us);
 	if (news == RETRY_BREAKER_HAS_OPENED)
 		breaker_opened(d, scene, lane, NULL, lane->flow->breaker.calls, lane->flow->breaker.failed);
 	else if (news == RETRY_BREAKER_HAS_CLOSED)

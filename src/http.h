@@ -121,6 +121,7 @@ typedef struct RetryHttpResult
 									 * case, cut at 15; "" when absent */
 	char		content_type[128];	/* "" when absent; control bytes become ? */
 
+	const char *url;			/* as it was sent; "" when it could not be */
 	const char *body;			/* raw bytes, never NULL; a NUL follows */
 	size_t		body_len;
 	bool		body_truncated; /* more came than was kept */

@@ -436,6 +436,7 @@ reset_answer(RetryTransfer *t, void *tag)
 	r->retry_after.kind = RETRY_AFTER_NONE;
 	r->retry_after.value = 0;
 	memset(&r->rate_limit, 0, sizeof(r->rate_limit));
+	r->url = "";
 	r->body = "";
 	r->body_len = 0;
 	r->body_truncated = r->reused = false;
@@ -508,6 +509,7 @@ apply_request(RetryTransfer *t, const RetryHttpRequest *request, const char *met
 		 curl_easy_setopt(t->easy, CURLOPT_POSTFIELDSIZE_LARGE,
 						  (curl_off_t) (request->has_body ? request->body_len : 0)) != CURLE_OK))
 		return false;
+	t->result.url = url;
 	return curl_easy_setopt(t->easy, CURLOPT_HTTPHEADER, headers) == CURLE_OK &&
 		curl_easy_setopt(t->easy, CURLOPT_URL, url) == CURLE_OK;
 }

@@ -34,6 +34,7 @@
 #include "amend.h"
 #include "callback.h"
 #include "dead_head.h"
+#include "disabled.h"
 #include "record.h"
 #include "shmem.h"
 #include "store.h"
@@ -77,6 +78,7 @@ typedef struct Batch
 	RetryHeadNotes head_notes;
 	RetryAppender *letters;
 	bool		letters_locked;
+	RetryAppender *gone;
 	RetryReader *reader;
 	RetryAppender *tasks[RETRY_LEAVES]; /* for callbacks */
 	TimestampTz now;			/* when these are enqueued */
@@ -486,6 +488,8 @@ end_batch(Batch *batch)
 	retry_head_notes_end(&batch->head_notes);
 	if (batch->letters != NULL)
 		retry_append_end(batch->letters);
+	if (batch->gone != NULL)
+		retry_append_end(batch->gone);
 	if (batch->reader != NULL)
 		retry_reader_end(batch->reader);
 }
@@ -512,6 +516,7 @@ store_item(Batch *batch, RetryEnded *ended)
 	if (needs.told)
 		add_callbacks(batch, ended, &needs);
 	add_attempt(batch, ended);
+	ended->gone_stored = ended->gone != NULL && !batch->form.bare && retry_gone_append(&batch->gone, batch->context, ended->gone);
 	MemoryContextSwitchTo(old);
 	MemoryContextReset(batch->row_context);
 	return true;

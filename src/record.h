@@ -50,6 +50,9 @@ typedef struct RetryEnded
 	char	   *on_success;		/* targets to be told: NULL none; see
 								 * callback.h */
 	char	   *on_dead;
+	struct RetryGone *gone;		/* a URL to be disabled, see disabled.h; NULL
+								 * none */
+	bool		gone_stored;	/* and it is, if this is recorded */
 	void	   *owner;			/* the dispatcher's: what to release
 								 * afterwards */
 	bool		ordered;		/* its lane was ordered when it was sent */

@@ -18,6 +18,7 @@
 
 #include "amend.h"
 #include "callback.h"
+#include "disabled.h"
 #include "govern.h"
 #include "guc.h"
 #include "hedge.h"
@@ -30,6 +31,9 @@
 
 /* Requests made ready in one turn. */
 #define PREPARE_BUDGET	512
+
+/* The head of an ordered lane whose URL is disabled is looked at again after this. */
+#define HEAD_PAUSE_US	USECS_PER_SEC
 
 typedef RetrySending Transfer;
 
@@ -175,6 +179,29 @@ wait_with_lane(RetryTurn *turn, Transfer *t, RetryGate why, int64 until_us, Time
 	free_transfer(d, t);
 }
 
+/*
+ * Is its URL disabled, or (NULL) are all targets?  Then it is passed over, but
+ * for the head of an ordered lane, which nothing may pass.
+ */
+static bool
+hold_for_url(RetryTurn *turn, Transfer *t, const RetryScene *scene, const char *url,
+			 TimestampTz expires_at)
+{
+	RetryUrlKey key;
+
+	if (t->lane->ordered)
+	{
+		if (url != NULL && !retry_disabled_has(turn->d->disabled, scene->id, url, &key))
+			return false;
+		wait_with_lane(turn, t, RETRY_GATE_ORDER, turn->now_us + HEAD_PAUSE_US, expires_at);
+		return true;
+	}
+	if (!retry_held_url(turn, scene, url, t->ended.lane_hash, t->ended.entry.pos.due, expires_at))
+		return false;
+	drop(turn->d, t);
+	return true;
+}
+
 /* Counts the request to its scene's rate; when that is spent, the lane waits for its turn. */
 static bool
 pass_rate(RetryTurn *turn, Transfer *t, const RetryScene *scene, TimestampTz expires_at)
@@ -207,7 +234,8 @@ choose_target(RetryTurn *turn, Transfer *t, RetryScene *scene, TupleTableSlot *s
 		t->prepared.http.url = t->ended.target = retry_target_use_url(&t->target);
 		return true;
 	}
-	wait_with_lane(turn, t, RETRY_GATE_TARGETS, until_us, expires_at);
+	if (!t->target.all_disabled || !hold_for_url(turn, t, scene, NULL, expires_at))
+		wait_with_lane(turn, t, RETRY_GATE_TARGETS, until_us, expires_at);
 	return false;
 }
 
@@ -389,6 +417,9 @@ prepare(RetryTurn *turn, Transfer *t)
 		end_unsent(d, t, turn->now, verdict);
 		return;
 	}
+	if (t->prepared.http.url != NULL &&
+		hold_for_url(turn, t, scene, t->prepared.http.url, limits.expires_at))
+		return;
 	if (!pass_rate(turn, t, scene, limits.expires_at) ||
 		!choose_target(turn, t, scene, slot, limits.expires_at))
 		return;
@@ -549,6 +580,8 @@ judge(RetryDispatcher *d, Transfer *t, const RetryAnswer *answer)
 					   t->prepared.backoff, &limits, &zone);
 	set_verdict(t, retry_judge_exchange(scene, &limits, answer, &at));
 	retry_govern_answered(d, t, answer);
+	if (t->result != NULL)
+		retry_disabled_note(d, &t->ended, scene, t->result->url, t->enqueued_by);
 }
 
 /*
@@ -672,6 +705,7 @@ retry_send_settle(RetryDispatcher *d)
 		if (!ended->recorded)
 			continue;
 		dlist_delete(it.cur);
+		retry_disabled_recorded(d, ended);
 		retry_lane_forget_sent(d->lanes, t->lane, &ended->entry.pos.id);
 		if (!ended->verdict.terminal)
 		{

@@ -26,6 +26,7 @@
 
 #include "compat.h"
 #include "guc.h"
+#include "held_count.h"
 #include "pool.h"
 #include "shmem_private.h"
 
@@ -64,6 +65,7 @@ request_memory(void)
 	RequestAddinShmemSpace(shared_size());
 	RequestNamedLWLockTranche(TRANCHE, 1);
 	retry_pool_request_memory();
+	retry_held_count_request_memory();
 }
 
 /* Runs in the postmaster, again after each crash; elsewhere under EXEC_BACKEND. */
@@ -85,6 +87,7 @@ create_memory(void)
 		pg_atomic_init_u32(&retry_shared->catalog_generation, 0);
 	}
 	retry_pool_create_memory();
+	retry_held_count_create_memory();
 	LWLockRelease(AddinShmemInitLock);
 }
 
@@ -147,6 +150,7 @@ init_database(RetryDatabase *db, Oid database, uint64 xid)
 	pg_atomic_init_u32(&db->prepared, 0);
 	pg_atomic_init_u32(&db->schedule_looks, 0);
 	pg_atomic_init_u64(&db->config_generation, 0);
+	pg_atomic_init_u64(&db->disabled_generation, 0);
 	for (leaf = 0; leaf < RETRY_LEAVES; leaf++)
 	{
 		pg_atomic_init_u64(&db->leaf_xid[leaf], xid);

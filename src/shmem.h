@@ -120,6 +120,8 @@ typedef struct RetryDatabase
 										 * schedules that were due */
 	/* bumped at commit of a configuration change */
 	pg_atomic_uint64 config_generation;
+	/* bumped when a dispatcher has recorded that an endpoint is gone */
+	pg_atomic_uint64 disabled_generation;
 	/* newest full xid that inserted tasks or signals into each leaf */
 	pg_atomic_uint64 leaf_xid[RETRY_LEAVES];
 	/* everything in the leaf by transactions before this one is finished */

@@ -40,6 +40,9 @@ struct RetryKnownTarget
 	RetryRouteState state;
 	RetryBreaker breaker;
 	bool		told_out;		/* that it is out was news */
+	int64		rest_until;		/* as it asked for itself */
+	bool		disabled;		/* its URL is … */
+	uint64		checked;		/* … as of this version of the disabled URLs */
 	char	   *url;
 	int32		users;			/* requests that may still ask for url */
 	int64		used_at;
@@ -48,17 +51,19 @@ struct RetryKnownTarget
 struct RetryTargetHealth
 {
 	MemoryContext context;
+	const RetryDisabled *disabled;
 	HTAB	   *known;
 	uint64		uses;			/* numbers them, for lru */
 };
 
 RetryTargetHealth *
-retry_target_health_create(void)
+retry_target_health_create(const RetryDisabled *disabled)
 {
 	RetryTargetHealth *health = palloc0(sizeof(RetryTargetHealth));
 	HASHCTL		ctl = {0};
 
 	health->context = CurrentMemoryContext;
+	health->disabled = disabled;
 	ctl.keysize = sizeof(KnownKey);
 	ctl.entrysize = sizeof(RetryKnownTarget);
 	ctl.hcxt = health->context;
@@ -85,6 +90,9 @@ find_state(RetryTargetHealth *health, int32 scene_id, const RetryRouteTarget *ta
 		memset(&known->state, 0, sizeof(known->state));
 		memset(&known->breaker, 0, sizeof(known->breaker));
 		known->told_out = false;
+		known->rest_until = 0;
+		known->disabled = false;
+		known->checked = 0;
 		known->url = url;
 		known->users = 0;
 		known->used_at = now;
@@ -124,20 +132,54 @@ join_states(RetryTargetHealth *health, RetryScene *scene, int64 now)
 		scene->targets[i].state = find_state(health, scene->id, &scene->targets[i], now);
 }
 
-/* Leaves out the targets whose breaker is open. */
+/* Is it disabled?  Asked again when the state of any URL has changed. */
+static bool
+is_disabled(const RetryTargetHealth *health, RetryKnownTarget *known)
+{
+	uint64		version;
+	RetryUrlKey key;
+
+	if (health->disabled == NULL)
+		return false;
+	version = retry_disabled_version(health->disabled);
+	if (known->checked != version)
+	{
+		known->checked = version;
+		known->disabled = retry_disabled_has(health->disabled, known->key.scene_id, known->url, &key);
+	}
+	return known->disabled;
+}
+
+/* Leaves out the targets whose breaker is open, and those that said so themselves. */
 static void
-ask_breakers(RetryScene *scene, int64 now)
+bar_targets(const RetryTargetHealth *health, RetryScene *scene, int64 now)
 {
 	const RetryBreakerRules *rules = &scene->flow.breaker;
 
 	for (int i = 0; i < scene->ntargets; i++)
 	{
 		RetryRouteState *state = scene->targets[i].state;
+		RetryKnownTarget *known = known_of(state);
 
 		state->barred_until = 0;
 		if (rules->ratio > 0)
-			(void) retry_breaker_gate(&known_of(state)->breaker, rules, now, &state->barred_until);
+			(void) retry_breaker_gate(&known->breaker, rules, now, &state->barred_until);
+		if (known->rest_until > now)
+			state->barred_until = Max(state->barred_until, known->rest_until);
+		if (is_disabled(health, known))
+			state->barred_until = PG_INT64_MAX;
 	}
+}
+
+static bool
+all_disabled(const RetryScene *scene)
+{
+	for (int i = 0; i < scene->ntargets; i++)
+	{
+		if (!known_of(scene->targets[i].state)->disabled)
+			return false;
+	}
+	return true;
 }
 
 static void
@@ -162,13 +204,16 @@ retry_target_use_take(RetryTargetHealth *health, RetryScene *scene, TupleTableSl
 	int			chosen;
 
 	join_states(health, scene, now);
-	ask_breakers(scene, now);
+	bar_targets(health, scene, now);
 	if (scene->route == RETRY_ROUTE_HASH || scene->route == RETRY_ROUTE_ALL)
 		use->key_hash = route_key(slot);
 	chosen = retry_route_choose(scene->route, scene->targets, scene->ntargets, use->key_hash,
 								pg_prng_uint64(&pg_global_prng_state), now, retry_at);
 	if (chosen < 0)
+	{
+		use->all_disabled = all_disabled(scene);
 		return false;
+	}
 	take_target(health, scene->targets[chosen].state, now, use);
 	return true;
 }
@@ -184,7 +229,7 @@ retry_target_use_other(RetryTargetHealth *health, RetryScene *scene,
 
 	/* none that is out, or whose breaker tries it, is to be tried with this */
 	join_states(health, scene, now);
-	ask_breakers(scene, now);
+	bar_targets(health, scene, now);
 	for (int i = 0; i < scene->ntargets; i++)
 	{
 		RetryKnownTarget *known = known_of(scene->targets[i].state);
@@ -291,6 +336,13 @@ retry_target_use_done(RetryTargetUse *use, const RetryAnswer *answer, RetryOutco
 }
 
 void
+retry_target_use_rest(RetryTargetUse *use, int64 until)
+{
+	if (use->target != NULL)
+		use->target->rest_until = Max(use->target->rest_until, until);
+}
+
+void
 retry_target_use_release(RetryTargetUse *use)
 {
 	static const RetryBreakerRules none;
@@ -335,7 +387,7 @@ retry_target_health_forget(RetryTargetHealth *health, int64 now)
 	hash_seq_init(&seq, health->known);
 	while ((known = hash_seq_search(&seq)) != NULL)
 	{
-		if (known->users > 0 || now < known->used_at + FORGET_AFTER_US)
+		if (known->users > 0 || now < known->used_at + FORGET_AFTER_US || now < known->rest_until)
 			continue;
 		pfree(known->url);
 		hash_search(health->known, &known->key, HASH_REMOVE, NULL);

@@ -12,6 +12,7 @@
 #include "executor/tuptable.h"
 #include "breaker.h"
 #include "config.h"
+#include "disabled.h"
 #include "judge.h"
 #include "route.h"
 
@@ -23,6 +24,7 @@ typedef struct RetryTargetUse
 {
 	RetryKnownTarget *target;
 	bool		in_flight;
+	bool		all_disabled;	/* no target was chosen, since all are */
 	bool		probe;			/* it finds out whether the target works again */
 	bool		trial;			/* the same for the target's breaker */
 	int64		started_us;
@@ -36,14 +38,18 @@ typedef struct RetryTargetUse
 									 * vain */
 #define RETRY_TARGET_BACK		0x8
 
-/* In the current memory context, which must outlive everything that uses it. */
-extern RetryTargetHealth *retry_target_health_create(void);
+/*
+ * In the current memory context, which must outlive everything that uses it.
+ * Targets that "disabled" has are not chosen; NULL: there are none.
+ */
+extern RetryTargetHealth *retry_target_health_create(const RetryDisabled *disabled);
 
 /*
  * Chooses a target of the scene, which has some, for the task in the slot
  * (all of whose columns are read), and counts it as in flight there.  False
- * when none may be called now, with the moment to ask again in *retry_at.  All
- * moments are microseconds of the same clock, best of one that nobody sets.
+ * when none may be called now, with the moment to ask again in *retry_at, and
+ * whether all are disabled in the use.  All moments are microseconds of the
+ * same clock, best of one that nobody sets.
  */
 extern bool retry_target_use_take(RetryTargetHealth *health, RetryScene *scene, TupleTableSlot *slot,
 								  int64 now, RetryTargetUse *use, int64 *retry_at);
@@ -78,6 +84,9 @@ extern int	retry_target_use_done(RetryTargetUse *use, const RetryAnswer *answer,
 
 /* How many calls the target's breaker counts, and how many of them failed. */
 extern void retry_target_use_counts(const RetryTargetUse *use, uint32 *calls, uint32 *failed);
+
+/* The target has asked to be left alone until then; before it is released. */
+extern void retry_target_use_rest(RetryTargetUse *use, int64 until);
 
 /* Lets go of it; a request that was not sent after all says nothing of the target. */
 extern void retry_target_use_release(RetryTargetUse *use);

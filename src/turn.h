@@ -49,6 +49,7 @@ typedef struct RetryDispatcher
 	RetryFeed  *feed;
 	RetrySweep *sweep;
 	RetryHeld  *held;
+	struct RetryDisabled *disabled;
 	RetryTargetHealth *targets;
 	RetrySceneRates *rates;		/* see scene_rate.h */
 	RetryShown *lanes_shown;	/* see lane_stats.h */
@@ -132,7 +133,7 @@ extern void retry_sweep_reset(RetrySweep *sweep);
 /* When the next sweep is to begin; DT_NOEND: none. */
 extern TimestampTz retry_sweep_next(const RetryDispatcher *d);
 
-/* held.c: entries that were passed over because their scene is paused */
+/* held.c: entries that were passed over: their scene is paused, their URL disabled */
 extern RetryHeld *retry_held_create(void);
 
 /*
@@ -144,13 +145,45 @@ extern bool retry_held_back(RetryTurn *turn, const RetryScene *scene, int64 lane
 /* The earliest entry of the scene that was passed over; DT_NOEND: none. */
 extern TimestampTz retry_held_due(const RetryHeld *held, int32 scene_id);
 
+/*
+ * The same for an entry that would call this URL, or (NULL) one of the scene's
+ * targets, all of which are disabled.  It is read again when that may have
+ * changed, and soon after "expires_at".
+ */
+extern bool retry_held_url(RetryTurn *turn, const RetryScene *scene, const char *url,
+						   int64 lane_hash, TimestampTz due, TimestampTz expires_at);
+
 /* All lanes of the scene may be concerned: after a restart. */
 extern void retry_held_note_all(RetryHeld *held, int32 scene_id, TimestampTz due);
+
+/*
+ * The same for disabled URLs: read again unless the scene's are still those
+ * that "digest" stands for, and it is called where it was, and when one of them
+ * is enabled.
+ */
+extern void retry_held_note_urls(RetryHeld *held, int32 scene_id, TimestampTz due,
+								 TimestampTz expires_at, int64 digest);
 
 /* To be called when the configuration was read, and from this moment on. */
 extern void retry_held_resume(RetryTurn *turn);
 extern TimestampTz retry_held_next(const RetryHeld *held);
-extern int	retry_held_list(const RetryHeld *held, Datum **scenes, Datum **dues);
+
+/*
+ * What a checkpoint says of them: paused scenes, and scenes with disabled URLs.
+ * Everything is palloc'd.
+ */
+typedef struct RetryHeldList
+{
+	int			n;
+	Datum	   *scenes;			/* int4 */
+	Datum	   *dues;			/* timestamptz: the earliest */
+	int			nurls;
+	Datum	   *url_scenes;
+	Datum	   *url_dues;
+	Datum	   *url_expiries;	/* timestamptz: the earliest */
+	Datum	   *url_digests;	/* int8 */
+} RetryHeldList;
+extern void retry_held_list(const RetryDispatcher *d, RetryHeldList *list);
 
 /* checkpoint.c */
 extern void retry_checkpoint_load(RetryTurn *turn, uint64 slots);

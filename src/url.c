@@ -302,6 +302,22 @@ retry_url_check(const char *text, RetryUrl *out, char *err, size_t err_size)
 }
 
 bool
+retry_url_canonical(const char *text, char out[RETRY_URL_CANONICAL_SIZE])
+{
+	char		err[256];
+	RetryUrl	url;
+	const char *rest;
+
+	if (!retry_url_check(text, &url, err, sizeof(err)))
+		return false;
+	rest = text + (url.https ? 8 : 7);
+	rest += strcspn(rest, "/?#");
+	snprintf(out, RETRY_URL_CANONICAL_SIZE, "%s%s%.*s", url.origin, *rest == '/' ? "" : "/",
+			 (int) (text + url.length - rest), rest);
+	return true;
+}
+
+bool
 retry_method_check(const char *method, char *err, size_t err_size)
 {
 	size_t		len = 0;

@@ -48,6 +48,15 @@ extern bool retry_url_check(const char *url, RetryUrl *out,
 							char *err, size_t err_size);
 
 /*
+ * Writes a URL that retry_url_check accepts the one way in which all its
+ * spellings that are surely the same are written: scheme and host in lower
+ * case, no default port, "/" for no path, no fragment.  What is behind the host
+ * is left as it is.  False, with nothing written, for what it does not accept.
+ */
+#define RETRY_URL_CANONICAL_SIZE	(RETRY_URL_MAX_LENGTH + RETRY_URL_MAX_ORIGIN + 2)
+extern bool retry_url_canonical(const char *url, char out[RETRY_URL_CANONICAL_SIZE]);
+
+/*
  * True when method is a token that may be sent (1..32 upper-case letters,
  * digits, '-', '_'; not CONNECT or TRACE).  err says why not.
  */

@@ -129,8 +129,8 @@ sql(<<"SQL");
 SELECT retry.enqueue('${\$receiver->url('/status/500')}', key => 'fixed', max_attempts => 5, backoff => 'fixed 200ms');
 SELECT retry.enqueue('${\$receiver->url('/status/500')}', key => 'levels', max_attempts => 5, backoff => 'levels 100ms,200ms,400ms');
 SELECT retry.enqueue('${\$receiver->url('/status/500')}', key => 'jitter', max_attempts => 6, backoff => 'exponential 50ms max 2s jitter decorrelated');
-SELECT retry.enqueue('${\$receiver->url('/retry-after/2?status=503&then=ok')}', key => 'seconds', backoff => 'fixed 50ms');
-SELECT retry.enqueue('${\$receiver->url("/retry-after/$date?status=503&then=ok")}', key => 'date', backoff => 'fixed 50ms');
+SELECT retry.enqueue('${\$receiver->url('/retry-after/2?status=503&then=ok')}', lane => 'seconds', key => 'seconds', backoff => 'fixed 50ms');
+SELECT retry.enqueue('${\$receiver->url("/retry-after/$date?status=503&then=ok")}', lane => 'date', key => 'date', backoff => 'fixed 50ms');
 SELECT retry.enqueue('${\$receiver->url('/status/500')}', key => 'cron', max_attempts => 2, backoff => 'cron ''* * * * *''');
 SELECT retry.enqueue('${\$receiver->url('/status/500')}', key => 'expires', expires_at => now() + '1 s', max_attempts => 1000, backoff => 'fixed 300ms');
 SQL

@@ -360,7 +360,7 @@ scene($scene, max_attempts => 1);
 $scene = 'switch';
 scene($scene, ordered => 'false', backoff => "'random 20ms..200ms'", max_in_flight => 4);
 {
-	sql("SELECT count(retry.enqueue('$scene', '{}', key => format('$scene:%s:%s', i % 10, i), reference => (i % 10)::text, url => '$base/' || CASE WHEN i % 3 = 0 THEN 'flaky/2' ELSE 'delay/100' END)) FROM generate_series(1, 1000) i");
+	sql("SELECT count(retry.enqueue('$scene', '{}', key => format('$scene:%s:%s', i % 10, i), reference => (i % 10)::text, url => '$base/' || CASE WHEN i % 3 = 0 THEN 'flaky/2?fail=500' ELSE 'delay/100' END)) FROM generate_series(1, 1000) i");
 	wait_for(sub { received($scene) > 50 }, 'a backlog without order is being worked off');
 	sql("UPDATE retry.scene SET ordered = true WHERE name = '$scene'");
 	nothing_more('order is switched on');

@@ -189,9 +189,41 @@ test_headers(void)
 	check_header("Proxy-Authorization: x", "header \"Proxy-Authorization\" is set by the client itself");
 }
 
+static void
+check_canonical(const char *url, const char *expected)
+{
+	char		out[RETRY_URL_CANONICAL_SIZE] = "untouched";
+
+	CHECK(retry_url_canonical(url, out) == (strcmp(expected, "untouched") != 0), "\"%.40s\" has a canonical form, or not", url);
+	CHECK_STR(out, expected, "... that one");
+}
+
+static void
+test_canonical(void)
+{
+	char		longest[RETRY_URL_MAX_LENGTH + 1];
+	char		out[RETRY_URL_CANONICAL_SIZE];
+
+	check_canonical("http://Example.COM", "http://example.com/");
+	check_canonical("HTTP://example.com:80/", "http://example.com/");
+	check_canonical("https://example.com:443/a?B=c#part", "https://example.com/a?B=c");
+	check_canonical("http://example.com:8080/A/../b%2f", "http://example.com:8080/A/../b%2f");
+	check_canonical("http://example.com?x", "http://example.com/?x");
+	check_canonical("http://example.com#x", "http://example.com/");
+	check_canonical("http://[::1]:80/a", "http://[::1]/a");
+	check_canonical("sql:public.f", "untouched");
+	check_canonical("", "untouched");
+
+	memset(longest, 'a', sizeof(longest));
+	memcpy(longest, "http://h?", 9);
+	longest[RETRY_URL_MAX_LENGTH] = '\0';
+	CHECK(retry_url_canonical(longest, out) && strlen(out) == RETRY_URL_MAX_LENGTH + 1, "the longest URL has room");
+}
+
 int
 main(void)
 {
+	test_canonical();
 	test_accepted();
 	test_refused();
 	test_lengths();
