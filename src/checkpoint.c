@@ -208,15 +208,18 @@ retry_checkpoint_save(RetryDispatcher *d)
 	Datum	   *xip = palloc((seen->nxip + 1) * sizeof(Datum));
 	RetryHeldList held;
 	int			current = current_table(now);
+
+	/* for what was gained, the checkpoint that is still to be read speaks */
+	uint64		slots = d->owned & ~d->gained;
 	RetryAppender *appender;
 
-	if (d->owned == 0 || seen->xmax == 0)
+	if (slots == 0 || seen->xmax == 0)
 		return;
 	for (int i = 0; i < seen->nxip; i++)
 		xip[i] = UInt64GetDatum(seen->xip[i]);
 	values[Cp_taken_at] = TimestampTzGetDatum(now);
 	values[Cp_dispatcher] = Int32GetDatum(d->worker->number);
-	values[Cp_slots] = Int64GetDatum((int64) d->owned);
+	values[Cp_slots] = Int64GetDatum((int64) slots);
 	values[Cp_xmin] = UInt64GetDatum(seen->xmin);
 	values[Cp_xmax] = UInt64GetDatum(seen->xmax);
 	values[Cp_xip] = array_of(xip, seen->nxip, XID8OID);

@@ -63,6 +63,25 @@ foreach my $count (3, 2, 3, 1)
 		diag => sub { slots() . "\n" . RetryTest::picture($node, 'postgres') });
 	wait_for(sub { $receiver->stats->{total} > $sent }, 'and go on');
 }
+# Tasks that wait, and nothing new: only checkpoints tell the next owner of them.
+$node->safe_psql('postgres', <<"SQL");
+INSERT INTO retry.scene (group_name, name, url, backoff, max_attempts, breaker_ratio, retry_share) VALUES
+	('default', 'waits', '${\$receiver->url('/flaky/1?wait')}', 'fixed 2s', 2, NULL, NULL);
+SQL
+my $waiting = 0;
+foreach my $count (3, 2, 3, 2, 3, 2, 3, 1)
+{
+	$node->safe_psql('postgres',
+		"SELECT count(retry.enqueue('waits', '{}', lane => 'w$waiting-' || i)) FROM generate_series(1, 100) i");
+	$waiting += 100;
+	wait_sql($node,
+		"SELECT count(*) FROM retry.tasks WHERE scene = 'default/waits' AND state = 'pending'",
+		"$waiting have been tried", expected => '0');
+	$node->safe_psql('postgres', "ALTER SYSTEM SET retry.dispatchers = $count");
+	$node->reload;
+	wait_for(sub { slots() eq $expected{$count} }, "and $count dispatchers take them over");
+}
+
 # Once more without waiting for one change before the next.
 foreach my $count (2, 3, 1, 2)
 {
@@ -84,7 +103,8 @@ is( $node->safe_psql(
 		'default/flaky|succeeded|3|' . 2000 * $load,
 		'default/hangs|dead|2|' . 2 * $load,
 		'default/late|succeeded|2|' . 500 * $load,
-		'default/paused|succeeded|1|' . 200 * $load),
+		'default/paused|succeeded|1|' . 200 * $load,
+		"default/waits|succeeded|2|$waiting"),
 	'as it should');
 
 my $seen = <<"SQL";
@@ -97,7 +117,7 @@ is( $node->safe_psql(
 		"$seen SELECT key, attempt, path, count(*) FROM ledger GROUP BY 1, 2, 3 HAVING count(*) > 1 LIMIT 5"),
 	'', 'no attempt was made twice');
 is($node->safe_psql('postgres', "$seen SELECT count(*) FROM ledger"),
-	(3 * 2000 + 2 * 500 + 200 + 2 * 2) * $load, 'and none is missing');
+	(3 * 2000 + 2 * 500 + 200 + 2 * 2) * $load + 2 * $waiting, 'and none is missing');
 
 $node->stop;
 done_testing();
