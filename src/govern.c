@@ -248,8 +248,8 @@ note_less(RetryDispatcher *d, const RetrySending *t, const RetryScene *scene,
 	}
 	else if (!was_slowed && flow->throttle.rate > 0)
 	{
-		snprintf(detail, sizeof(detail), "to %.3g requests a second, by an answer with status %d",
-				 flow->throttle.rate, t->ended.http_status);
+		snprintf(detail, sizeof(detail), "to %.*f requests a second, by an answer with status %d",
+				 flow->throttle.rate < 10 ? 1 : 0, flow->throttle.rate, t->ended.http_status);
 		add_event(d, RETRY_EVENT_THROTTLED, scene, t->lane, NULL, detail);
 	}
 }

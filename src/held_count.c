@@ -73,33 +73,48 @@ retry_held_count_clear(Oid database, int dispatcher)
 	}
 }
 
-void
-retry_held_count_set(Oid database, int dispatcher, uint64 hash, int64 count)
+static HeldCount *
+find(uint64 hash, uint64 owner)
 {
-	uint64		owner = owner_of(database, dispatcher);
-	HeldCount  *mine = NULL;
-
-	if (counts == NULL)
-		return;
-	for (int i = 0; i < LOOKS && mine == NULL; i++)
+	for (int i = 0; i < LOOKS; i++)
 	{
 		HeldCount  *at = place(hash, i);
 
 		if (at->hash == hash && pg_atomic_read_u64(&at->owner) == owner)
-			mine = at;
+			return at;
 	}
-	if (mine == NULL && count == 0)
-		return;
-	for (int i = 0; i < LOOKS && mine == NULL; i++)
+	return NULL;
+}
+
+/* A free place, which is the owner's then; NULL: there is none. */
+static HeldCount *
+take(uint64 hash, uint64 owner)
+{
+	for (int i = 0; i < LOOKS; i++)
 	{
 		HeldCount  *at = place(hash, i);
 		uint64		nobody = 0;
 
-		if (!pg_atomic_compare_exchange_u64(&at->owner, &nobody, owner))
-			continue;
-		at->hash = hash;
-		mine = at;
+		if (pg_atomic_compare_exchange_u64(&at->owner, &nobody, owner))
+		{
+			at->hash = hash;
+			return at;
+		}
 	}
+	return NULL;
+}
+
+void
+retry_held_count_set(Oid database, int dispatcher, uint64 hash, int64 count)
+{
+	uint64		owner = owner_of(database, dispatcher);
+	HeldCount  *mine;
+
+	if (counts == NULL)
+		return;
+	mine = find(hash, owner);
+	if (mine == NULL && count != 0)
+		mine = take(hash, owner);
 	if (mine == NULL)
 		return;
 	mine->count = count;
