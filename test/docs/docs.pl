@@ -29,6 +29,7 @@ my %behaviour = (
 	gone => '/status/410?path=',
 	bank => '/processing/2?status=202&path=',
 	slow => '/delay/300?path=',
+	busy => '/retry-after/60?status=429&path=',
 	echo => '/echo?path=');
 my %address = map { $_ => start_endpoint()->keep->url } keys %behaviour;
 
