@@ -3,8 +3,7 @@
 -- for themselves only.  A step that is given up for good stops its order until a
 -- person has looked; all others go on.
 --
--- examples/run fifo-per-order-number, or with psql against a server of your own:
---   psql -v receiver=http://127.0.0.1:8080 -f examples/fifo-per-order-number.sql
+-- Run it with: examples/run fifo-per-order-number
 
 \pset null '(null)'
 
