@@ -105,7 +105,7 @@ sub enqueue_many_orders
 
 	foreach my $n ($from .. $to)
 	{
-		my $path = $n % 3 == 0 ? '/flaky/2?fail=503' : $n % 7 == 0 ? '/delay/20' : '/ok';
+		my $path = $n % 3 == 0 ? '/flaky/2?fail=500' : $n % 7 == 0 ? '/delay/20' : '/ok';
 		sql("SELECT count(retry.enqueue('$scene', '{}', key => format('$scene:%s:$n', i), reference => 'order ' || i, url => '$base$path')) FROM generate_series(1, $lanes) i");
 	}
 	return;
@@ -166,7 +166,7 @@ foreach my $forgotten (0, 1)
 	my %id;
 	foreach my $lane (qw(cancel behind run amend replace bulk))
 	{
-		$id{$lane}{1} = add($lane, 1, '/status/503');
+		$id{$lane}{1} = add($lane, 1, '/status/500');
 		$id{$lane}{$_} = add($lane, $_, '/ok') for 2 .. 4;
 	}
 	wait_sql($node, "SELECT count(*) FROM retry.tasks WHERE scene = 'default/$scene' AND state = 'retrying'",
@@ -204,9 +204,9 @@ scene($scene, pending_interval => "'40 ms'", pending_when => "'\$.status ? (\@ =
 foreach my $lane (1 .. 5)
 {
 	add($lane, 1, '/processing/2');
-	add($lane, 2, '/status/503', 'max_attempts => 3');
+	add($lane, 2, '/status/500', 'max_attempts => 3');
 	add($lane, 3, '/status/400');
-	add($lane, 4, '/status/503', "max_attempts => 1000, expires_at => clock_timestamp() + interval '1 s'");
+	add($lane, 4, '/status/500', "max_attempts => 1000, expires_at => clock_timestamp() + interval '1 s'");
 	add($lane, 5, '/hang', "timeout => '50 ms', max_attempts => 2");
 	add($lane, 6, '/ok');
 }
@@ -220,7 +220,7 @@ is(sql("SELECT string_agg(DISTINCT right(t.key, 1) || ' ' || t.state || coalesce
 $scene = 'expiry';
 scene($scene, backoff => "'fixed 1h'");
 {
-	my $head = add('a', 1, '/status/503');
+	my $head = add('a', 1, '/status/500');
 	my $late = add('a', 2, '/ok', "expires_at => clock_timestamp() + interval '200 ms'");
 	my $last = add('a', 3, '/ok');
 	wait_state($node, $head, 'retrying');
@@ -239,7 +239,7 @@ scene($scene, backoff => "'fixed 300ms'");
 {
 	my $later = add('a', 9, '/ok', "delay => '1 s'");
 	add('a', 1, '/ok');
-	my $next = add('a', 2, '/flaky/1', "delay => '500 ms'");
+	my $next = add('a', 2, '/flaky/1?fail=500', "delay => '500 ms'");
 	wait_state($node, $later, 'succeeded', description => 'delayed tasks');
 	is(numbers('a'), '1 2 2 9', 'a delayed one holds up nothing that is due before');
 
@@ -252,7 +252,7 @@ scene($scene, backoff => "'fixed 300ms'");
 	$user->query_safe('BEGIN');
 	$user->query_safe("SELECT retry.enqueue('$scene', '{}', key => '$scene:c:early', reference => 'c', url => '$base/ok')");
 	wait_state($node, add('c', 1, '/ok'), 'succeeded', description => 'one that is not committed holds up nothing');
-	my $failing = add('c', 2, '/flaky/2');
+	my $failing = add('c', 2, '/flaky/2?fail=500');
 	add('c', 3, '/ok');
 	wait_state($node, $failing, 'retrying');
 	$user->query_safe('COMMIT');
@@ -270,13 +270,13 @@ foreach my $spread ('NULL', "'2 s'")
 	scene($scene, resume_over => $spread, backoff => "'fixed 500ms'");
 	foreach my $lane (1 .. 25)
 	{
-		add($lane, 1, '/flaky/1');
+		add($lane, 1, '/flaky/1?fail=500');
 		add($lane, 2, '/ok');
 	}
 	sql("UPDATE retry.scene SET paused = true WHERE name = '$scene'");
 	foreach my $lane (1 .. 25)
 	{
-		add($lane, $_, $_ == 4 ? '/flaky/1' : '/ok') for 3 .. 5;
+		add($lane, $_, $_ == 4 ? '/flaky/1?fail=500' : '/ok') for 3 .. 5;
 	}
 	forget_lanes();
 	nothing_more("$what: paused");
@@ -299,7 +299,7 @@ scene($scene, dead_head => "'block'", max_attempts => 2);
 	foreach my $lane (qw(replay step skip))
 	{
 		add($lane, 1, '/ok');
-		$id{$lane}{2} = add($lane, 2, '/status/503');
+		$id{$lane}{2} = add($lane, 2, '/status/500');
 		$id{$lane}{$_} = add($lane, $_, '/ok') for 3 .. 5;
 	}
 	my $held = "SELECT count(*) FROM retry.tasks WHERE scene = 'default/block' AND state = 'pending' AND held_reason = 'behind a dead task'";
@@ -311,6 +311,12 @@ scene($scene, dead_head => "'block'", max_attempts => 2);
 	nothing_more('dead heads, after a crash');
 	is(sql($held), 9, 'those behind still wait');
 	is(numbers($_), '1 2 2', "and were not sent ($_)") for qw(replay step skip);
+
+	sql("INSERT INTO retry.dead_letter SELECT (jsonb_populate_record(d, jsonb_build_object('id', gen_random_uuid(), 'key', 'gone', 'died_at', now() - interval '100 days'))).* FROM retry.dead_letter d WHERE d.id = '$id{skip}{2}'");
+	sql("UPDATE retry.dead_letter SET died_at = now() - interval '100 days' WHERE id = '$id{skip}{2}'");
+	sql('CALL retry.maintain()');
+	is(sql("SELECT count(*), min(id::text) = '$id{skip}{2}' FROM retry.dead_letter WHERE died_at < now() - interval '99 days'"), '1|t',
+		'a dead letter is kept as long as it holds up a lane');
 
 	my $again = sql("SELECT retry.replay('$id{replay}{2}')");
 	wait_state($node, $again, 'dead', description => 'the replay dies as well');
@@ -349,7 +355,7 @@ scene($scene, dead_head => "'block'", max_attempts => 2);
 $scene = 'replays';
 scene($scene, max_attempts => 1);
 {
-	add('a', $_, '/flaky/1') for 1 .. 20;
+	add('a', $_, '/flaky/1?fail=500') for 1 .. 20;
 	wait_sql($node, "SELECT count(*) FROM retry.dead_letters WHERE scene = 'default/replays'", 'all of a lane have died', expected => '20');
 	is(sql("SELECT retry.replay_dead('replays')"), 20, 'all of them are replayed');
 	all_finished($scene, 'replays');
@@ -360,13 +366,13 @@ scene($scene, max_attempts => 1);
 $scene = 'switch';
 scene($scene, ordered => 'false', backoff => "'random 20ms..200ms'", max_in_flight => 4);
 {
-	sql("SELECT count(retry.enqueue('$scene', '{}', key => format('$scene:%s:%s', i % 10, i), reference => (i % 10)::text, url => '$base/' || CASE WHEN i % 3 = 0 THEN 'flaky/2?fail=500' ELSE 'delay/100' END)) FROM generate_series(1, 1000) i");
+	sql("SELECT count(retry.enqueue('$scene', '{}', key => format('$scene:%s:%s', i % 10, i), reference => (i % 10)::text, url => '$base/' || CASE WHEN i % 3 = 0 THEN 'flaky/2?fail=500' ELSE 'delay/300' END)) FROM generate_series(1, 1000) i");
 	wait_for(sub { received($scene) > 50 }, 'a backlog without order is being worked off');
 	sql("UPDATE retry.scene SET ordered = true WHERE name = '$scene'");
 	nothing_more('order is switched on');
 	my %begun = map { $_->{key} => 1 } received($scene);
 	cmp_ok(scalar(keys %begun), '<', 900, 'some have not begun');
-	wait_for(sub { scalar(received($scene)) > keys(%begun) + 150 }, 'they go on');
+	wait_for(sub { scalar(received($scene)) > keys(%begun) + 150 }, 'they go on', timeout => 90);
 	my %seen;
 	my @wrong;
 	foreach my $request (grep { !$begun{ $_->{key} } } received($scene))
@@ -380,6 +386,16 @@ scene($scene, ordered => 'false', backoff => "'random 20ms..200ms'", max_in_flig
 	all_finished($scene, 'switched off');
 	is(sql("SELECT count(*) FROM retry.tasks WHERE scene = 'default/$scene' AND state = 'succeeded'"), 1000, 'all of them');
 }
+
+# One lane of a scene without order is ordered, as an override says.
+$scene = 'override';
+scene($scene, ordered => 'false', backoff => "'fixed 300ms'");
+sql("INSERT INTO retry.lane_override (group_name, lane, ordered) VALUES ('default', 'override a', true)");
+sql("SELECT count(retry.enqueue('$scene', '{}', key => format('$scene:%s:%s', l, i), reference => l, url => '$base/' || CASE i WHEN 1 THEN 'flaky/1?fail=500' ELSE 'ok' END)) FROM unnest(ARRAY['a', 'b']) l, generate_series(1, 3) i");
+all_finished($scene, 'an override');
+is(numbers('a'), '1 1 2 3', 'the lane of an override is ordered');
+like(numbers('b'), qr/1$/, 'and others are not');
+sql("DELETE FROM retry.lane_override WHERE lane = 'override a'");
 
 # Crashes and more dispatchers, under load.
 sub load_goes_on
