@@ -120,6 +120,34 @@ sub requests
 	wait_state($node, enqueue($node, "'admin', '{}'"), 'succeeded', description => 'undone: it is called');
 }
 
+# In an ordered lane nothing passes a task that is held.
+{
+	my ($head, $next) = ($gone->url('/ok/head'), $gone->url('/ok/next'));
+	scene('order', $next, ordered => 'true');
+	sql("SELECT retry.disable_url('order', '$head')");
+	sql("SELECT retry.enqueue('order', '{}', key => 'head', lane => 'x', url => '$head')");
+	sql("SELECT retry.enqueue('order', '{}', key => 'next', lane => 'x')");
+	others_go_on($node, $receiver, 'ordered') foreach 1 .. 2;
+	is(requests($gone, '/ok/next'), 0, 'ordered: the next waits for the one that is held');
+	sql("SELECT retry.enable_url('order', '$head')");
+	wait_sql($node, counted("scene = 'default/order' AND state = 'succeeded'"), 'ordered: then both go', expected => 2);
+	is(join(' ', map { $_->{key} } grep { $_->{path} =~ m{^/ok/(head|next)} } $gone->ledger), 'head next', 'in their order');
+}
+
+# A hundred thousand of them are as good as one.
+{
+	my $url = $gone->url('/ok/many/');
+	scene('many', $gone->url('/ok/many/0'));
+	sql("INSERT INTO retry.disabled_url (scene_id, url, since, disabled_by) SELECT s.id, '$url' || n, now(), 'postgres' FROM retry.scene s, generate_series(1, 100000) n WHERE s.name = 'many'");
+	wait_state($node, enqueue($node, "'many', '{}'"), 'succeeded', description => 'many: one that is not among them is called');
+	sql("SELECT count(retry.enqueue('many', '{}', url => '$url' || n)) FROM generate_series(1, 100000, 9999) n");
+	others_go_on($node, $receiver, 'many');
+	is(sql(held('many')), 11, 'many: those to the others are held');
+	is($gone->stats->{paths}{"/ok/many/1"} // 0, 0, 'and not sent');
+	sql("DELETE FROM retry.disabled_url WHERE scene_id = (SELECT id FROM retry.scene WHERE name = 'many')");
+	wait_sql($node, counted("scene = 'default/many' AND state = 'succeeded'"), 'many: and go when all are enabled at once', expected => 12);
+}
+
 # Held tasks die when their time is over.
 {
 	scene('expire', $gone->url('/ok/expire'));
