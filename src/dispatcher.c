@@ -496,6 +496,22 @@ is_retired(void)
 		retry_send_flying(d) == 0 && dlist_is_empty(&d->ended);
 }
 
+/* Waits for so long; what was done last is shown while there is nothing to do. */
+static bool
+wait_for(WaitEventSet *events, long ms)
+{
+	WaitEvent	event[2];
+
+	if (ms > RETRY_SHOW_EVERY_MS && retry_lanes_any_changed(d->lanes))
+	{
+		if (WaitEventSetWait(events, RETRY_SHOW_EVERY_MS, event, lengthof(event), PG_WAIT_EXTENSION) > 0)
+			return true;
+		retry_lane_stats_publish(d);
+		ms -= RETRY_SHOW_EVERY_MS;
+	}
+	return WaitEventSetWait(events, ms, event, lengthof(event), PG_WAIT_EXTENSION) > 0;
+}
+
 static void
 main_loop(WaitEventSet *events)
 {
@@ -503,12 +519,11 @@ main_loop(WaitEventSet *events)
 
 	while (!ShutdownRequestPending && !retry_shmem_worker_unwanted(d->worker) && !is_retired())
 	{
-		WaitEvent	event[2];
 		long		ms = more ? 0 : wait_time();
 
 		if (ms > 0)
 			pgstat_report_activity(STATE_IDLE, NULL);
-		if (WaitEventSetWait(events, ms, event, lengthof(event), PG_WAIT_EXTENSION) > 0)
+		if (wait_for(events, ms))
 			ResetLatch(MyLatch);
 		handle_requests();
 		if (ShutdownRequestPending || retry_shmem_worker_unwanted(d->worker))

@@ -484,6 +484,12 @@ retry_lanes_next_changed(RetryLanes *lanes)
 	return lane;
 }
 
+bool
+retry_lanes_any_changed(const RetryLanes *lanes)
+{
+	return !dlist_is_empty(unconstify(dlist_head *, &lanes->changed));
+}
+
 int32
 retry_lane_limit(const RetryLanes *lanes, const RetryLane *lane)
 {

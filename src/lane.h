@@ -230,6 +230,7 @@ extern void retry_lane_drained(RetryLanes *lanes, RetrySide *side, TimestampTz n
 
 /* One of the lanes that have changed since it was last returned here; NULL: none. */
 extern RetryLane *retry_lanes_next_changed(RetryLanes *lanes);
+extern bool retry_lanes_any_changed(const RetryLanes *lanes);
 
 /* How many transfers it may have at once, all things considered. */
 extern int32 retry_lane_limit(const RetryLanes *lanes, const RetryLane *lane);

@@ -20,6 +20,8 @@
 /* Lanes shown in one turn: thousands may change at once with configuration. */
 #define PUBLISH_BUDGET	10000
 
+static int64 not_before_us = 0; /* the next time */
+
 static void
 appear(RetryLane *lane, void *arg)
 {
@@ -124,6 +126,9 @@ retry_lane_stats_publish(RetryDispatcher *d)
 	int64		now_us = retry_monotonic_us();
 	RetryLane  *lane;
 
+	if (now_us < not_before_us)
+		return;
+	not_before_us = now_us + RETRY_SHOW_EVERY_MS * 1000;
 	for (int i = 0; i < PUBLISH_BUDGET && (lane = retry_lanes_next_changed(d->lanes)) != NULL; i++)
 	{
 		if (lane->shown == NULL && retry_shown_grow(d->lanes_shown, now_us))

@@ -79,6 +79,9 @@ typedef struct RetryLaneShown
 	char		name[RETRY_SHOWN_NAME];
 } RetryLaneShown;
 
+/* Nothing is shown more often than this. */
+#define RETRY_SHOW_EVERY_MS	50
+
 /* The rate forgets by a factor of e in so many seconds. */
 #define RETRY_SHOWN_RATE_S	5.0
 
@@ -86,8 +89,8 @@ typedef struct RetryLaneShown
 extern void retry_lane_stats_create(struct RetryDispatcher *d);
 
 /*
- * Shows what has changed since the last call; what does not fit in one call
- * waits for the next.  Outside a transaction.  No errors.
+ * Shows what has changed, once in a while: how often lanes change must not
+ * matter.  To be called at each turn, outside a transaction.  No errors.
  */
 extern void retry_lane_stats_publish(struct RetryDispatcher *d);
 
