@@ -93,7 +93,7 @@ static void
 do_flaky(Conn *c, const Request *req, Slice rest)
 {
 	if (stats_visits(req) < slice_int(rest, 1))
-		answer_json(c, req, (int) query_int(req->query, "fail", 503), "{\"error\":\"flaky\"}");
+		answer_json(c, req, (int) query_int(req->query, "fail", 500), "{\"error\":\"flaky\"}");
 	else
 		answer_json(c, req, 200, "{\"ok\":true}");
 }
@@ -114,7 +114,7 @@ static void
 do_flaky_percent(Conn *c, const Request *req, Slice rest)
 {
 	if (unlucky((double) slice_int(rest, 50)))
-		answer_json(c, req, (int) query_int(req->query, "fail", 503), "{\"error\":\"flaky\"}");
+		answer_json(c, req, (int) query_int(req->query, "fail", 500), "{\"error\":\"flaky\"}");
 	else
 		answer_json(c, req, 200, "{\"ok\":true}");
 }
@@ -402,7 +402,7 @@ behave(Conn *c, const Request *req)
 		least = c->hold_us + settings.delay_us;
 		c->hold_us = 0;
 		if (settings.fail_percent > 0 && unlucky(settings.fail_percent))
-			answer_json(c, req, 503, "{\"error\":\"unlucky\"}");
+			answer_json(c, req, 500, "{\"error\":\"unlucky\"}");
 		else if (kind == KIND_OTHER)
 			answer_json(c, req, 404, "{\"error\":\"no such behaviour\"}");
 		else

@@ -46,7 +46,7 @@ sql(<<"SQL");
 INSERT INTO retry.scene (group_name, name, url, backoff, paused, max_attempts) VALUES
 	('default', 'flow', '${\$receiver->url('/delay/2')}', 'fixed 1s', true, 16),
 	('default', 'hangs', '${\$receiver->url('/delay/1000')}', 'fixed 100ms', false, 16),
-	('default', 'fails', '${\$receiver->url('/delay/1000?status=503')}', 'fixed 100ms', false, 16),
+	('default', 'fails', '${\$receiver->url('/delay/1000?status=500')}', 'fixed 100ms', false, 16),
 	('default', 'later', '${\$receiver->url('/ok')}', 'fixed 1s', false, 16),
 	('default', 'flaky', '${\$receiver->url('/flaky/1')}', 'fixed 1h', false, 16);
 SQL

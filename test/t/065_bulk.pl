@@ -136,7 +136,7 @@ sql('DROP DATABASE ordered');
 sql(<<"SQL");
 INSERT INTO retry.scene (group_name, name, url, backoff, max_in_flight, max_attempts) VALUES
 	('default', 'amend', '$ok', 'fixed 1h', NULL, 16),
-	('default', 'fails', '@{[ $receiver->url('/echo?status=503') ]}', 'fixed 1h', NULL, 16),
+	('default', 'fails', '@{[ $receiver->url('/echo?status=500') ]}', 'fixed 1h', NULL, 16),
 	('default', 'queue', '@{[ $receiver->url('/delay/500') ]}', 'fixed 1h', 1, 16);
 SQL
 my $fails = enqueue($node, "'fails', '1', key => 'amended', headers => '{\"X-Old\": \"1\"}'");
