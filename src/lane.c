@@ -392,15 +392,12 @@ retry_lanes_has_place(RetryLanes *lanes, TimestampTz now)
 		(!is_full(lanes) || find_victim(lanes, now) != NULL);
 }
 
-/* Makes a place for one more lane; false when none can be made. */
+/* One lane gives up its place for another; false when none can. */
 static bool
-make_place(RetryLanes *lanes, TimestampTz now)
+evict(RetryLanes *lanes, TimestampTz now)
 {
-	RetryLane  *victim;
+	RetryLane  *victim = find_victim(lanes, now);
 
-	if (!is_full(lanes))
-		return true;
-	victim = find_victim(lanes, now);
 	if (victim != NULL)
 	{
 		TimestampTz due = next_due_of(victim);
@@ -419,15 +416,25 @@ make_place(RetryLanes *lanes, TimestampTz now)
 	return true;
 }
 
-RetryLane *
-retry_lane_make(RetryLanes *lanes, int64 hash, TimestampTz due, TimestampTz now)
+/* Makes a place for one more lane; false when none can be made. */
+static bool
+make_place(RetryLanes *lanes, TimestampTz now)
 {
-	RetryLane  *lane;
+	if (is_full(lanes) && !evict(lanes, now))
+		return false;
+	/* when the limit was lowered, one more each time */
+	if (is_full(lanes))
+		(void) evict(lanes, now);
+	return true;
+}
+
+/* A lane for which there is a place. */
+static RetryLane *
+add_lane(RetryLanes *lanes, int64 hash, TimestampTz due, TimestampTz now)
+{
+	RetryLane  *lane = lanes_alloc(lanes, sizeof(RetryLane));
 	bool		found;
 
-	if (!make_place(lanes, now))
-		return NULL;
-	lane = lanes_alloc(lanes, sizeof(RetryLane));
 	memset(lane, 0, sizeof(RetryLane));
 	lane->hash = hash;
 	lane->weight = 1;
@@ -450,6 +457,12 @@ retry_lane_make(RetryLanes *lanes, int64 hash, TimestampTz due, TimestampTz now)
 }
 
 RetryLane *
+retry_lane_make(RetryLanes *lanes, int64 hash, TimestampTz due, TimestampTz now)
+{
+	return make_place(lanes, now) ? add_lane(lanes, hash, due, now) : NULL;
+}
+
+RetryLane *
 retry_lanes_get(RetryLanes *lanes, int64 hash, TimestampTz due, TimestampTz now)
 {
 	RetryLane  *lane = retry_lanes_find(lanes, hash);
@@ -459,7 +472,7 @@ retry_lanes_get(RetryLanes *lanes, int64 hash, TimestampTz due, TimestampTz now)
 		return lane;
 	/* whoever is forgotten for it may lower the horizon */
 	if (!retry_dormant_waiting(lanes) && make_place(lanes, now))
-		return retry_lane_make(lanes, hash, retry_lanes_horizon(lanes), now);
+		return add_lane(lanes, hash, retry_lanes_horizon(lanes), now);
 	/* the newcomer waits for a place, or for a sweep to find it */
 	if (!retry_dormant_wait(lanes, hash, Min(due, retry_lanes_horizon(lanes))))
 		lower_horizon(lanes, due);

@@ -432,6 +432,33 @@ test_wait_for_place(void)
 	CHECK_INT(retry_lanes_horizon(lanes), DT_NOEND, "and nothing was forgotten that has something");
 }
 
+/* More lanes than are allowed now: no newcomer is lost, and they become fewer. */
+static void
+test_fewer_lanes(void)
+{
+	RetryLanes *lanes = make_lanes(20, 1000, 64, 8);
+	RetryLaneLimits limits = {.max_lanes = 4,.max_queued = 1000,.max_in_flight = 64,.lane_max_in_flight = 8};
+
+	for (int i = 0; i < 20; i++)
+	{
+		RetryLane  *lane = retry_lanes_get(lanes, i, 100, 200);
+
+		if (i >= 3)
+			push_many(lanes, lane, 100 * i + 1, 1);
+	}
+	retry_lanes_set_limits(lanes, &limits);
+	for (int i = 50; i < 55; i++)
+	{
+		RetryLane  *lane = retry_lanes_get(lanes, i, 100, 200);
+
+		CHECK(retry_lanes_knows(lanes, i), "lane %d has a place or waits for one", i);
+		if (lane != NULL)
+			push_many(lanes, lane, 100 * i + 1, 1);
+	}
+	CHECK_INT(retry_lanes_count(lanes), 19, "three were idle and gave way to two");
+	CHECK_INT(retry_lanes_dormant(lanes), 3, "the others wait");
+}
+
 /* What is committed late while a sweep is under way, and finds no place. */
 static void
 test_late_in_sweep(void)
@@ -1278,6 +1305,7 @@ main(void)
 	test_ahead();
 	test_late_in_sweep();
 	test_wait_for_place();
+	test_fewer_lanes();
 	test_heap();
 	test_block();
 	test_gates();
