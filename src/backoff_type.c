@@ -10,7 +10,6 @@
 #include "common/hashfn.h"
 #include "fmgr.h"
 #include "funcapi.h"
-#include "libpq/pqformat.h"
 #include "miscadmin.h"
 #include "utils/builtins.h"
 #include "utils/timestamp.h"
@@ -18,6 +17,7 @@
 #include "compat.h"
 #include "backoff.h"
 #include "quote.h"
+#include "text_type.h"
 #include "zone.h"
 
 /* More would only make a huge result by mistake. */
@@ -52,14 +52,7 @@ read_backoff(const char *text, int sqlstate)
 	const char *zone;
 
 	if (!retry_backoff_parse(text, &b, &err))
-		ereport(ERROR,
-				(errcode(sqlstate),
-				 errmsg("invalid input syntax for type %s: \"%s\"",
-						"retry.backoff", retry_quoted(text, strlen(text))),
-				 errdetail("\"%s\" %s.",
-						   retry_quoted(text + err.part_at, err.part_len),
-						   err.reason),
-				 errhint("%s", err.hint)));
+		retry_refuse_text("retry.backoff", text, &err, sqlstate);
 
 	zone = retry_backoff_zone_name(&b);
 	if (zone != NULL && b.u.cron.zone[0] != '\0')
@@ -101,43 +94,24 @@ retry_backoff_out(PG_FUNCTION_ARGS)
 	PG_RETURN_CSTRING(pstrdup(text));
 }
 
-/*
- * backoff_recv(internal): a version byte, then the text form.  Any client can
- * make that, and one reader checks both.
- */
+/* backoff_recv(internal) */
 Datum
 retry_backoff_recv(PG_FUNCTION_ARGS)
 {
-	StringInfo	buf = (StringInfo) PG_GETARG_POINTER(0);
-	int			version = pq_getmsgbyte(buf);
-	char	   *text;
-	int			len;
+	char	   *text = retry_receive_text((StringInfo) PG_GETARG_POINTER(0), RETRY_BACKOFF_VERSION,
+										  "retry.backoff");
 
-	if (version != RETRY_BACKOFF_VERSION)
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_BINARY_REPRESENTATION),
-				 errmsg("unsupported binary version %d of type %s",
-						version, "retry.backoff"),
-				 errhint("Only version %d is known.",
-						 RETRY_BACKOFF_VERSION)));
-	text = pq_getmsgtext(buf, buf->len - buf->cursor, &len);
-	PG_RETURN_POINTER(read_backoff(text,
-								   ERRCODE_INVALID_BINARY_REPRESENTATION));
+	PG_RETURN_POINTER(read_backoff(text, ERRCODE_INVALID_BINARY_REPRESENTATION));
 }
 
 /* backoff_send(backoff) */
 Datum
 retry_backoff_send(PG_FUNCTION_ARGS)
 {
-	RetryBackoff *b = GETARG_BACKOFF(0);
-	StringInfoData buf;
 	char		text[RETRY_BACKOFF_TEXT_SIZE];
-	int			len = retry_backoff_format(b, text, sizeof(text));
+	int			len = retry_backoff_format(GETARG_BACKOFF(0), text, sizeof(text));
 
-	pq_begintypsend(&buf);
-	pq_sendbyte(&buf, RETRY_BACKOFF_VERSION);
-	pq_sendtext(&buf, text, len);
-	PG_RETURN_BYTEA_P(pq_endtypsend(&buf));
+	PG_RETURN_BYTEA_P(retry_send_text(RETRY_BACKOFF_VERSION, text, len));
 }
 
 static bool

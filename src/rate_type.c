@@ -11,11 +11,10 @@
 
 #include "common/hashfn.h"
 #include "fmgr.h"
-#include "libpq/pqformat.h"
 
 #include "compat.h"
-#include "quote.h"
 #include "rate.h"
+#include "text_type.h"
 
 #define RATE_VERSION	1
 
@@ -41,12 +40,7 @@ read_rate(const char *text, int sqlstate)
 	RetryParseError err;
 
 	if (!retry_rate_parse(text, rate, &err))
-		ereport(ERROR,
-				(errcode(sqlstate),
-				 errmsg("invalid input syntax for type %s: \"%s\"",
-						"retry.rate", retry_quoted(text, strlen(text))),
-				 errdetail("\"%s\" %s.", retry_quoted(text + err.part_at, err.part_len), err.reason),
-				 errhint("%s", err.hint)));
+		retry_refuse_text("retry.rate", text, &err, sqlstate);
 	return rate;
 }
 
@@ -67,24 +61,12 @@ retry_rate_out(PG_FUNCTION_ARGS)
 	PG_RETURN_CSTRING(text);
 }
 
-/*
- * rate_recv(internal): a version byte, then the text form.  Any client can
- * make that, and one reader checks both.
- */
+/* rate_recv(internal) */
 Datum
 retry_rate_recv(PG_FUNCTION_ARGS)
 {
-	StringInfo	buf = (StringInfo) PG_GETARG_POINTER(0);
-	int			version = pq_getmsgbyte(buf);
-	char	   *text;
-	int			len;
+	char	   *text = retry_receive_text((StringInfo) PG_GETARG_POINTER(0), RATE_VERSION, "retry.rate");
 
-	if (version != RATE_VERSION)
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_BINARY_REPRESENTATION),
-				 errmsg("unsupported binary version %d of type %s", version, "retry.rate"),
-				 errhint("Only version %d is known.", RATE_VERSION)));
-	text = pq_getmsgtext(buf, buf->len - buf->cursor, &len);
 	PG_RETURN_POINTER(read_rate(text, ERRCODE_INVALID_BINARY_REPRESENTATION));
 }
 
@@ -92,14 +74,10 @@ retry_rate_recv(PG_FUNCTION_ARGS)
 Datum
 retry_rate_send(PG_FUNCTION_ARGS)
 {
-	StringInfoData buf;
 	char		text[RETRY_RATE_TEXT_SIZE];
 	int			len = retry_rate_format(GETARG_RATE(0), text, sizeof(text));
 
-	pq_begintypsend(&buf);
-	pq_sendbyte(&buf, RATE_VERSION);
-	pq_sendtext(&buf, text, len);
-	PG_RETURN_BYTEA_P(pq_endtypsend(&buf));
+	PG_RETURN_BYTEA_P(retry_send_text(RATE_VERSION, text, len));
 }
 
 /* rate_eq(rate, rate) */
