@@ -40,14 +40,6 @@ typedef struct Bulk
 	RetryChange change;			/* RETRY_SIGNAL_AMEND: what */
 } Bulk;
 
-static inline Datum
-column(TupleTableSlot *slot, int attribute)
-{
-	bool		isnull;
-
-	return slot_getattr(slot, attribute + 1, &isnull);
-}
-
 /*
  * Was it enqueued within the time that is meant?  Ids of another kind carry no
  * time and pass only where it does not matter.
@@ -95,11 +87,11 @@ static void
 take_task(RetryLiveWalk *walk, TupleTableSlot *slot, int leaf)
 {
 	Bulk	   *bulk = walk->arg;
-	pg_uuid_t  *id = DatumGetUUIDP(column(slot, Task_id));
+	pg_uuid_t  *id = DatumGetUUIDP(retry_column(slot, Task_id));
 	RetryProbe	probe;
 
-	if (!retry_selection_has(&bulk->selection, DatumGetInt32(column(slot, Task_scene_id)),
-							 DatumGetObjectId(column(slot, Task_enqueued_by))) ||
+	if (!retry_selection_has(&bulk->selection, DatumGetInt32(retry_column(slot, Task_scene_id)),
+							 DatumGetObjectId(retry_column(slot, Task_enqueued_by))) ||
 		!in_time(&bulk->selection, id) ||
 		!retry_selection_has_key(&bulk->selection, text_or_null(slot, Task_key)))
 		return;
@@ -108,14 +100,14 @@ take_task(RetryLiveWalk *walk, TupleTableSlot *slot, int leaf)
 		return;
 	if (bulk->action == RETRY_SIGNAL_AMEND)
 	{
-		retry_change_check_task(&bulk->change, GetActiveSnapshot(), DatumGetInt32(column(slot, Task_scene_id)),
+		retry_change_check_task(&bulk->change, GetActiveSnapshot(), DatumGetInt32(retry_column(slot, Task_scene_id)),
 								text_or_null(slot, Task_url));
-		retry_write_change(walk->writer, id, leaf, DatumGetInt64(column(slot, Task_lane_hash)), probe.attempts,
+		retry_write_change(walk->writer, id, leaf, DatumGetInt64(retry_column(slot, Task_lane_hash)), probe.attempts,
 						   bulk->selection.role, bulk->change.stored);
 	}
 	else if (walk->writer != NULL)
 		retry_write_signal_at(walk->writer, bulk->action, id, leaf,
-							  DatumGetInt64(column(slot, Task_lane_hash)), probe.attempts,
+							  DatumGetInt64(retry_column(slot, Task_lane_hash)), probe.attempts,
 							  bulk->selection.role,
 							  retry_spread_due(bulk->selection.now, bulk->selection.spread_us,
 											   walk->found, walk->total));

@@ -42,14 +42,6 @@ typedef struct Look
 	TimestampTz due;			/* when it may be sent; its own side's */
 } Look;
 
-static inline Datum
-column(TupleTableSlot *slot, int attribute)
-{
-	bool		isnull;
-
-	return slot_getattr(slot, attribute + 1, &isnull);
-}
-
 bool
 retry_order_wanted(const RetryDispatcher *d, int64 lane_hash, const RetryScene *scene)
 {
@@ -183,12 +175,12 @@ find_place(Look *look, RetryEntry *entry)
 		look->locked |= retry_reader_blocked(turn->reader);
 		return false;
 	}
-	entry->pos.due = DatumGetTimestampTz(column(slot, Task_due_at));
-	entry->scene_id = DatumGetInt32(column(slot, Task_scene_id));
+	entry->pos.due = DatumGetTimestampTz(retry_column(slot, Task_due_at));
+	entry->scene_id = DatumGetInt32(retry_column(slot, Task_scene_id));
 	entry->tid = slot->tts_tid;
 	entry->leaf = leaf;
-	return retry_config_may_send(turn->d->config, DatumGetBool(column(slot, Task_inert)),
-								 DatumGetUInt64(column(slot, Task_xid)));
+	return retry_config_may_send(turn->d->config, DatumGetBool(retry_column(slot, Task_inert)),
+								 DatumGetUInt64(retry_column(slot, Task_xid)));
 }
 
 /* Those that may have waited behind this one lie after it. */
@@ -344,7 +336,7 @@ look_for_replay(Look *look, int leaf, const pg_uuid_t *dead)
 
 		look->looked_at++;
 		retry_candidate_read(RETRY_TASK_DUE, slot, leaf, &c);
-		if (DatumGetInt64(column(slot, Task_lane_hash)) == look->lane->hash &&
+		if (DatumGetInt64(retry_column(slot, Task_lane_hash)) == look->lane->hash &&
 			retry_config_may_send(look->turn->d->config, c.inert, c.xid) &&
 			is_open(look, &c.entry, &probe))
 			consider(look, &c.entry, &probe);
@@ -440,12 +432,12 @@ asked_for(Look *look, RetryScene *scene)
 	for (slot = retry_first_signal(turn->reader, entry->leaf, &entry->pos.id); slot != NULL;
 		 slot = retry_scan_next(turn->reader, RETRY_SIGNAL_TASK, entry->leaf, ForwardScanDirection))
 	{
-		TimestampTz due = DatumGetTimestampTz(column(slot, Signal_due_at));
+		TimestampTz due = DatumGetTimestampTz(retry_column(slot, Signal_due_at));
 
-		if (DatumGetChar(column(slot, Signal_action)) == RETRY_SIGNAL_RUN_NOW &&
-			DatumGetInt32(column(slot, Signal_after_attempt)) == entry->attempts &&
-			retry_config_may_send(turn->d->config, DatumGetBool(column(slot, Signal_inert)),
-								  DatumGetUInt64(column(slot, Signal_xid))) &&
+		if (DatumGetChar(retry_column(slot, Signal_action)) == RETRY_SIGNAL_RUN_NOW &&
+			DatumGetInt32(retry_column(slot, Signal_after_attempt)) == entry->attempts &&
+			retry_config_may_send(turn->d->config, DatumGetBool(retry_column(slot, Signal_inert)),
+								  DatumGetUInt64(retry_column(slot, Signal_xid))) &&
 			!retry_held_back(turn, scene, look->lane->hash, due))
 			asked = Min(asked, due);
 	}
@@ -559,8 +551,8 @@ retry_order_signalled(RetryTurn *turn, const RetryCandidate *c, int64 lane_hash)
 
 		if (slot == NULL)
 			return;
-		scene_id = DatumGetInt32(column(slot, Task_scene_id));
-		due = DatumGetTimestampTz(column(slot, Task_due_at));
+		scene_id = DatumGetInt32(retry_column(slot, Task_scene_id));
+		due = DatumGetTimestampTz(retry_column(slot, Task_due_at));
 		scene = retry_turn_scene(turn, scene_id);
 		if (scene == NULL || !retry_order_wanted(d, lane_hash, scene))
 			return;

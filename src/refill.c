@@ -35,14 +35,6 @@ typedef struct Stream
 	RetryCandidate next;
 } Stream;
 
-static inline Datum
-column(TupleTableSlot *slot, int attribute)
-{
-	bool		isnull;
-
-	return slot_getattr(slot, attribute + 1, &isnull);
-}
-
 void
 retry_candidate_read(RetryIndex stream, TupleTableSlot *slot, int leaf, RetryCandidate *c)
 {
@@ -52,30 +44,30 @@ retry_candidate_read(RetryIndex stream, TupleTableSlot *slot, int leaf, RetryCan
 	{
 		case RETRY_TASK_DUE:
 		case RETRY_TASK_XID:
-			c->entry.pos.due = DatumGetTimestampTz(column(slot, Task_due_at));
-			c->entry.pos.id = *DatumGetUUIDP(column(slot, Task_id));
+			c->entry.pos.due = DatumGetTimestampTz(retry_column(slot, Task_due_at));
+			c->entry.pos.id = *DatumGetUUIDP(retry_column(slot, Task_id));
 			c->entry.tid = slot->tts_tid;
-			c->entry.scene_id = DatumGetInt32(column(slot, Task_scene_id));
-			c->inert = DatumGetBool(column(slot, Task_inert));
-			c->xid = DatumGetUInt64(column(slot, Task_xid));
+			c->entry.scene_id = DatumGetInt32(retry_column(slot, Task_scene_id));
+			c->inert = DatumGetBool(retry_column(slot, Task_inert));
+			c->xid = DatumGetUInt64(retry_column(slot, Task_xid));
 			break;
 		case RETRY_ATTEMPT_DUE:
-			c->entry.pos.due = DatumGetTimestampTz(column(slot, Attempt_next_due));
-			c->entry.pos.id = *DatumGetUUIDP(column(slot, Attempt_task_id));
-			c->entry.attempts = DatumGetInt32(column(slot, Attempt_attempt_no));
+			c->entry.pos.due = DatumGetTimestampTz(retry_column(slot, Attempt_next_due));
+			c->entry.pos.id = *DatumGetUUIDP(retry_column(slot, Attempt_task_id));
+			c->entry.attempts = DatumGetInt32(retry_column(slot, Attempt_attempt_no));
 			c->entry.side = RETRY_SIDE_RETRY;
-			c->entry.scene_id = DatumGetInt32(column(slot, Attempt_scene_id));
+			c->entry.scene_id = DatumGetInt32(retry_column(slot, Attempt_scene_id));
 			break;
 		case RETRY_SIGNAL_DUE:
 		case RETRY_SIGNAL_XID:
-			c->entry.pos.due = DatumGetTimestampTz(column(slot, Signal_due_at));
-			c->entry.pos.id = *DatumGetUUIDP(column(slot, Signal_task_id));
-			c->entry.attempts = DatumGetInt32(column(slot, Signal_after_attempt));
-			c->cancel = DatumGetChar(column(slot, Signal_action)) == RETRY_SIGNAL_CANCEL;
-			c->amend = DatumGetChar(column(slot, Signal_action)) == RETRY_SIGNAL_AMEND;
-			c->step = DatumGetChar(column(slot, Signal_action)) == RETRY_SIGNAL_STEP;
-			c->inert = DatumGetBool(column(slot, Signal_inert));
-			c->xid = DatumGetUInt64(column(slot, Signal_xid));
+			c->entry.pos.due = DatumGetTimestampTz(retry_column(slot, Signal_due_at));
+			c->entry.pos.id = *DatumGetUUIDP(retry_column(slot, Signal_task_id));
+			c->entry.attempts = DatumGetInt32(retry_column(slot, Signal_after_attempt));
+			c->cancel = DatumGetChar(retry_column(slot, Signal_action)) == RETRY_SIGNAL_CANCEL;
+			c->amend = DatumGetChar(retry_column(slot, Signal_action)) == RETRY_SIGNAL_AMEND;
+			c->step = DatumGetChar(retry_column(slot, Signal_action)) == RETRY_SIGNAL_STEP;
+			c->inert = DatumGetBool(retry_column(slot, Signal_inert));
+			c->xid = DatumGetUInt64(retry_column(slot, Signal_xid));
 			break;
 		default:
 			Assert(false);

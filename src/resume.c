@@ -45,14 +45,6 @@ typedef struct Resumption
 	int64		over_us;		/* … over this */
 } Resumption;
 
-static inline Datum
-column(TupleTableSlot *slot, int attribute)
-{
-	bool		isnull;
-
-	return slot_getattr(slot, attribute + 1, &isnull);
-}
-
 static bool
 is_meant(const Resumption *r, int32 scene_id)
 {
@@ -77,9 +69,9 @@ was_asked_for(const Resumption *r, RetryReader *reader, int leaf, Datum id, int3
 	retry_scan_start(reader, RETRY_SIGNAL_TASK, leaf, 1, &key);
 	while ((slot = retry_scan_next(reader, RETRY_SIGNAL_TASK, leaf, ForwardScanDirection)) != NULL)
 	{
-		if (DatumGetChar(column(slot, Signal_action)) == RETRY_SIGNAL_RUN_NOW &&
-			DatumGetInt32(column(slot, Signal_after_attempt)) == attempts &&
-			DatumGetTimestampTz(column(slot, Signal_due_at)) < r->resumed_at)
+		if (DatumGetChar(retry_column(slot, Signal_action)) == RETRY_SIGNAL_RUN_NOW &&
+			DatumGetInt32(retry_column(slot, Signal_after_attempt)) == attempts &&
+			DatumGetTimestampTz(retry_column(slot, Signal_due_at)) < r->resumed_at)
 			return true;
 	}
 	return false;
@@ -90,11 +82,11 @@ static void
 take_task(RetryLiveWalk *walk, TupleTableSlot *slot, int leaf)
 {
 	const Resumption *r = walk->arg;
-	Datum		id = column(slot, Task_id);
-	TimestampTz due = DatumGetTimestampTz(column(slot, Task_due_at));
+	Datum		id = retry_column(slot, Task_id);
+	TimestampTz due = DatumGetTimestampTz(retry_column(slot, Task_due_at));
 	RetryProbe	probe;
 
-	if (!is_meant(r, DatumGetInt32(column(slot, Task_scene_id))))
+	if (!is_meant(r, DatumGetInt32(retry_column(slot, Task_scene_id))))
 		return;
 	retry_probe_task(walk->reader, leaf, DatumGetUUIDP(id), &probe);
 	if (probe.terminal || probe.cancelled)
@@ -105,7 +97,7 @@ take_task(RetryLiveWalk *walk, TupleTableSlot *slot, int leaf)
 		return;
 	if (walk->writer != NULL)
 		retry_write_signal_at(walk->writer, RETRY_SIGNAL_RUN_NOW, DatumGetUUIDP(id), leaf,
-							  DatumGetInt64(column(slot, Task_lane_hash)), probe.attempts, GetUserId(),
+							  DatumGetInt64(retry_column(slot, Task_lane_hash)), probe.attempts, GetUserId(),
 							  retry_spread_due(r->from, r->over_us, walk->found, walk->total));
 	walk->found++;
 }
@@ -172,8 +164,8 @@ read_group(Resumption *r, Datum group_name)
 	scan = table_beginscan(rel, GetActiveSnapshot(), 0, NULL);
 	while (table_scan_getnextslot(scan, ForwardScanDirection, slot))
 	{
-		if (!is_text(rel, Group_name, column(slot, Group_name), group_name) ||
-			DatumGetBool(column(slot, Group_paused)))
+		if (!is_text(rel, Group_name, retry_column(slot, Group_name), group_name) ||
+			DatumGetBool(retry_column(slot, Group_paused)))
 			continue;
 		spread = read_resumption(r, ExecFetchSlotHeapTuple(slot, false, NULL), RelationGetDescr(rel),
 								 Group_resumed_at, Group_resume_over);
@@ -199,12 +191,12 @@ choose_scenes(Resumption *r, Datum group_name)
 	r->scenes = palloc(size * sizeof(int32));
 	while (table_scan_getnextslot(scan, ForwardScanDirection, slot))
 	{
-		if (DatumGetBool(column(slot, Scene_paused)) ||
-			!is_text(rel, Scene_group_name, column(slot, Scene_group_name), group_name))
+		if (DatumGetBool(retry_column(slot, Scene_paused)) ||
+			!is_text(rel, Scene_group_name, retry_column(slot, Scene_group_name), group_name))
 			continue;
 		if (r->nscenes == size)
 			r->scenes = repalloc(r->scenes, (size *= 2) * sizeof(int32));
-		r->scenes[r->nscenes++] = DatumGetInt32(column(slot, Scene_id));
+		r->scenes[r->nscenes++] = DatumGetInt32(retry_column(slot, Scene_id));
 	}
 	table_endscan(scan);
 	PopActiveSnapshot();

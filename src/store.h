@@ -68,6 +68,15 @@ typedef enum RetryIndex
 	RETRY_INDEXES
 } RetryIndex;
 
+/* One column, by its number above, of a row in which it is not null. */
+static inline Datum
+retry_column(TupleTableSlot *slot, int attribute)
+{
+	bool		isnull;
+
+	return slot_getattr(slot, attribute + 1, &isnull);
+}
+
 /*
  * OID of a relation in schema retry, by name ("scene", "task_07"), found once
  * and kept until the extension is dropped or made again.  ERROR

@@ -95,14 +95,6 @@ id_time(const pg_uuid_t *id)
 	return (ms - (int64) (POSTGRES_EPOCH_JDATE - UNIX_EPOCH_JDATE) * SECS_PER_DAY * 1000) * 1000;
 }
 
-static inline Datum
-column(TupleTableSlot *slot, int attribute)
-{
-	bool		isnull;
-
-	return slot_getattr(slot, attribute + 1, &isnull);
-}
-
 static inline int
 compare_ids(const pg_uuid_t *a, const pg_uuid_t *b)
 {
@@ -148,26 +140,26 @@ walk_next(Walk *walk, Folded *task)
 	if (slot == NULL)
 		return false;
 	memset(task, 0, sizeof(*task));
-	task->id = *DatumGetUUIDP(column(slot, Task_id));
+	task->id = *DatumGetUUIDP(retry_column(slot, Task_id));
 
 	/* the attempts come in the order of their numbers: the last one counts */
 	while (walk->attempt != NULL &&
-		   (order = compare_ids(DatumGetUUIDP(column(walk->attempt, Attempt_task_id)), &task->id)) <= 0)
+		   (order = compare_ids(DatumGetUUIDP(retry_column(walk->attempt, Attempt_task_id)), &task->id)) <= 0)
 	{
 		if (order == 0)
 		{
 			(void) slot_getattr(walk->attempt, Attempt_next_due + 1, &isnull);
 			task->finished = isnull;
-			task->ended_at = DatumGetTimestampTz(column(walk->attempt, Attempt_finished_at));
+			task->ended_at = DatumGetTimestampTz(retry_column(walk->attempt, Attempt_finished_at));
 		}
 		walk->attempt = next_of(walk, RETRY_ATTEMPT_NO);
 	}
 	while (walk->signal != NULL &&
-		   (order = compare_ids(DatumGetUUIDP(column(walk->signal, Signal_task_id)), &task->id)) <= 0)
+		   (order = compare_ids(DatumGetUUIDP(retry_column(walk->signal, Signal_task_id)), &task->id)) <= 0)
 	{
-		if (order == 0 && DatumGetChar(column(walk->signal, Signal_action)) == RETRY_SIGNAL_CANCEL)
+		if (order == 0 && DatumGetChar(retry_column(walk->signal, Signal_action)) == RETRY_SIGNAL_CANCEL)
 		{
-			task->ended_at = Max(task->ended_at, DatumGetTimestampTz(column(walk->signal, Signal_due_at)));
+			task->ended_at = Max(task->ended_at, DatumGetTimestampTz(retry_column(walk->signal, Signal_due_at)));
 			task->finished = true;
 		}
 		walk->signal = next_of(walk, RETRY_SIGNAL_TASK);
@@ -185,7 +177,7 @@ newest_id(RetryReader *reader, int leaf, pg_uuid_t *id)
 	scan_after(reader, RETRY_TASK_ID, leaf, &zero);
 	slot = retry_scan_next(reader, RETRY_TASK_ID, leaf, BackwardScanDirection);
 	if (slot != NULL)
-		*id = *DatumGetUUIDP(column(slot, Task_id));
+		*id = *DatumGetUUIDP(retry_column(slot, Task_id));
 	return slot != NULL;
 }
 
@@ -247,7 +239,7 @@ has_newer(RetryReader *reader, RetryIndex index, int leaf, const RetryHorizon *s
 	retry_scan_xids(reader, index, leaf, seen->xmin - 1, &highest, PG_UINT64_MAX);
 	while ((slot = retry_scan_next(reader, index, leaf, ForwardScanDirection)) != NULL)
 	{
-		uint64		xid = DatumGetUInt64(column(slot, index == RETRY_TASK_XID ? Task_xid : Signal_xid));
+		uint64		xid = DatumGetUInt64(retry_column(slot, index == RETRY_TASK_XID ? Task_xid : Signal_xid));
 
 		if (retry_horizon_hides(seen, xid))
 			return true;
@@ -303,7 +295,7 @@ move_survivors(RetryReader *reader, int leaf, const Look *look)
 		if (probe.terminal || probe.cancelled || slot == NULL)
 			continue;
 		/* a feed that is far behind must look for their numbers there */
-		retry_wakeup_row(RETRY_LONG_LEAF, DatumGetInt64(column(slot, Task_lane_hash)), xid);
+		retry_wakeup_row(RETRY_LONG_LEAF, DatumGetInt64(retry_column(slot, Task_lane_hash)), xid);
 		for (int t = 0; t < RETRY_TABLES; t++)
 			move_rows(reader, by_id[t], leaf, id, appenders[t]);
 		moved++;
