@@ -192,8 +192,3 @@ retry_flow_at_rest(RetryFlow *flow, int64 now_us)
 		 retry_budget_at_rest(&flow->budget, flow->rules.retry_share, flow->rules.retry_floor,
 							  now_us));
 }
-
-void
-retry_flow_clear(RetryFlow *flow)
-{
-}

@@ -135,7 +135,4 @@ extern bool retry_flow_remembers(const RetryFlowEnd *end);
 /* Could it be done without until something happens that is to be remembered? */
 extern bool retry_flow_at_rest(RetryFlow *flow, int64 now_us);
 
-/* Releases what hangs from it, before its lane is forgotten; not the struct. */
-extern void retry_flow_clear(RetryFlow *flow);
-
 #endif							/* RETRY_FLOW_H */

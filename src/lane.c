@@ -162,16 +162,6 @@ retry_lanes_set_limits(RetryLanes *lanes, const RetryLaneLimits *limits)
 }
 
 void
-retry_lane_set_limit(RetryLanes *lanes, RetryLane *lane, int32 limit)
-{
-	if (lane->limit != limit)
-	{
-		lane->limit = limit;
-		retry_lane_update(lanes, lane);
-	}
-}
-
-void
 retry_lane_set_cap(RetryLanes *lanes, RetryLane *lane, int32 cap)
 {
 	if (lane->cap != cap)
@@ -338,10 +328,7 @@ retry_lanes_drop(RetryLanes *lanes, RetryLane *lane)
 	lanes->in_flight -= lane->in_flight;
 	lanehash_delete(lanes->by_hash, lane->hash);
 	if (lane->flow != NULL)
-	{
-		retry_flow_clear(lane->flow);
 		pfree(lane->flow);
-	}
 	if (lane->name != NULL)
 		pfree(lane->name);
 	if (lane->gauge != NULL)
@@ -428,9 +415,10 @@ make_place(RetryLanes *lanes, TimestampTz now)
 	return true;
 }
 
-/* A lane for which there is a place. */
+/* A lane for which there is a place; the flow is its own from now on. */
 static RetryLane *
-add_lane(RetryLanes *lanes, int64 hash, TimestampTz due, TimestampTz now)
+add_lane(RetryLanes *lanes, int64 hash, TimestampTz due, TimestampTz now, RetryFlow *flow,
+		 bool paused)
 {
 	RetryLane  *lane = lanes_alloc(lanes, sizeof(RetryLane));
 	bool		found;
@@ -438,6 +426,8 @@ add_lane(RetryLanes *lanes, int64 hash, TimestampTz due, TimestampTz now)
 	memset(lane, 0, sizeof(RetryLane));
 	lane->hash = hash;
 	lane->weight = 1;
+	lane->flow = flow;
+	lane->paused = paused;
 	lane->stopped = is_of_slots(hash, lanes->stopped);
 	for (int i = 0; i < RETRY_SIDES; i++)
 	{
@@ -457,9 +447,10 @@ add_lane(RetryLanes *lanes, int64 hash, TimestampTz due, TimestampTz now)
 }
 
 RetryLane *
-retry_lane_make(RetryLanes *lanes, int64 hash, TimestampTz due, TimestampTz now)
+retry_lane_make(RetryLanes *lanes, int64 hash, TimestampTz due, TimestampTz now, RetryFlow *flow,
+				bool paused)
 {
-	return make_place(lanes, now) ? add_lane(lanes, hash, due, now) : NULL;
+	return make_place(lanes, now) ? add_lane(lanes, hash, due, now, flow, paused) : NULL;
 }
 
 RetryLane *
@@ -472,7 +463,7 @@ retry_lanes_get(RetryLanes *lanes, int64 hash, TimestampTz due, TimestampTz now)
 		return lane;
 	/* whoever is forgotten for it may lower the horizon */
 	if (!retry_dormant_waiting(lanes) && make_place(lanes, now))
-		return add_lane(lanes, hash, retry_lanes_horizon(lanes), now);
+		return add_lane(lanes, hash, retry_lanes_horizon(lanes), now, NULL, false);
 	/* the newcomer waits for a place, or for a sweep to find it */
 	if (!retry_dormant_wait(lanes, hash, Min(due, retry_lanes_horizon(lanes))))
 		lower_horizon(lanes, due);

@@ -124,9 +124,6 @@ typedef struct RetryLaneHooks
 
 extern void retry_lanes_set_hooks(RetryLanes *lanes, const RetryLaneHooks *hooks);
 
-/* How many transfers a lane may have at once: 0 the default. */
-extern void retry_lane_set_limit(RetryLanes *lanes, RetryLane *lane, int32 limit);
-
 /* How many it may have whatever its limit: what serves it is shared; 0: no such cap. */
 extern void retry_lane_set_cap(RetryLanes *lanes, RetryLane *lane, int32 cap);
 

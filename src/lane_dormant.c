@@ -95,6 +95,15 @@ remove_record(RetryLanes *lanes, Dormant *dormant)
 	pfree(dormant);
 }
 
+/* The same with its flow. */
+static void
+forget(RetryLanes *lanes, Dormant *dormant)
+{
+	if (dormant->flow != NULL)
+		pfree(dormant->flow);
+	remove_record(lanes, dormant);
+}
+
 /* When to ask again; in no heap when it is not to be asked by itself. */
 static void
 set_wake(RetryLanes *lanes, Dormant *dormant, int64 wake_us)
@@ -255,8 +264,6 @@ still_shut(RetryLanes *lanes, Dormant *dormant)
 static bool
 wake(RetryLanes *lanes, Dormant *dormant)
 {
-	RetryLane  *lane;
-
 	if (dormant->due == DT_NOEND)
 	{
 		if (!retry_flow_at_rest(dormant->flow, lanes->now_us))
@@ -265,25 +272,15 @@ wake(RetryLanes *lanes, Dormant *dormant)
 			set_wake(lanes, dormant, lanes->now_us + REST_CHECK_US);
 			return true;
 		}
-		if (dormant->flow != NULL)
-		{
-			retry_flow_clear(dormant->flow);
-			pfree(dormant->flow);
-		}
-		remove_record(lanes, dormant);
+		forget(lanes, dormant);
 		return true;
 	}
 	if (still_shut(lanes, dormant))
 		return true;
-	lane = retry_lane_make(lanes, dormant->hash, dormant->due, lanes->now);
-	if (lane == NULL)
+	if (retry_lane_make(lanes, dormant->hash, dormant->due, lanes->now, dormant->flow,
+						dormant->paused) == NULL)
 		return false;
-	lane->flow = dormant->flow;
-	lane->paused = dormant->paused;
 	remove_record(lanes, dormant);
-	retry_lane_update(lanes, lane);
-	if (lanes->hooks.made != NULL)
-		lanes->hooks.made(lane, lanes->hooks.arg);	/* as it is now */
 	return true;
 }
 
@@ -382,11 +379,6 @@ retry_dormant_forget_slots(RetryLanes *lanes, uint64 slots)
 
 		if ((slots & (UINT64CONST(1) << RETRY_SLOT(dormant->hash))) == 0)
 			continue;
-		if (dormant->flow != NULL)
-		{
-			retry_flow_clear(dormant->flow);
-			pfree(dormant->flow);
-		}
-		remove_record(lanes, dormant);
+		forget(lanes, dormant);
 	}
 }

@@ -119,9 +119,11 @@ extern void retry_lane_update(RetryLanes *lanes, RetryLane *lane);
 
 /*
  * lane.c: a new lane, with its cursors just before the moment (or now), to be
- * read from "due" on.  NULL: no place.
+ * read from "due" on.  Its flow, which may be NULL, is its own from then on.
+ * NULL: no place.
  */
-extern RetryLane *retry_lane_make(RetryLanes *lanes, int64 hash, TimestampTz due, TimestampTz now);
+extern RetryLane *retry_lane_make(RetryLanes *lanes, int64 hash, TimestampTz due, TimestampTz now,
+								  RetryFlow *flow, bool paused);
 
 /* lane_queue.c */
 extern void retry_queues_init(RetryLanes *lanes);

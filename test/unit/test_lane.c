@@ -56,6 +56,15 @@ block(RetryLanes *lanes, RetryLane *lane, const RetryEntry *entry, int64 until_u
 	retry_lane_transfer_ended(lanes, lane, &end, 0);
 }
 
+/* Its scene says now how many it may have at once. */
+static void
+set_limit(RetryLanes *lanes, RetryLane *lane, int32 limit)
+{
+	RetryFlowRules rules = {.max_in_flight = limit,.weight = lane->weight,.high = lane->high};
+
+	retry_lane_set_rules(lanes, lane, &rules);
+}
+
 static RetryLanes *
 make_lanes(int32 max_lanes, int32 max_queued, int32 max_in_flight, int32 lane_max)
 {
@@ -127,7 +136,7 @@ test_push(void)
 	for (int i = 0; i < 8; i++)
 		CHECK(retry_lanes_take(lanes, 0, &taken, &got) && got.pos.due == 1000 + i, "taken in order, %d", i);
 	CHECK(!retry_lanes_take(lanes, 0, &taken, &got), "not more than its limit at once");
-	retry_lane_set_limit(lanes, lane, 9);
+	set_limit(lanes, lane, 9);
 	CHECK(retry_lanes_take(lanes, 0, &taken, &got), "its limit was raised");
 	retry_lanes_stop(lanes, UINT64CONST(1) << RETRY_SLOT(lane->hash));
 	ended(lanes, lane);
@@ -536,11 +545,6 @@ bool
 retry_flow_at_rest(RetryFlow *flow, int64 now_us)
 {
 	return flow == NULL || (gate_of(flow, false)->until_us <= now_us && gate_of(flow, true)->until_us <= now_us);
-}
-
-void
-retry_flow_clear(RetryFlow *flow)
-{
 }
 
 /*
@@ -1048,7 +1052,7 @@ test_gates(void)
 		  "at that moment the retry goes first");
 	CHECK_INT(gates[1][RETRY_SIDE_RETRY].started, 1, "its start was told");
 
-	retry_lane_set_limit(lanes, a, 16);
+	set_limit(lanes, a, 16);
 	gates[1][RETRY_SIDE_FIRST].until_us = PG_INT64_MAX;
 	CHECK(!retry_lanes_take(lanes, 100, &lane, &entry), "shut until told");
 	retry_lane_note(lanes, &a->side[RETRY_SIDE_FIRST], &pos);
@@ -1201,14 +1205,30 @@ test_hanging(void)
 }
 
 /* Dead lanes with backlogs do not keep one that is well out of memory. */
+/* Who watches lanes come may give them a flow. */
+static int	came;
+static int	came_without_flow;
+
+static void
+watch_third(RetryLane *lane, void *arg)
+{
+	if (lane->hash != 3)
+		return;
+	came++;
+	came_without_flow += lane->flow == NULL;
+	(void) retry_lane_flow(arg, lane);
+}
+
 static void
 test_dormant(void)
 {
 	RetryLanes *lanes = make_lanes(8, 1000, 64, 8);
+	RetryLaneHooks hooks = {.made = watch_third,.arg = lanes};
 	RetryFlowRules rules = {.retry_floor = 3};
 	RetryLane  *lane;
 	RetryEntry	entry;
 
+	retry_lanes_set_hooks(lanes, &hooks);
 	memset(gates, 0, sizeof(gates));
 	for (int i = 0; i < 8; i++)
 	{
@@ -1255,6 +1275,9 @@ test_dormant(void)
 	CHECK(lane != NULL && lane->side[0].next_due == 50 && lane->side[1].next_due == 50 && lane->side[0].cursor.due < 50,
 		  "then it is read again from where it was");
 	CHECK(retry_lanes_find(lanes, 3) == NULL || retry_lanes_find(lanes, 3)->flow != NULL, "with its flow");
+	retry_lanes_unblock_due(lanes, 6 * MINUTE);
+	CHECK(retry_lanes_find(lanes, 3) != NULL && came == 2, "who watches is told once that it is back: %d", came);
+	CHECK_INT(came_without_flow, 1, "and then it has its flow already");
 	retry_lanes_drop_slots(lanes, ~UINT64CONST(0));
 	CHECK_INT(retry_lanes_count(lanes) + retry_lanes_dormant(lanes), 0, "lanes of another dispatcher are gone at once");
 }
