@@ -4,8 +4,9 @@
  *
  * lane.c knows which lanes there are and what may be forgotten, lane_queue.c
  * what is queued and what is to be read next, lane_ring.c who sends next,
- * lane_dormant.c who waits for long.  All change the same lanes, so after each change the lane or the side is put
- * where its state says it belongs, by one function that each file has for that.
+ * lane_dormant.c who waits for long.  All change the same lanes, so after each
+ * change the lane or the side is put where its state says it belongs, by one
+ * function that each file has for that.
  *
  * Nobody else includes this.
  */

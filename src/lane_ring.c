@@ -5,9 +5,10 @@
  * Lanes that may send are in a ring, which is a heap, for each class: whoever
  * has least under way for its weight is first, and among those the one whose
  * last turn was longest ago.  Lanes whose scene lets them have all transfers are
- * in one of their own, as they may go on when the first of the others may not.  A lane that has some under way gets no more than its weight
- * times what is free, and nothing of the last eighth: so a lane whose endpoint
- * hangs leaves half to the others, and ten of them still leave some.
+ * in one of their own, as they may go on when the first of the others may not.
+ * A lane that has some under way gets no more than its weight times what is
+ * free, and nothing of the last eighth: so a lane whose endpoint hangs leaves
+ * half to the others, and ten of them still leave some.
  *
  * Before an entry is taken, the flow of its lane is asked.  A lane that may not
  * send leaves the heap and costs nothing until its moment, which is in another.

@@ -3,8 +3,9 @@
  *		What a dispatcher shows of its lanes, for retry.lanes.
  *
  * A lane gets its entry when it comes to memory, or at the end of that turn if
- * there is none left, and gives it back when it is forgotten.  Without memory for entries it has none,
- * and nothing of it is counted; retry.health() then says so.
+ * there is none left, and gives it back when it is forgotten.  Without memory
+ * for entries it has none, and nothing of it is counted; retry.health() then
+ * says so.
  */
 #include "postgres.h"
 

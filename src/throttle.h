@@ -45,7 +45,8 @@ extern void retry_throttle_unsent(RetryThrottle *throttle);
 extern void retry_throttle_cut(RetryThrottle *throttle, double guess, int64 now_us);
 
 /*
- * It was not too much: a quarter more for each second without complaint, until there is twice of what was sent before it all began.
+ * It was not too much: a quarter more for each second without complaint, until
+ * there is twice of what was sent before it all began.
  */
 extern void retry_throttle_grow(RetryThrottle *throttle, int64 now_us);
 
