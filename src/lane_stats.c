@@ -23,13 +23,22 @@
 
 static int64 not_before_us = 0; /* the next time */
 
+/* An entry for it, if there is one, which says from the start whose it is. */
+static void
+take_entry(RetryDispatcher *d, RetryLane *lane)
+{
+	lane->shown = retry_shown_get(d->lanes_shown);
+	if (lane->shown == NULL)
+		return;
+	retry_shown_begin(lane->shown);
+	lane->shown->hash = lane->hash;
+	retry_shown_end(lane->shown);
+}
+
 static void
 appear(RetryLane *lane, void *arg)
 {
-	RetryDispatcher *d = arg;
-
-	if (lane->shown == NULL)
-		lane->shown = retry_shown_get(d->lanes_shown);
+	take_entry(arg, lane);
 	retry_override_apply(lane, arg);
 }
 
@@ -88,7 +97,6 @@ show_lane(RetryDispatcher *d, const RetryLane *lane, RetryLaneShown *shown, int6
 {
 	const RetryOverride *override = retry_override_find(d->overrides, lane->hash);
 
-	shown->hash = lane->hash;
 	shown->group_id = lane->group_id;
 	shown->in_flight = lane->in_flight;
 	shown->limit = retry_lane_limit(d->lanes, lane);
@@ -133,7 +141,7 @@ retry_lane_stats_publish(RetryDispatcher *d)
 	for (int i = 0; i < PUBLISH_BUDGET && (lane = retry_lanes_next_changed(d->lanes)) != NULL; i++)
 	{
 		if (lane->shown == NULL && retry_shown_grow(d->lanes_shown, now_us))
-			lane->shown = retry_shown_get(d->lanes_shown);
+			take_entry(d, lane);
 		if (lane->shown == NULL)
 			continue;
 		retry_shown_begin(lane->shown);
