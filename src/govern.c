@@ -301,15 +301,13 @@ configure_lane(RetryLane *lane, void *arg)
 	RetryTurn  *turn = arg;
 	RetryDispatcher *d = turn->d;
 	const RetryScene *scene;
-	RetryFlowRules mixed;
 
 	if (lane->flow == NULL || lane->flow->scene_id == 0)
 		return;
 	scene = retry_config_scene(d->config, lane->flow->scene_id);
 	if (scene == NULL)
 		return;
-	retry_lane_set_rules(d->lanes, lane,
-						 retry_override_rules(d->overrides, lane->hash, &scene->flow, &mixed));
+	retry_override_lane(d, lane, scene);
 	follow(d, lane, scene, turn->now_us);
 }
 

@@ -453,15 +453,13 @@ queue_next(Look *look, RetryScene *scene)
 	RetryEntry *entry = &look->entry;
 	TimestampTz due = look->due;
 	TimestampTz asked = DT_NOEND;
-	RetryFlowRules mixed;
 
 	if (scene != NULL)
 	{
 		if (retry_held_back(turn, scene, look->lane->hash, due))
 			due = DT_NOEND;		/* it is said when it no longer is */
 		asked = asked_for(look, scene);
-		retry_lane_set_rules(turn->d->lanes, look->lane,
-							 retry_override_rules(turn->d->overrides, look->lane->hash, &scene->flow, &mixed));
+		retry_override_lane(turn->d, look->lane, scene);
 	}
 	if (asked < due)
 	{

@@ -107,7 +107,7 @@ add(Reading *reading, bool known, const int64 *hash, const RetryOverride *overri
 static void
 add_all(Reading *reading, const char *group, const char *lane, RetryOverride *override)
 {
-	static const char kinds[] = {RETRY_LANE_SCENE_ORIGIN, 'k', 'r'};
+	static const char kinds[] = {RETRY_LANE_SCENE_ORIGIN, RETRY_LANE_KEY, RETRY_LANE_REFERENCE};
 	const char *space = strchr(lane, ' ');
 	int32		group_id = retry_config_group_named(reading->config, group);
 	const RetryScene *scene;
@@ -126,11 +126,8 @@ add_all(Reading *reading, const char *group, const char *lane, RetryOverride *ov
 	scene = retry_config_scene_named(reading->config,
 									 psprintf("%s/%.*s", group, (int) (space - lane), lane));
 	for (int i = 0; scene != NULL && i < lengthof(kinds); i++)
-	{
-		char	   *name = psprintf("%d %s", scene->id, space + 1);
-
-		add(reading, retry_lane_hash(group_id, kinds[i], name, strlen(name), &hash), &hash, override);
-	}
+		add(reading, retry_scene_part_hash(group_id, scene->id, kinds[i], space + 1, strlen(space + 1), &hash),
+			&hash, override);
 }
 
 static void
@@ -229,6 +226,15 @@ retry_override_rules(const RetryOverrides *overrides, int64 lane_hash, const Ret
 }
 
 void
+retry_override_lane(RetryDispatcher *d, RetryLane *lane, const RetryScene *scene)
+{
+	RetryFlowRules mixed;
+
+	retry_lane_set_rules(d->lanes, lane,
+						 retry_override_rules(d->overrides, lane->hash, &scene->flow, &mixed));
+}
+
+void
 retry_override_apply(RetryLane *lane, void *arg)
 {
 	RetryDispatcher *d = arg;
@@ -267,12 +273,10 @@ apply_to_lane(RetryLane *lane, void *arg)
 	RetryDispatcher *d = arg;
 	Entry	   *entry = find(d->overrides, lane->hash);
 	const RetryScene *scene = queued_scene(d, lane);
-	RetryFlowRules mixed;
 
 	retry_override_apply(lane, d);
 	if (scene != NULL)
-		retry_lane_set_rules(d->lanes, lane,
-							 retry_override_rules(d->overrides, lane->hash, &scene->flow, &mixed));
+		retry_override_lane(d, lane, scene);
 	if (entry != NULL && (entry->reset || entry->override.disabled))
 	{
 		if (lane->flow != NULL)

@@ -53,6 +53,9 @@ extern const RetryOverride *retry_override_find(const RetryOverrides *overrides,
 extern const RetryFlowRules *retry_override_rules(const RetryOverrides *overrides, int64 lane_hash,
 												  const RetryFlowRules *rules, RetryFlowRules *mixed);
 
+/* The lane has its limit, weight and class by these rules from now on. */
+extern void retry_override_lane(struct RetryDispatcher *d, RetryLane *lane, const RetryScene *scene);
+
 /* A lane that has just come to memory of the dispatcher "arg" is as its override says. */
 extern void retry_override_apply(RetryLane *lane, void *arg);
 

@@ -119,7 +119,6 @@ retry_admit(RetryTurn *turn, RetryLane *lane, const RetryCandidate *c)
 	if (entry.scene_id != 0)
 	{
 		RetryScene *scene = retry_turn_scene(turn, entry.scene_id);
-		RetryFlowRules mixed;
 
 		if (retry_order_wanted(d, lane->hash, scene))
 		{
@@ -131,8 +130,7 @@ retry_admit(RetryTurn *turn, RetryLane *lane, const RetryCandidate *c)
 		if (scene != NULL)
 		{
 			lane->group_id = scene->group_id;
-			retry_lane_set_rules(d->lanes, lane,
-								 retry_override_rules(d->overrides, lane->hash, &scene->flow, &mixed));
+			retry_override_lane(d, lane, scene);
 		}
 	}
 	return retry_lane_push(d->lanes, lane, &entry) ? RETRY_ADMIT_TAKEN : RETRY_ADMIT_NO_ROOM;
