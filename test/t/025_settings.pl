@@ -9,6 +9,7 @@ use RetryTest;
 use Test::More;
 
 my $node = new_node('settings', streaming => 1, conf => "retry.poll_interval = 200ms\n");
+hold_nothing($node);
 my $receiver = start_endpoint();
 my $ok = $receiver->url('/flaky/1');
 my @settings = (

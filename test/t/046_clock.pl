@@ -45,6 +45,7 @@ sub delivers
 
 $clock->start($node);
 $node->safe_psql('postgres', 'CREATE EXTENSION retry');
+hold_nothing($node);
 $node->safe_psql('postgres', <<"SQL");
 INSERT INTO retry.scene (group_name, name, url, backoff, paused) VALUES
 	('default', 'flaky', '${\$receiver->url('/flaky/2')}', 'fixed 200ms', false),
