@@ -459,7 +459,7 @@ COMMENT ON COLUMN retry.scene.hedge IS 'True: an attempt that lasts longer than 
 COMMENT ON COLUMN retry.scene.breaker_ratio IS 'A lane''s breaker opens when this part of its calls has failed (0.5: half of them); null: it never opens';
 COMMENT ON COLUMN retry.scene.breaker_calls IS 'The breaker does not open before so many calls within breaker_window';
 COMMENT ON COLUMN retry.scene.breaker_window IS 'The breaker judges by the calls of this time, from 1 s to 1 h';
-COMMENT ON COLUMN retry.scene.breaker_open IS 'For so long an open breaker lets nothing pass, then single calls as probes; twice as long each time that they fail, up to 1 min or this, whichever is longer';
+COMMENT ON COLUMN retry.scene.breaker_open IS 'For so long, and by chance up to a quarter more, an open breaker lets nothing pass, then single calls as probes; twice as long each time that they fail, up to 1 min or this, whichever is longer';
 COMMENT ON COLUMN retry.scene.retry_share IS 'Retries of a lane wait when they are more than this part of its first attempts, plus retry_floor a second; null: they never do';
 COMMENT ON COLUMN retry.scene.retry_floor IS 'So many retries a second are always within the budget of retry_share';
 COMMENT ON COLUMN retry.scene.paused IS 'While true nothing of the scene is sent; nothing is lost';
@@ -1938,6 +1938,25 @@ LANGUAGE C VOLATILE STRICT PARALLEL SAFE ROWS 1000 AS 'MODULE_PATHNAME', 'retry_
 COMMENT ON FUNCTION retry.lane_rows() IS
 'Lanes in the memory of this database''s dispatchers, of groups that the current role may see; look at the view retry.lanes instead';
 
+CREATE FUNCTION retry.target_rows(
+	OUT group_id		int,
+	OUT scene_id		int,
+	OUT target			text,
+	OUT state			text,
+	OUT in_flight		int,
+	OUT failures		int,
+	OUT out_since		timestamptz,
+	OUT breaker			text,
+	OUT breaker_since	timestamptz,
+	OUT calls			int,
+	OUT failed			int,
+	OUT blocked_until	timestamptz,
+	OUT dispatcher		int
+) RETURNS SETOF record
+LANGUAGE C VOLATILE STRICT PARALLEL SAFE ROWS 100 AS 'MODULE_PATHNAME', 'retry_target_rows';
+COMMENT ON FUNCTION retry.target_rows() IS
+'Targets that this database''s dispatchers have called lately, of groups that the current role may see; look at the view retry.targets instead';
+
 /*
  * 7. Views
  *
@@ -2378,6 +2397,26 @@ COMMENT ON COLUMN retry.lanes.last_error IS 'The last error in words';
 COMMENT ON COLUMN retry.lanes.lane_hash IS 'Its number';
 COMMENT ON COLUMN retry.lanes.dispatcher IS 'Number of the dispatcher that it belongs to';
 
+CREATE VIEW retry.targets AS
+SELECT
+	s.group_name || '/' || s.name AS scene, r.target, r.state, r.in_flight, r.failures, r.out_since,
+	r.breaker, r.breaker_since, r.calls, r.failed, r.blocked_until, r.dispatcher
+FROM retry.target_rows() r
+JOIN retry.scene s ON s.id = r.scene_id;
+COMMENT ON VIEW retry.targets IS 'Targets of scenes that dispatchers have called in the last ten minutes, as each of them knows them; of groups that the current role owns or was granted';
+COMMENT ON COLUMN retry.targets.scene IS 'group/scene that names it';
+COMMENT ON COLUMN retry.targets.target IS 'Its URL, cut after 255 bytes';
+COMMENT ON COLUMN retry.targets.state IS 'well, or why it is not called as usual: disabled, breaker, blocked (as it asked itself), out (it failed, and is tried now and then), half-open';
+COMMENT ON COLUMN retry.targets.in_flight IS 'Requests under way to it, in this scene';
+COMMENT ON COLUMN retry.targets.failures IS 'Failures since it was last well';
+COMMENT ON COLUMN retry.targets.out_since IS 'When it was taken out; null: it is in';
+COMMENT ON COLUMN retry.targets.breaker IS 'closed, open, half-open';
+COMMENT ON COLUMN retry.targets.breaker_since IS 'When it opened; null: it is closed';
+COMMENT ON COLUMN retry.targets.calls IS 'Calls that its breaker counts; while it is not closed, those that opened it';
+COMMENT ON COLUMN retry.targets.failed IS 'Of these, failed';
+COMMENT ON COLUMN retry.targets.blocked_until IS 'When it may be called again; null: now';
+COMMENT ON COLUMN retry.targets.dispatcher IS 'Number of the dispatcher that knows this';
+
 CREATE VIEW retry.dispatchers AS
 SELECT * FROM retry.dispatcher_rows();
 COMMENT ON VIEW retry.dispatchers IS 'The workers that deliver this database''s tasks';
@@ -2402,7 +2441,7 @@ COMMENT ON COLUMN retry.dispatchers.oldest_due IS 'Earliest due time of what it 
 
 GRANT USAGE ON SCHEMA retry TO PUBLIC;
 GRANT SELECT ON retry.tasks, retry.attempts, retry.running, retry.dead_letters TO PUBLIC;
-GRANT SELECT ON retry.schedules, retry.disabled_urls, retry.events, retry.lanes TO PUBLIC;
+GRANT SELECT ON retry.schedules, retry.disabled_urls, retry.events, retry.lanes, retry.targets TO PUBLIC;
 GRANT SELECT ON retry.dispatchers TO pg_monitor;
 REVOKE EXECUTE ON FUNCTION retry.purge(timestamptz) FROM PUBLIC;
 REVOKE EXECUTE ON FUNCTION retry.adopt() FROM PUBLIC;

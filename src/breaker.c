@@ -14,9 +14,15 @@
  */
 #include "postgres.h"
 
+#include "common/hashfn.h"
+
 #include "breaker.h"
 
-/* For so long it is open this time. */
+/*
+ * For so long it is open this time.  Breakers that opened together must not go
+ * on probing together, so each adds some of its own, at most a quarter: from
+ * the microsecond in which it opened, which is as good as chance.
+ */
 static int64
 open_time(const RetryBreaker *breaker, const RetryBreakerRules *rules)
 {
@@ -25,7 +31,8 @@ open_time(const RetryBreaker *breaker, const RetryBreakerRules *rules)
 
 	for (int i = 0; i < breaker->doublings && time_us < longest; i++)
 		time_us *= 2;
-	return Min(time_us, longest);
+	time_us = Min(time_us, longest);
+	return time_us + time_us / 1024 * (murmurhash32((uint32) breaker->since_us) % 257);
 }
 
 int64
@@ -182,6 +189,18 @@ retry_breaker_ended(RetryBreaker *breaker, const RetryBreakerRules *rules, Retry
 		return RETRY_BREAKER_NO_NEWS;
 	open_it(breaker, now_us);
 	return RETRY_BREAKER_HAS_OPENED;
+}
+
+const char *
+retry_breaker_word(RetryBreakerState state)
+{
+	static const char *const words[] = {
+		[RETRY_BREAKER_CLOSED] = "closed",
+		[RETRY_BREAKER_OPEN] = "open",
+		[RETRY_BREAKER_HALF_OPEN] = "half-open"
+	};
+
+	return words[state];
 }
 
 RetryBreakerState

@@ -31,8 +31,8 @@ typedef struct RetryBreakerRules
 	double		ratio;			/* of failed calls to all; 0: it never opens */
 	int32		min_calls;		/* not with fewer within the window */
 	int64		window_us;
-	int64		open_us;		/* the first time; twice as long each time
-								 * that a probe fails */
+	int64		open_us;		/* the first time, and up to a quarter more;
+								 * twice as long each time that a probe fails */
 } RetryBreakerRules;
 
 typedef enum RetryBreakerState
@@ -105,6 +105,9 @@ extern RetryBreakerNews retry_breaker_reset(RetryBreaker *breaker, int64 now_us)
 /* What it is now, for people; one that waits to be asked counts as half open. */
 extern RetryBreakerState retry_breaker_state(const RetryBreaker *breaker,
 											 const RetryBreakerRules *rules, int64 now_us);
+
+/* Its name: closed, open, half-open. */
+extern const char *retry_breaker_word(RetryBreakerState state);
 
 /* When an open breaker lets the first probe pass. */
 extern int64 retry_breaker_until(const RetryBreaker *breaker, const RetryBreakerRules *rules);

@@ -183,6 +183,7 @@ create_dispatcher(RetryWorker *worker)
 	retry_held_count_clear(worker->database, worker->number);
 	d->overrides = retry_overrides_create();
 	retry_lane_stats_create(d);
+	retry_target_health_show(d->targets, &worker->targets_shown);
 	d->events = retry_events_create();
 	d->rates = retry_scene_rates_create(d);
 	retry_send_create(d);
@@ -352,6 +353,14 @@ record_ended(void)
 	return dlist_is_empty(&d->ended);
 }
 
+/* What people see of lanes and targets. */
+static void
+publish(void)
+{
+	retry_lane_stats_publish(d);
+	retry_target_health_publish(d->targets, d->config, retry_monotonic_us());
+}
+
 /* One turn; true when there is work left that need not wait for anything. */
 static bool
 one_turn(void)
@@ -366,7 +375,7 @@ one_turn(void)
 	retry_send_reap(d);
 	recorded = record_ended();
 	read_turn(&turn);
-	retry_lane_stats_publish(d);
+	publish();
 	retry_send_start(d);
 	retry_hedge_start(d);
 	retry_sql_started(d);
@@ -506,7 +515,7 @@ wait_for(WaitEventSet *events, long ms)
 	{
 		if (WaitEventSetWait(events, RETRY_SHOW_EVERY_MS, event, lengthof(event), PG_WAIT_EXTENSION) > 0)
 			return true;
-		retry_lane_stats_publish(d);
+		publish();
 		ms -= RETRY_SHOW_EVERY_MS;
 	}
 	return WaitEventSetWait(events, ms, event, lengthof(event), PG_WAIT_EXTENSION) > 0;

@@ -109,6 +109,8 @@ retry_flow_ended(RetryFlow *flow, const RetryFlowEnd *end, int64 now_us)
 	{
 		if (end->retry_after_until_us > now_us)
 			flow->blocked_until_us = Max(flow->blocked_until_us, end->retry_after_until_us);
+		else if (end->slows && end->may_be_chance)
+			retry_throttle_doubt(&flow->throttle, guess_rate(end), now_us);
 		else if (end->slows)
 			retry_throttle_cut(&flow->throttle, guess_rate(end), now_us);
 		else if (end->kind == RETRY_FLOW_WELL)

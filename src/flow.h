@@ -68,6 +68,7 @@ typedef struct RetryFlowEnd
 	bool		unsent;			/* it was given back: what it took, it returns */
 	bool		succeeded;		/* the task has, or is still being worked at */
 	bool		slows;			/* it asks for less: 429, 503 */
+	bool		may_be_chance;	/* with slows: or an accident of this one: 503 */
 	int32		in_flight;		/* of the lane, this one included */
 	int64		started_us;		/* the moment given to retry_flow_started */
 	int64		latency_us;

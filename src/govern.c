@@ -174,6 +174,7 @@ retry_govern_answered(RetryDispatcher *d, RetrySending *t, const RetryAnswer *an
 	{
 		end->slows = answer->exchange == RETRY_EXCHANGE_ANSWERED &&
 			(answer->http_status == 429 || answer->http_status == 503);
+		end->may_be_chance = answer->http_status == 503;
 		if (pause_us > 0)
 			end->retry_after_until_us = retry_monotonic_us() + pause_us;
 		return;

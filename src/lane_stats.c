@@ -11,7 +11,6 @@
 
 #include <math.h>
 
-#include "mb/pg_wchar.h"
 #include "utils/timestamp.h"
 
 #include "judge.h"
@@ -60,17 +59,6 @@ retry_lane_stats_create(RetryDispatcher *d)
 	d->lanes_shown = retry_shown_create(&d->worker->lanes_shown, sizeof(RetryLaneShown));
 	retry_lanes_set_hooks(d->lanes, &hooks);
 	(void) retry_shown_grow(d->lanes_shown, retry_monotonic_us());
-}
-
-static void
-copy_text(char *to, const char *from, int size)
-{
-	int			len = strlen(from);
-
-	if (len >= size)
-		len = pg_mbcliplen(from, len, size - 1);
-	memcpy(to, from, len);
-	to[len] = '\0';
 }
 
 static void
@@ -126,7 +114,7 @@ show_lane(RetryDispatcher *d, const RetryLane *lane, RetryLaneShown *shown, int6
 	}
 	show_flow(shown, lane->flow, now_us);
 	if (shown->name[0] == '\0' && lane->name != NULL)
-		copy_text(shown->name, lane->name, RETRY_SHOWN_NAME);
+		retry_shown_copy_text(shown->name, lane->name, RETRY_SHOWN_NAME);
 }
 
 void
@@ -199,7 +187,7 @@ retry_lane_stats_ended(RetryLane *lane, const RetryEnded *ended, const RetryAnsw
 	{
 		shown->failures[failure_class(answer)]++;
 		if (ended->error != NULL && ended->error[0] != '\0')
-			copy_text(shown->last_error, ended->error, RETRY_SHOWN_ERROR);
+			retry_shown_copy_text(shown->last_error, ended->error, RETRY_SHOWN_ERROR);
 	}
 	if (answer != NULL)
 		retry_histogram_add(&shown->latency, ended->duration_us, retry_monotonic_us());

@@ -79,9 +79,6 @@ typedef struct RetryLaneShown
 	char		name[RETRY_SHOWN_NAME];
 } RetryLaneShown;
 
-/* Nothing is shown more often than this. */
-#define RETRY_SHOW_EVERY_MS	50
-
 /* The rate forgets by a factor of e in so many seconds. */
 #define RETRY_SHOWN_RATE_S	5.0
 

@@ -2,28 +2,21 @@
  * lanes_view.c
  *		What dispatchers show of their lanes, as rows for retry.lanes.
  *
- * The entries are read without stopping anybody, and only those of groups that
- * the current role may see become rows: a lane's name says whom its group
- * calls.  What changes by the mere passing of time (a block that is over, a
- * rate that fades, a backlog that becomes due) is worked out here, so that a
- * dispatcher need not write for it.
+ * What changes by the mere passing of time (a block that is over, a rate that
+ * fades, a backlog that becomes due) is worked out here, so that a dispatcher
+ * need not write for it.
  */
 #include "postgres.h"
 
 #include <math.h>
 
-#include "fmgr.h"
-#include "funcapi.h"
-#include "miscadmin.h"
 #include "utils/builtins.h"
-#include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
-#include "access.h"
 #include "breaker.h"
 #include "compat.h"
 #include "lane_stats.h"
-#include "shmem.h"
+#include "shown_rows.h"
 
 /* Columns of retry.lane_rows(), as retry--1.0.sql has them. */
 enum
@@ -53,41 +46,9 @@ static const char *const gate_words[] = {
 	[RETRY_GATE_ORDER] = "order"
 };
 
-static const char *const breaker_words[] = {
-	[RETRY_BREAKER_CLOSED] = "closed",
-	[RETRY_BREAKER_OPEN] = "open",
-	[RETRY_BREAKER_HALF_OPEN] = "half-open"
-};
-
-/* One call of the function. */
-typedef struct Reading
-{
-	ReturnSetInfo *result;
-	MemoryContext row_context;
-	TimestampTz now;
-	int64		now_us;			/* the same moment of the other clock */
-	int			dispatcher;
-	const int32 *groups;		/* that the role may see */
-	int			ngroups;
-	bool		sees_unknown;	/* lanes whose group is not known yet */
-} Reading;
-
-static bool
-may_see(const Reading *r, int32 group_id)
-{
-	if (group_id == 0)
-		return r->sees_unknown;
-	for (int i = 0; i < r->ngroups; i++)
-	{
-		if (r->groups[i] == group_id)
-			return true;
-	}
-	return false;
-}
-
 /* An open breaker whose time is over waits for a probe. */
 static RetryBreakerState
-breaker_state(const Reading *r, const RetryLaneShown *lane)
+breaker_state(const RetryShownRows *r, const RetryLaneShown *lane)
 {
 	if (lane->breaker == RETRY_BREAKER_OPEN && lane->breaker_until_us <= r->now_us)
 		return RETRY_BREAKER_HALF_OPEN;
@@ -95,20 +56,20 @@ breaker_state(const Reading *r, const RetryLaneShown *lane)
 }
 
 static RetryGate
-side_gate(const Reading *r, const RetryLaneShown *lane, RetrySideName side)
+side_gate(const RetryShownRows *r, const RetryLaneShown *lane, RetrySideName side)
 {
 	return lane->gate_until_us[side] > r->now_us ? lane->gate[side] : RETRY_GATE_OPEN;
 }
 
 static bool
-is_blocked(const Reading *r, const RetryLaneShown *lane)
+is_blocked(const RetryShownRows *r, const RetryLaneShown *lane)
 {
 	return lane->blocked_why != RETRY_GATE_OPEN && lane->blocked_until_us > r->now_us;
 }
 
 /* What the lane does, or what keeps it from sending: the most telling of all. */
 static const char *
-state_word(const Reading *r, const RetryLaneShown *lane, int64 due)
+state_word(const RetryShownRows *r, const RetryLaneShown *lane, int64 due)
 {
 	RetryGate	first = side_gate(r, lane, RETRY_SIDE_FIRST);
 	RetryGate	other = side_gate(r, lane, RETRY_SIDE_RETRY);
@@ -122,7 +83,7 @@ state_word(const Reading *r, const RetryLaneShown *lane, int64 due)
 	if (lane->stopped)
 		return "handed over";
 	if (breaker != RETRY_BREAKER_CLOSED)
-		return breaker == RETRY_BREAKER_OPEN ? "breaker" : "half-open";
+		return breaker == RETRY_BREAKER_OPEN ? gate_words[RETRY_GATE_BREAKER] : retry_breaker_word(breaker);
 	if (is_blocked(r, lane))
 		return gate_words[lane->blocked_why];
 	if (wanted && lane->in_flight >= lane->limit)
@@ -138,27 +99,8 @@ state_word(const Reading *r, const RetryLaneShown *lane, int64 due)
 	return wanted ? "waiting" : "idle";
 }
 
-/* A moment of the monotonic clock as one of the calendar. */
 static void
-set_moment(const Reading *r, Datum *values, bool *isnull, int column, bool known, int64 moment_us)
-{
-	isnull[column] = !known || moment_us <= 0;
-	if (isnull[column])
-		return;
-	values[column] = TimestampTzGetDatum(moment_us == PG_INT64_MAX ? DT_NOEND :
-										 r->now + (moment_us - r->now_us));
-}
-
-static void
-set_text(Datum *values, bool *isnull, int column, const char *text)
-{
-	isnull[column] = text[0] == '\0';
-	if (!isnull[column])
-		values[column] = CStringGetTextDatum(text);
-}
-
-static void
-set_latency(const Reading *r, const RetryLaneShown *lane, Datum *values, bool *isnull)
+set_latency(const RetryShownRows *r, const RetryLaneShown *lane, Datum *values, bool *isnull)
 {
 	static const double shares[] = {0.5, 0.95, 0.99};
 	RetryHistogram latency = lane->latency;
@@ -180,7 +122,7 @@ set_latency(const Reading *r, const RetryLaneShown *lane, Datum *values, bool *i
 
 /* How much is due beyond what is queued, and since when. */
 static int64
-set_due(const Reading *r, const RetryLaneShown *lane, Datum *values, bool *isnull)
+set_due(const RetryShownRows *r, const RetryLaneShown *lane, Datum *values, bool *isnull)
 {
 	TimestampTz oldest = lane->oldest_queued;
 	int64		due = 0;
@@ -204,21 +146,20 @@ set_due(const Reading *r, const RetryLaneShown *lane, Datum *values, bool *isnul
 }
 
 static void
-add_row(const void *copy, void *arg)
+add_row(RetryShownRows *r, const void *entry)
 {
-	const RetryLaneShown *lane = copy;
-	Reading    *r = arg;
+	const RetryLaneShown *lane = entry;
 	RetryBreakerState breaker = breaker_state(r, lane);
 	Datum		values[Lane_natts];
 	bool		isnull[Lane_natts] = {0};
 	int64		due;
 
-	if (!may_see(r, lane->group_id))
+	if (!retry_shown_rows_visible(r, lane->group_id))
 		return;
 	due = set_due(r, lane, values, isnull);
 	values[Lane_group_id] = Int32GetDatum(lane->group_id);
 	isnull[Lane_group_id] = lane->group_id == 0;
-	set_text(values, isnull, Lane_name, lane->name);
+	retry_shown_rows_text(&values[Lane_name], &isnull[Lane_name], lane->name);
 	values[Lane_state] = CStringGetTextDatum(state_word(r, lane, due));
 	values[Lane_in_flight] = Int32GetDatum(lane->in_flight);
 	values[Lane_queued] = Int32GetDatum(lane->queued);
@@ -228,11 +169,14 @@ add_row(const void *copy, void *arg)
 	values[Lane_attempts] = Int64GetDatum(lane->attempts);
 	for (int i = 0; i < RETRY_FAILURES; i++)
 		values[Lane_network + i] = Int64GetDatum(lane->failures[i]);
-	values[Lane_breaker] = CStringGetTextDatum(breaker_words[breaker]);
-	set_moment(r, values, isnull, Lane_breaker_since, breaker != RETRY_BREAKER_CLOSED, lane->breaker_since_us);
-	set_moment(r, values, isnull, Lane_blocked_until, is_blocked(r, lane), lane->blocked_until_us);
+	values[Lane_breaker] = CStringGetTextDatum(retry_breaker_word(breaker));
+	retry_shown_rows_moment(r, &values[Lane_breaker_since], &isnull[Lane_breaker_since],
+							breaker != RETRY_BREAKER_CLOSED, lane->breaker_since_us);
+	retry_shown_rows_moment(r, &values[Lane_blocked_until], &isnull[Lane_blocked_until],
+							is_blocked(r, lane), lane->blocked_until_us);
 	if (breaker == RETRY_BREAKER_OPEN)
-		set_moment(r, values, isnull, Lane_blocked_until, true, lane->breaker_until_us);
+		retry_shown_rows_moment(r, &values[Lane_blocked_until], &isnull[Lane_blocked_until],
+							true, lane->breaker_until_us);
 	values[Lane_limit_now] = Int32GetDatum(lane->limit);
 	values[Lane_max_in_flight] = Int32GetDatum(lane->max_in_flight);
 	isnull[Lane_max_in_flight] = lane->max_in_flight <= 0;
@@ -245,50 +189,22 @@ add_row(const void *copy, void *arg)
 	isnull[Lane_last_at] = lane->last_at == 0;
 	values[Lane_last_status] = Int32GetDatum(lane->last_status);
 	isnull[Lane_last_status] = lane->last_status == 0;
-	set_text(values, isnull, Lane_last_error, lane->last_error);
+	retry_shown_rows_text(&values[Lane_last_error], &isnull[Lane_last_error], lane->last_error);
 	values[Lane_hash] = Int64GetDatum(lane->hash);
 	values[Lane_dispatcher] = Int32GetDatum(r->dispatcher);
-	tuplestore_putvalues(r->result->setResult, r->result->setDesc, values, isnull);
+	retry_shown_rows_add(r, values, isnull);
 }
 
-/* What a row needs goes with the next one. */
-static void
-add_row_here(const void *copy, void *arg)
+static const RetryShownPlace *
+lanes_of(const RetryWorker *worker)
 {
-	Reading    *r = arg;
-	MemoryContext old = MemoryContextSwitchTo(r->row_context);
-
-	add_row(copy, r);
-	MemoryContextSwitchTo(old);
-	MemoryContextReset(r->row_context);
+	return &worker->lanes_shown;
 }
 
 /* retry.lane_rows() */
 Datum
 retry_lane_rows(PG_FUNCTION_ARGS)
 {
-	Reading		r = {.result = (ReturnSetInfo *) fcinfo->resultinfo};
-	RetryWorker *workers;
-	int			n;
-
-	InitMaterializedSRF(fcinfo, 0);
-	if (!retry_shmem_ready())
-		return (Datum) 0;
-
-	workers = palloc(sizeof(RetryWorker) * retry_shmem_max_workers());
-	n = retry_shmem_workers(MyDatabaseId, workers);
-	r.groups = retry_visible_groups(GetActiveSnapshot(), GetUserId(), &r.ngroups);
-	r.sees_unknown = retry_sees_all_groups(GetUserId());
-	r.now = GetCurrentTimestamp();
-	r.now_us = retry_monotonic_us();
-	r.row_context = AllocSetContextCreate(CurrentMemoryContext, "retry lanes", ALLOCSET_DEFAULT_SIZES);
-	for (int i = 0; i < n; i++)
-	{
-		if (workers[i].phase != RETRY_WORKER_RUNNING)
-			continue;
-		r.dispatcher = workers[i].number;
-		retry_shown_each(&workers[i].lanes_shown, sizeof(RetryLaneShown), add_row_here, &r);
-	}
-	MemoryContextDelete(r.row_context);
+	retry_shown_rows_read(fcinfo, sizeof(RetryLaneShown), lanes_of, add_row);
 	return (Datum) 0;
 }

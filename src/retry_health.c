@@ -172,14 +172,15 @@ check_dispatchers(ReturnSetInfo *result, const RetryWorker *workers, int count)
 			   "Dispatchers start within seconds; the server's log says why they do not");
 }
 
-/* Is there memory for what the dispatchers show of their lanes? */
+/* Is there memory for what the dispatchers show? */
 static void
 check_shown(ReturnSetInfo *result, const RetryWorker *workers, int count)
 {
 	bool		failed = false;
 
 	for (int i = 0; i < count; i++)
-		failed |= workers[i].phase == RETRY_WORKER_RUNNING && workers[i].lanes_shown.failed;
+		failed |= workers[i].phase == RETRY_WORKER_RUNNING &&
+			(workers[i].lanes_shown.failed || workers[i].targets_shown.failed);
 	if (!failed)
 		report(result, "lanes_shown", OK, "retry.lanes shows all lanes in memory", NULL);
 	else

@@ -84,6 +84,7 @@ typedef struct RetryWorker
 	TimestampTz last_turn_at;
 	TimestampTz oldest_due;		/* earliest due entry not yet sent; 0 none */
 	RetryShownPlace lanes_shown;	/* see lane_stats.h */
+	RetryShownPlace targets_shown;	/* see target_health.h */
 	/* its in-flight entries lie apart, see retry_shmem_in_flight */
 } RetryWorker;
 

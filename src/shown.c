@@ -9,6 +9,7 @@
  */
 #include "postgres.h"
 
+#include "mb/pg_wchar.h"
 #include "miscadmin.h"
 #include "storage/dsm.h"
 #include "storage/ipc.h"
@@ -120,7 +121,7 @@ try_chunk(RetryShown *shown)
 		error = CopyErrorData();
 		FlushErrorState();
 		if (!logged)
-			ereport(LOG, (errmsg("retry: not all lanes can be shown: %s", error->message)));
+			ereport(LOG, (errmsg("retry: not all lanes and targets can be shown: %s", error->message)));
 		logged = true;
 		FreeErrorData(error);
 		RESUME_INTERRUPTS();
@@ -179,6 +180,17 @@ retry_shown_free(RetryShown *shown, void *entry)
 	((RetryShownHead *) entry)->used = false;
 	retry_shown_end(entry);
 	shown->free[shown->nfree++] = entry;
+}
+
+void
+retry_shown_copy_text(char *to, const char *from, int size)
+{
+	int			len = strlen(from);
+
+	if (len >= size)
+		len = pg_mbcliplen(from, len, size - 1);
+	memcpy(to, from, len);
+	to[len] = '\0';
 }
 
 /* A consistent copy; false when there is nothing to be seen. */

@@ -18,6 +18,9 @@
 #define RETRY_SHOWN_CHUNKS	16
 #define RETRY_SHOWN_FIRST	32	/* entries in the first chunk */
 
+/* Nothing is shown more often than this. */
+#define RETRY_SHOW_EVERY_MS	50
+
 /* Where the chunks are: in the writer's RetryWorker.  All zero: there are none. */
 typedef struct RetryShownPlace
 {
@@ -75,6 +78,9 @@ retry_shown_end(void *entry)
 	pg_write_barrier();
 	pg_atomic_write_u32(&head->version, pg_atomic_read_u32(&head->version) + 1);
 }
+
+/* Copies a text, cut between characters to fit "size" bytes with its zero. */
+extern void retry_shown_copy_text(char *to, const char *from, int size);
 
 /*
  * Calls "visit" with a copy of each entry in use.  What the writer has not made

@@ -37,6 +37,7 @@ typedef struct KnownKey
 struct RetryKnownTarget
 {
 	KnownKey	key;			/* hash key; no padding */
+	RetryTargetHealth *health;	/* that it belongs to */
 	RetryRouteState state;
 	RetryBreaker breaker;
 	bool		told_out;		/* that it is out was news */
@@ -46,6 +47,9 @@ struct RetryKnownTarget
 	char	   *url;
 	int32		users;			/* requests that may still ask for url */
 	int64		used_at;
+	int32		group_id;
+	bool		changed;		/* since it was shown */
+	RetryTargetShown *entry;	/* NULL: it is not shown */
 };
 
 struct RetryTargetHealth
@@ -54,6 +58,9 @@ struct RetryTargetHealth
 	const RetryDisabled *disabled;
 	HTAB	   *known;
 	uint64		uses;			/* numbers them, for lru */
+	RetryShown *shown;			/* NULL: nothing is shown */
+	bool		changed;		/* any of them, since they were shown */
+	int64		show_at_us;		/* not before */
 };
 
 RetryTargetHealth *
@@ -71,11 +78,18 @@ retry_target_health_create(const RetryDisabled *disabled)
 	return health;
 }
 
+static void
+note_change(RetryKnownTarget *known)
+{
+	known->changed = known->health->changed = true;
+}
+
 static RetryRouteState *
-find_state(RetryTargetHealth *health, int32 scene_id, const RetryRouteTarget *target, int64 now)
+find_state(RetryTargetHealth *health, const RetryScene *scene, const RetryRouteTarget *target,
+		   int64 now)
 {
 	int			len = strlen(target->url);
-	KnownKey	key = {.hash = target->hash,.scene_id = scene_id,.url_len = len};
+	KnownKey	key = {.hash = target->hash,.scene_id = scene->id,.url_len = len};
 	RetryKnownTarget *known;
 	bool		found;
 
@@ -94,9 +108,13 @@ find_state(RetryTargetHealth *health, int32 scene_id, const RetryRouteTarget *ta
 		known->disabled = false;
 		known->checked = 0;
 		known->url = url;
+		known->health = health;
 		known->users = 0;
 		known->used_at = now;
+		known->entry = NULL;
 	}
+	known->group_id = scene->group_id;
+	note_change(known);
 	return &known->state;
 }
 
@@ -129,7 +147,7 @@ static void
 join_states(RetryTargetHealth *health, RetryScene *scene, int64 now)
 {
 	for (int i = 0; i < scene->ntargets && scene->targets[i].state == NULL; i++)
-		scene->targets[i].state = find_state(health, scene->id, &scene->targets[i], now);
+		scene->targets[i].state = find_state(health, scene, &scene->targets[i], now);
 }
 
 /* Is it disabled?  Asked again when the state of any URL has changed. */
@@ -146,6 +164,7 @@ is_disabled(const RetryTargetHealth *health, RetryKnownTarget *known)
 	{
 		known->checked = version;
 		known->disabled = retry_disabled_has(health->disabled, known->key.scene_id, known->url, &key);
+		note_change(known);
 	}
 	return known->disabled;
 }
@@ -195,6 +214,7 @@ take_target(RetryTargetHealth *health, RetryRouteState *state, int64 now, RetryT
 	use->trial = known->breaker.state == RETRY_BREAKER_HALF_OPEN;
 	use->started_us = now;
 	retry_breaker_started(&known->breaker, now);
+	note_change(known);
 }
 
 bool
@@ -318,6 +338,7 @@ retry_target_use_done(RetryTargetUse *use, const RetryAnswer *answer, RetryOutco
 	else if (answer->exchange == RETRY_EXCHANGE_REFUSED || answer->exchange == RETRY_EXCHANGE_INTERNAL)
 		end = RETRY_ROUTE_END_UNKNOWN;
 	use->in_flight = false;
+	note_change(known);
 	retry_route_ended(&known->state, use->probe, end, now);
 	news = tell_breaker(known, rules != NULL ? rules : &none, retry_judge_endpoint(answer, outcome), use->started_us, now);
 
@@ -338,8 +359,10 @@ retry_target_use_done(RetryTargetUse *use, const RetryAnswer *answer, RetryOutco
 void
 retry_target_use_rest(RetryTargetUse *use, int64 until)
 {
-	if (use->target != NULL)
-		use->target->rest_until = Max(use->target->rest_until, until);
+	if (use->target == NULL)
+		return;
+	use->target->rest_until = Max(use->target->rest_until, until);
+	note_change(use->target);
 }
 
 void
@@ -353,6 +376,7 @@ retry_target_use_release(RetryTargetUse *use)
 	{
 		retry_route_ended(&use->target->state, use->probe, RETRY_ROUTE_END_UNKNOWN, 0);
 		(void) tell_breaker(use->target, &none, RETRY_FLOW_NEUTRAL, use->started_us, 0);
+		note_change(use->target);
 	}
 	use->target->users--;
 	memset(use, 0, sizeof(*use));
@@ -372,7 +396,68 @@ retry_target_health_follow(RetryTargetHealth *health, RetryConfig *config, int64
 		const RetryScene *scene = retry_config_scene(config, known->key.scene_id);
 
 		if (scene != NULL && retry_breaker_follow(&known->breaker, &scene->flow.breaker, now) == RETRY_BREAKER_HAS_CLOSED)
+		{
+			note_change(known);
 			closed(scene, known->url, arg);
+		}
+	}
+}
+
+void
+retry_target_health_show(RetryTargetHealth *health, RetryShownPlace *place)
+{
+	health->shown = retry_shown_create(place, sizeof(RetryTargetShown));
+}
+
+static void
+show_target(RetryKnownTarget *known, const RetryBreakerRules *rules, int64 now_us)
+{
+	const RetryBreaker *breaker = &known->breaker;
+	RetryTargetShown *entry = known->entry;
+
+	retry_shown_begin(entry);
+	entry->group_id = known->group_id;
+	entry->scene_id = known->key.scene_id;
+	entry->disabled = known->disabled;
+	entry->out = known->state.out;
+	entry->in_flight = known->state.in_flight;
+	entry->failures = known->state.times_out;
+	entry->out_since_us = known->state.out_since;
+	entry->out_until_us = known->state.out_until;
+	entry->rest_until_us = known->rest_until;
+	entry->breaker = retry_breaker_state(breaker, rules, now_us);
+	entry->calls = breaker->calls;
+	entry->failed = breaker->failed;
+	entry->breaker_since_us = breaker->opened_us;
+	entry->breaker_until_us = entry->breaker == RETRY_BREAKER_CLOSED ? 0 :
+		retry_breaker_until(breaker, rules);
+	retry_shown_copy_text(entry->url, known->url, RETRY_TARGET_SHOWN_URL);
+	retry_shown_end(entry);
+}
+
+void
+retry_target_health_publish(RetryTargetHealth *health, RetryConfig *config, int64 now_us)
+{
+	HASH_SEQ_STATUS seq;
+	RetryKnownTarget *known;
+
+	if (!health->changed || now_us < health->show_at_us)
+		return;
+	health->show_at_us = now_us + RETRY_SHOW_EVERY_MS * 1000;
+	health->changed = false;
+	hash_seq_init(&seq, health->known);
+	while ((known = hash_seq_search(&seq)) != NULL)
+	{
+		const RetryScene *scene = retry_config_scene(config, known->key.scene_id);
+
+		if (!known->changed || scene == NULL)
+			continue;
+		if (known->entry == NULL && retry_shown_grow(health->shown, now_us))
+			known->entry = retry_shown_get(health->shown);
+		if (known->entry == NULL)
+			continue;
+		show_target(known, &scene->flow.breaker, now_us);
+		known->changed = false;
 	}
 }
 
@@ -389,6 +474,8 @@ retry_target_health_forget(RetryTargetHealth *health, int64 now)
 	{
 		if (known->users > 0 || now < known->used_at + FORGET_AFTER_US || now < known->rest_until)
 			continue;
+		if (known->entry != NULL)
+			retry_shown_free(health->shown, known->entry);
 		pfree(known->url);
 		hash_search(health->known, &known->key, HASH_REMOVE, NULL);
 	}

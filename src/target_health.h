@@ -15,9 +15,33 @@
 #include "disabled.h"
 #include "judge.h"
 #include "route.h"
+#include "shown.h"
 
 typedef struct RetryTargetHealth RetryTargetHealth;
 typedef struct RetryKnownTarget RetryKnownTarget;
+
+#define RETRY_TARGET_SHOWN_URL	256	/* longest URL that is shown, with its zero */
+
+/* One target, for retry.targets.  Moments are of retry_monotonic_us(). */
+typedef struct RetryTargetShown
+{
+	RetryShownHead head;
+	uint8		breaker;		/* RetryBreakerState */
+	bool		disabled;		/* its URL is */
+	bool		out;			/* it failed: one request at a time finds out */
+	int32		group_id;
+	int32		scene_id;
+	int32		in_flight;
+	int32		failures;		/* since it was last well */
+	uint32		calls;			/* that the breaker counts */
+	uint32		failed;			/* of these */
+	int64		out_since_us;	/* these two while out */
+	int64		out_until_us;
+	int64		rest_until_us;	/* as it asked itself; 0: it did not */
+	int64		breaker_since_us;	/* these two while the breaker is not closed */
+	int64		breaker_until_us;
+	char		url[RETRY_TARGET_SHOWN_URL];
+} RetryTargetShown;
 
 /* One request's hold on the target that was chosen for it; all zero: none. */
 typedef struct RetryTargetUse
@@ -98,6 +122,19 @@ extern void retry_target_use_release(RetryTargetUse *use);
 extern void retry_target_health_follow(RetryTargetHealth *health, RetryConfig *config, int64 now,
 									   void (*closed) (const RetryScene *scene, const char *url, void *arg),
 									   void *arg);
+
+/*
+ * From now on what is known is shown at "place", as RetryTargetShown.  For a
+ * dispatcher, once.
+ */
+extern void retry_target_health_show(RetryTargetHealth *health, RetryShownPlace *place);
+
+/*
+ * Shows what has changed, once in a while.  To be called at each turn, outside
+ * a transaction.  No errors.
+ */
+extern void retry_target_health_publish(RetryTargetHealth *health, RetryConfig *config,
+										int64 now_us);
 
 /* Forgets the targets that nothing has used for a while; no scene may be in use. */
 extern void retry_target_health_forget(RetryTargetHealth *health, int64 now);

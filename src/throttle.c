@@ -21,6 +21,9 @@
 #define TOGETHER_US	INT64CONST(50000)
 #define GROWTH		1.25
 
+/* The last answers: one that is so many back counts for a third of the newest. */
+#define LAST_ANSWERS	64
+
 /* As many seconds of growth leave nothing of any cut. */
 #define GROWTH_MAX	100
 
@@ -99,10 +102,19 @@ retry_throttle_cut(RetryThrottle *throttle, double guess, int64 now_us)
 }
 
 void
+retry_throttle_doubt(RetryThrottle *throttle, double guess, int64 now_us)
+{
+	throttle->good -= throttle->good / LAST_ANSWERS;
+	if (throttle->good < RETRY_THROTTLE_GOOD)
+		retry_throttle_cut(throttle, guess, now_us);
+}
+
+void
 retry_throttle_grow(RetryThrottle *throttle, int64 now_us)
 {
 	int64		seconds = (now_us - throttle->calm_us) / SECOND_US;
 
+	throttle->good += (1 - throttle->good) / LAST_ANSWERS;
 	if (throttle->rate <= 0 || seconds < 1)
 		return;
 	throttle->rate *= pow(GROWTH, Min(seconds, GROWTH_MAX));

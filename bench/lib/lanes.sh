@@ -59,7 +59,7 @@ compete()
 	a0=$(stat total) b0=$(stat total "$other")
 	await_total $((n * 9 / 10)) "$other"
 	a=$(stat total) b=$(stat total "$other")
-	ratio $((a - a0)) $((b - b0))
+	echo "$(ratio $((a - a0)) $((b - b0)))"
 	await_total $((n * 10))
 	RECEIVER=$other receiver_request GET /_quit >/dev/null
 }

@@ -121,6 +121,9 @@ is(sql("SELECT string_agg(DISTINCT target, ' ') FROM retry.attempts WHERE scene 
 	$target[2], 'failover: the third did all of the work');
 cmp_ok(sql("SELECT count(*) FROM retry.attempts WHERE scene = 'default/failover' AND outcome = 'failed'"),
 	'<=', 130, 'failover: the others cost what was under way when they failed, and probes');
+wait_sql($node, "SELECT string_agg(state || CASE WHEN failures > 0 AND out_since < now() THEN ' failed' ELSE '' END, ', ' ORDER BY array_position("
+	  . targets(@target) . ", target)) FROM retry.targets WHERE scene = 'default/failover'",
+	'failover: retry.targets shows them', expected => 'out failed, out failed, well');
 $receivers[1]->mode('up');
 comes_to($target[1], 'failover: the second heals and has the work');
 $receivers[0]->start;

@@ -222,6 +222,18 @@ wait_for(
 	'routed: the breaker of a target opens');
 is(sql("SELECT DISTINCT target FROM retry.events WHERE scene = 'default/routed' AND kind = 'breaker opened'"),
 	$target[0], 'routed: of the one that fails');
+sub shown
+{
+	my ($expected, $what) = @_;
+	wait_sql($node, "SELECT string_agg(state || ' ' || breaker || CASE WHEN blocked_until > now() THEN ' blocked' ELSE '' END, ', ' ORDER BY target = '$target[0]' DESC)
+		FROM retry.targets WHERE scene = 'default/routed'", "routed: retry.targets shows $what", expected => $expected);
+	return;
+}
+shown('breaker open blocked, well closed', 'which is open');
+is(sql("SELECT failed BETWEEN 1 AND calls AND breaker_since < now() FROM retry.targets WHERE target = '$target[0]'"), 't', 'routed: and why');
+sql('CREATE ROLE stranger');
+is(sql('SET ROLE stranger; SELECT count(*) FROM retry.targets'), '0', 'routed: to those who may see the lanes of its group');
+is(sql('SET ROLE pg_monitor; SELECT count(*) FROM retry.targets'), '2', 'routed: or all');
 all_succeed('routed', 'routed, with one target left');
 $_->reset foreach @receivers;
 tasks('routed', 200);
@@ -244,6 +256,8 @@ time_passes('routed, all open');
 is($receivers[0]->stats->{total} + $receivers[1]->stats->{total}, 0, 'routed: and nothing is sent');
 sql("UPDATE retry.scene SET breaker_ratio = NULL WHERE name = 'routed'");
 all_succeed('routed', 'routed, without breakers');
+shown('well closed, well closed', 'that they are closed');
+is(sql('SELECT sum(in_flight) FROM retry.targets'), '0', 'routed: and that nothing is under way');
 
 # More lanes that are closed than there is memory for: others go on, and all of
 # them are found when there is no reason any more to be closed.

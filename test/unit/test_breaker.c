@@ -54,6 +54,15 @@ closed_until(int64 now)
 	return retry_breaker_gate(&breaker, &rules, now, &until) ? -1 : until;
 }
 
+/* Is it shut for that time, and no more than a quarter longer? */
+static bool
+shut_for(int64 now, int64 time_us)
+{
+	int64		until = closed_until(now);
+
+	return until >= now + time_us && until <= now + time_us + time_us / 4;
+}
+
 static void
 test_opens(void)
 {
@@ -64,7 +73,8 @@ test_opens(void)
 	CHECK(lets_pass(now), "so all may pass");
 	CHECK_INT(calls(1, RETRY_BREAKER_FAILED, now), RETRY_BREAKER_HAS_OPENED, "the 20th opens it");
 	CHECK(!lets_pass(now), "nothing passes");
-	CHECK_INT(closed_until(now + 3), now + 5 * SECOND, "for the time of the rules");
+	CHECK(shut_for(now, 5 * SECOND), "for the time of the rules");
+	CHECK_INT(closed_until(now + 3), closed_until(now), "whenever it is asked");
 	CHECK_INT(calls(1, RETRY_BREAKER_FAILED, now + 5), RETRY_BREAKER_NO_NEWS, "what ends now is no news");
 	CHECK_INT(breaker.opened_us, now, "it is known since when");
 
@@ -166,9 +176,9 @@ test_half_open(void)
 
 	start_over();
 	(void) calls(20, RETRY_BREAKER_FAILED, now);
-	CHECK_INT(retry_breaker_state(&breaker, &rules, now + 5 * SECOND - 1), RETRY_BREAKER_OPEN, "open …");
-	CHECK(!lets_pass(now + 5 * SECOND - 1), "… to the last moment");
-	now += 5 * SECOND;
+	now = closed_until(now);
+	CHECK_INT(retry_breaker_state(&breaker, &rules, now - 1), RETRY_BREAKER_OPEN, "open …");
+	CHECK(!lets_pass(now - 1), "… to the last moment");
 	CHECK_INT(retry_breaker_state(&breaker, &rules, now), RETRY_BREAKER_HALF_OPEN, "then half open, also unasked");
 	CHECK_INT(breaker.state, RETRY_BREAKER_OPEN, "which is only said");
 	CHECK(lets_pass(now) && lets_pass(now), "one may pass, and asking takes nothing");
@@ -188,8 +198,8 @@ test_half_open(void)
 	CHECK(lets_pass(now), "it opened anew, and is half open again");
 	(void) calls(1, RETRY_BREAKER_WELL, now);
 	(void) calls(1, RETRY_BREAKER_FAILED, now);
-	CHECK_INT(closed_until(now), now + 10 * SECOND, "a bad probe after a good one opens it for twice as long");
-	now += 10 * SECOND;
+	CHECK(shut_for(now, 10 * SECOND), "a bad probe after a good one opens it for twice as long");
+	now = closed_until(now);
 	CHECK(lets_pass(now), "half open");
 	CHECK_INT(calls(1, RETRY_BREAKER_WELL, now), RETRY_BREAKER_NO_NEWS, "the good one before does not count any more");
 
@@ -209,8 +219,8 @@ test_doubling(void)
 	(void) calls(20, RETRY_BREAKER_FAILED, now);
 	for (int i = 0; i < lengthof(want); i++)
 	{
-		CHECK_INT(closed_until(now), now + want[i] * SECOND, "each time twice as long, up to a minute");
-		now += want[i] * SECOND;
+		CHECK(shut_for(now, want[i] * SECOND), "each time twice as long, up to a minute");
+		now = closed_until(now);
 		CHECK(lets_pass(now), "a probe");
 		CHECK_INT(calls(1, RETRY_BREAKER_FAILED, now), RETRY_BREAKER_NO_NEWS, "which fails, and that is no news");
 	}
@@ -219,18 +229,19 @@ test_doubling(void)
 	(void) lets_pass(now);
 	(void) calls(2, RETRY_BREAKER_WELL, now);
 	(void) calls(20, RETRY_BREAKER_FAILED, now);
-	CHECK_INT(closed_until(now), now + 5 * SECOND, "once closed, it begins from the beginning");
+	CHECK(shut_for(now, 5 * SECOND), "once closed, it begins from the beginning");
 
 	start_over();
 	rules.open_us = 300 * SECOND;
 	(void) calls(20, RETRY_BREAKER_FAILED, 0);
-	CHECK_INT(closed_until(0), 300 * SECOND, "a time longer than a minute is kept");
-	(void) lets_pass(300 * SECOND);
-	(void) calls(1, RETRY_BREAKER_FAILED, 300 * SECOND);
-	CHECK_INT(closed_until(300 * SECOND), 600 * SECOND, "and not doubled");
+	CHECK(shut_for(0, 300 * SECOND), "a time longer than a minute is kept");
+	now = closed_until(0);
+	(void) lets_pass(now);
+	(void) calls(1, RETRY_BREAKER_FAILED, now);
+	CHECK(shut_for(now, 300 * SECOND), "and not doubled");
 	rules.open_us = SECOND;
-	CHECK(lets_pass(302 * SECOND), "rules that change count at once: one second, twice");
-	CHECK(!lets_pass(302 * SECOND) || breaker.state == RETRY_BREAKER_HALF_OPEN, "for what is open");
+	CHECK(lets_pass(now + 3 * SECOND), "rules that change count at once: one second, twice");
+	CHECK_INT(breaker.state, RETRY_BREAKER_HALF_OPEN, "for what is open");
 
 	start_over();
 	rules.open_us = 1;
@@ -241,7 +252,24 @@ test_doubling(void)
 		(void) lets_pass(now);
 		(void) calls(1, RETRY_BREAKER_FAILED, now);
 	}
-	CHECK_INT(closed_until(now), now + 60 * SECOND, "many doublings are no overflow");
+	CHECK(shut_for(now, 60 * SECOND), "many doublings are no overflow");
+}
+
+/* A thousand that open within a millisecond do not probe within one. */
+static void
+test_spread(void)
+{
+	int64		now = 1000 * SECOND;
+	int			quarter[4] = {0};
+
+	for (int i = 0; i < 1000; i++)
+	{
+		start_over();
+		(void) calls(20, RETRY_BREAKER_FAILED, now + i);
+		quarter[Min((closed_until(now + i) - now - i - 5 * SECOND) * 16 / (5 * SECOND), 3)]++;
+	}
+	for (int i = 0; i < 4; i++)
+		CHECK(quarter[i] > 180, "each quarter of the spread has its share: %d", quarter[i]);
 }
 
 /* It has opened, and its first probe begins at the moment that is returned. */
@@ -252,7 +280,7 @@ begin_probe(void)
 
 	start_over();
 	(void) calls(20, RETRY_BREAKER_FAILED, now);
-	now += 5 * SECOND;
+	now = closed_until(now);
 	(void) lets_pass(now);
 	retry_breaker_started(&breaker, now);
 	return now;
@@ -384,12 +412,14 @@ random_abuse(int *wrong)
 	int64		started[8];
 	int64		now = 0;
 	int64		last_pass = 0;
+	int64		longest;
 	int			under_way = 0;
 	int			up = 0;
 
 	start_over();
 	rules.min_calls = 3;
 	rules.open_us = 1 + (int64) (check_random() % (100 * SECOND));
+	longest = Max(rules.open_us, 60 * SECOND) * 5 / 4;
 	for (int step = 0; step < 3000; step++)
 	{
 		int64		until = -1;
@@ -408,9 +438,9 @@ random_abuse(int *wrong)
 				started[under_way++] = now;
 			}
 		}
-		else if (until <= now || until > now + Max(rules.open_us, 60 * SECOND))
+		else if (until <= now || until > now + longest)
 			(*wrong)++;
-		if (now - last_pass > Max(rules.open_us, 60 * SECOND) + RETRY_BREAKER_PROBE_US + 3 * SECOND)
+		if (now - last_pass > longest + RETRY_BREAKER_PROBE_US + 3 * SECOND)
 			(*wrong)++;
 		if (under_way > 0 && check_random() % 2 == 0)
 		{
@@ -439,6 +469,7 @@ main(void)
 	test_window();
 	test_half_open();
 	test_doubling();
+	test_spread();
 	test_lost_probe();
 	test_old_news();
 	test_rules_change();

@@ -142,6 +142,43 @@ test_growth(void)
 	CHECK(lets_pass(now + 3 * SECOND), "it was not sent after all, and another may go");
 }
 
+/* A few that complain among many that do not. */
+static void
+test_doubt(void)
+{
+	int64		now = 1000 * SECOND;
+	int			n = 0;
+
+	memset(&throttle, 0, sizeof(throttle));
+	retry_throttle_doubt(&throttle, 200, now);
+	CHECK_INT(throttle.rate, 100, "the first answer of all is believed");
+
+	memset(&throttle, 0, sizeof(throttle));
+	for (int i = 0; i < 300; i++)
+		retry_throttle_grow(&throttle, now);
+	for (int i = 0; i < 1000; i++)
+	{
+		now += SECOND;
+		if (i % 20 == 0)
+			retry_throttle_doubt(&throttle, 200, now);
+		else
+			retry_throttle_grow(&throttle, now);
+		CHECK(throttle.rate == 0, "one in twenty slows nothing");
+	}
+	while (throttle.rate == 0 && n < 1000)
+	{
+		retry_throttle_doubt(&throttle, 200, ++now);
+		n++;
+	}
+	CHECK(n > 1 && n < 10, "a row of them does: %d", n);
+
+	memset(&throttle, 0, sizeof(throttle));
+	for (int i = 0; i < 300; i++)
+		retry_throttle_grow(&throttle, now);
+	retry_throttle_cut(&throttle, 200, now);
+	CHECK_INT(throttle.rate, 100, "what asks for less in so many words is always believed");
+}
+
 /* So many a second can be borne; what is more in a second is refused. */
 static void
 against_endpoint(int capacity)
@@ -183,6 +220,7 @@ main(void)
 {
 	test_cut();
 	test_growth();
+	test_doubt();
 	against_endpoint(10);
 	against_endpoint(300);
 	against_endpoint(2000);
