@@ -382,6 +382,39 @@ foreach my $what (
 	wait_sql($node, counted("scene = 'default/slow' AND state = 'dead'"), 'and is not stopped', expected => 100);
 }
 
+# 503 without a moment may be an accident: the first one is believed, and later a
+# few among good answers are not.
+{
+	my $endpoint = start_endpoint();
+	my $throttled = "SELECT count(*) FROM retry.events WHERE scene = 'default/accidents' AND kind = 'throttled'";
+	my $done = sub {
+		wait_sql($node, "SELECT count(*) FROM retry.tasks WHERE scene = 'default/accidents' AND state NOT IN ('succeeded', 'dead')",
+			"accidents: $_[0]", expected => 0);
+	};
+	scene('accidents', $endpoint->url('/ok'), max_in_flight => 4, breaker_ratio => 'NULL', max_attempts => 1);
+	my $broken = "retry.enqueue('accidents', '{}', url => '" . $endpoint->url('/status/503') . "')";
+	sql("SELECT $broken");
+	wait_sql($node, $throttled, 'accidents: the first 503 slows the lane', expected => 1);
+	my $state = "SELECT state FROM retry.lanes WHERE lane ^@ 'accidents'";
+	wait_sql($node, $state, 'accidents: retry.lanes shows that', expected => 'slowed');
+	wait_for(
+		sub {
+			return 1 if sql($state) eq 'idle';
+			enqueue($node, "'accidents', '{}'");
+			return 0;
+		},
+		'accidents: good answers speed it up again');
+	sql("SELECT count(retry.enqueue('accidents', '{}')) FROM generate_series(1, 200)");
+	$done->('many good answers');
+	sql("SELECT count(CASE WHEN i % 25 = 0 THEN $broken ELSE retry.enqueue('accidents', '{}') END) FROM generate_series(1, 500) i");
+	$done->('and some bad ones among them');
+	others_go_on($node, $receiver, 'accidents');
+	is(sql($throttled), '1', 'accidents: slow it no more');
+	sql("SELECT count($broken) FROM generate_series(1, 50) i");
+	$done->('many bad ones');
+	wait_sql($node, $throttled, 'accidents: do', expected => '2');
+}
+
 # After a restart the blocks are forgotten, what tasks wait for is not.
 {
 	$node->restart;
