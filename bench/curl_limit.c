@@ -5,7 +5,7 @@
  *
  * A delivery system on libcurl cannot be faster than this, so its figures are
  * given against it, measured in the same run on the same machine. The request
- * looks like the extension's: a JSON body of 200 bytes and the headers that
+ * looks like the extension's: a JSON body of 200 bytes, unless told, and the headers that
  * it sends. Two loops: curl_multi_poll, and curl's sockets in a private epoll
  * set, there also spread over several multi handles (curl walks all connections
  * of a multi handle at every request). Prints key=value lines.
@@ -28,9 +28,10 @@
 #include <unistd.h>
 
 #define MAX_EVENTS	1024
-#define BODY_LEN	200
 #define KEY_LEN		36
-#define USAGE		"usage: curl_limit [--requests N] [--in-flight C] [--loop=poll|epoll] [--multis M] URL"
+#define MIN_BYTES	150			/* the body's own fields */
+#define USAGE		"usage: curl_limit [--requests N] [--in-flight C] [--loop=poll|epoll] [--multis M]\n" \
+	"                  [--bytes B] [--ca FILE] URL"
 
 /* A transfer slot: its handle and what curl does not copy. */
 typedef struct Slot
@@ -39,7 +40,7 @@ typedef struct Slot
 	struct curl_slist *headers;
 	char	   *key_line;		/* inside headers: rewritten in place */
 	char	   *id_line;
-	char		body[BODY_LEN + 1];
+	char	   *body;
 	struct Loop *loop;
 	struct Slot *next;
 } Slot;
@@ -60,7 +61,9 @@ static struct
 	int			in_flight;
 	int			multis;
 	bool		use_epoll;
-} opt = {NULL, 100000, 256, 1, true};
+	int			bytes;
+	const char *ca;
+} opt = {NULL, 100000, 256, 1, true, 200, NULL};
 
 static Loop *loops;
 static Slot *slots;
@@ -147,6 +150,10 @@ make_slot(Slot *s, Loop *loop)
 	if (e == NULL)
 		die("curl_easy_init failed");
 	s->easy = e;
+	s->body = malloc(opt.bytes + 1);
+	if (s->body == NULL)
+		die("out of memory");
+	memset(s->body, 'x', opt.bytes);
 	s->headers = add_header(NULL, "Content-Type: application/json");
 	s->headers = add_header(s->headers, "User-Agent: pg-retry/1.0");
 	s->headers = add_header(s->headers, "Retry-Attempt: 1");
@@ -176,7 +183,9 @@ make_slot(Slot *s, Loop *loop)
 	curl_easy_setopt(e, CURLOPT_HTTPHEADER, s->headers);
 	curl_easy_setopt(e, CURLOPT_POST, 1L);
 	curl_easy_setopt(e, CURLOPT_POSTFIELDS, s->body);
-	curl_easy_setopt(e, CURLOPT_POSTFIELDSIZE, (long) BODY_LEN);
+	curl_easy_setopt(e, CURLOPT_POSTFIELDSIZE, (long) opt.bytes);
+	if (opt.ca)
+		curl_easy_setopt(e, CURLOPT_CAINFO, opt.ca);
 	s->loop = loop;
 	s->next = loop->idle;
 	loop->idle = s;
@@ -194,9 +203,9 @@ start_one(Loop *loop)
 	snprintf(id, sizeof(id), "%08x-0000-7000-8000-%012lx", run_id, started);
 	memcpy(s->key_line + strlen("Idempotency-Key: \""), id, KEY_LEN);
 	memcpy(s->id_line + strlen("webhook-id: "), id, KEY_LEN);
-	n = snprintf(s->body, sizeof(s->body), "{\"t\":%lld,\"id\":\"%s\",\"pad\":\"", (long long) wall_us(), id);
-	memset(s->body + n, 'x', BODY_LEN - 2 - n);
-	memcpy(s->body + BODY_LEN - 2, "\"}", 3);
+	n = snprintf(s->body, opt.bytes, "{\"t\":%lld,\"id\":\"%s\",\"pad\":\"", (long long) wall_us(), id);
+	s->body[n] = 'x';
+	memcpy(s->body + opt.bytes - 2, "\"}", 3);
 	started++;
 	if (curl_multi_add_handle(loop->multi, s->easy) != CURLM_OK)
 		die("curl_multi_add_handle failed");
@@ -379,6 +388,8 @@ parse_options(int argc, char **argv)
 		{"in-flight", required_argument, NULL, 'c'},
 		{"loop", required_argument, NULL, 'l'},
 		{"multis", required_argument, NULL, 'm'},
+		{"bytes", required_argument, NULL, 'b'},
+		{"ca", required_argument, NULL, 'a'},
 		{NULL, 0, NULL, 0}
 	};
 	int			o;
@@ -391,6 +402,10 @@ parse_options(int argc, char **argv)
 			opt.in_flight = atoi(optarg);
 		else if (o == 'm')
 			opt.multis = atoi(optarg);
+		else if (o == 'b')
+			opt.bytes = atoi(optarg);
+		else if (o == 'a')
+			opt.ca = optarg;
 		else if (o == 'l' && (strcmp(optarg, "poll") == 0 || strcmp(optarg, "epoll") == 0))
 			opt.use_epoll = strcmp(optarg, "epoll") == 0;
 		else
@@ -398,7 +413,7 @@ parse_options(int argc, char **argv)
 	}
 	if (!opt.use_epoll)
 		opt.multis = 1;
-	if (optind != argc - 1 || opt.requests < 1 || opt.multis < 1 || opt.in_flight < opt.multis)
+	if (optind != argc - 1 || opt.requests < 1 || opt.multis < 1 || opt.in_flight < opt.multis || opt.bytes < MIN_BYTES)
 		die(USAGE);
 	opt.url = argv[optind];
 }
@@ -442,6 +457,7 @@ main(int argc, char **argv)
 	{
 		curl_easy_cleanup(slots[i].easy);
 		curl_slist_free_all(slots[i].headers);
+		free(slots[i].body);
 	}
 	for (i = 0; i < opt.multis; i++)
 		curl_multi_cleanup(loops[i].multi);

@@ -1,6 +1,8 @@
 # Scenario of an endpoint whose capacity changes, for bench/run (bash, sourced):
 # what a lane sends at once by a fixed limit, and by what it finds out itself.
 
+scenario adaptive "an endpoint whose capacity changes: a fixed limit, and an adaptive one"
+
 # phase WORKERS SECONDS SCENE: so many workers at the receiver; after a third of the time,
 # how many were answered per second and how long the slowest twentieth took, in
 # ms, from the sender's own records.
@@ -58,32 +60,27 @@ adaptive_series()
 
 scenario_adaptive()
 {
-	local seconds=30 workers round line fixed found
+	local seconds workers round scene phase
 
-	[ -z "$SHORT" ] || seconds=15
+	seconds=$(sized 30 15)
 	setting "retry.lane_max_in_flight = 200"
-	rm -f "$WORK"/fixed.* "$WORK"/adaptive.*
 	for round in $(seq "$ROUNDS"); do
 		for scene in fixed adaptive; do
-			changing "$scene-$round" "$seconds" >"$WORK/phases"
-			line=0
+			changing "$scene-$round" "$seconds" >"$WORK/phases" || die "the phases did not end"
 			for workers in 20 5 60; do
-				line=$((line + 1))
-				sed -n "${line}p" "$WORK/phases" >>"$WORK/$scene.$workers"
-			done
+				read -r -a phase
+				keep answered/s "$scene, $workers workers" "${phase[0]}"
+				keep "ms (p95)" "$scene, $workers workers: p95" "${phase[1]}"
+			done <"$WORK/phases"
 		done
 	done
 	[ -z "$DATA" ] || adaptive_series $((seconds * 3 - 1)) >"$DATA/adaptive.tsv"
 	for workers in 20 5 60; do
-		fixed=$(awk '{ print $1 }' "$WORK/fixed.$workers" | median)
-		found=$(awk '{ print $1 }' "$WORK/adaptive.$workers" | median)
-		result adaptive "$workers workers of 20 ms, 200 at once: answered/s" "$fixed" - 0
-		result adaptive "$workers workers, adaptive: answered/s" "$found" - 0
-		result adaptive "ratio" "$(ratio "$found" "$fixed")" ">=" 0.7
-		fixed=$(awk '{ print $2 }' "$WORK/fixed.$workers" | median)
-		found=$(awk '{ print $2 }' "$WORK/adaptive.$workers" | median)
-		result adaptive "$workers workers, 200 at once: p95, ms" "$fixed" - 0
-		result adaptive "$workers workers, adaptive: p95, ms" "$found" - 0
-		result adaptive "ratio" "$(ratio "$found" "$fixed")" "<=" 0.7
+		result adaptive "$workers workers of 20 ms, 200 at once: answered/s" "$(middle "fixed, $workers workers")" - 0
+		result adaptive "$workers workers, adaptive: answered/s" "$(middle "adaptive, $workers workers")" - 0
+		result adaptive "ratio" "$(of_middles "adaptive, $workers workers" "fixed, $workers workers")" ">=" 0.7
+		result adaptive "$workers workers, 200 at once: p95, ms" "$(middle "fixed, $workers workers: p95")" - 0
+		result adaptive "$workers workers, adaptive: p95, ms" "$(middle "adaptive, $workers workers: p95")" - 0
+		result adaptive "ratio" "$(of_middles "adaptive, $workers workers: p95" "fixed, $workers workers: p95")" "<=" 0.7
 	done
 }

@@ -1,6 +1,10 @@
 # Scenarios of many lanes, for bench/run (bash, sourced): that they cost little,
 # share what there is, and do not feel each other's trouble.
 
+scenario isolation "healthy lanes alone, and beside a hanging and 1,000 refusing ones"
+scenario lanes "many lanes with one task each, against one lane with as many"
+scenario fairness "two equal lanes, one with ten times the other's backlog"
+
 HEALTHY=8					# lanes whose endpoint works
 REFUSING=1000				# lanes whose endpoint refuses connections
 
@@ -15,23 +19,21 @@ many_lanes()
 
 scenario_lanes()
 {
-	local round
+	local round one="one lane with $TASKS tasks" each="$TASKS lanes with one task each" room="the same, with room for all"
 
 	receiver --count-only
 	setting "retry.lane_max_in_flight = 256"
-	: >"$WORK/a"; : >"$WORK/b"; : >"$WORK/c"
 	deliver "$TASKS" /ok >/dev/null
 	for round in $(seq "$ROUNDS"); do
-		deliver "$TASKS" /ok >>"$WORK/a"
-		many_lanes "$TASKS" "few-$round" >>"$WORK/b"
+		keep tasks/s "$one" "$(deliver "$TASKS" /ok)"
+		keep tasks/s "$each" "$(many_lanes "$TASKS" "few-$round")"
 		setting "retry.max_lanes = $((TASKS * 2))"
-		many_lanes "$TASKS" "many-$round" >>"$WORK/c"
+		keep tasks/s "$room" "$(many_lanes "$TASKS" "many-$round")"
 		setting "retry.max_lanes = 16384"
 	done
-	result lanes "one lane with $TASKS tasks, delivered/s" "$(median <"$WORK/a")" - 0
-	result lanes "$TASKS lanes with one task each, delivered/s" "$(median <"$WORK/b")" - 0
-	result lanes "ratio, retry.max_lanes = 16384" "$(ratio "$(median <"$WORK/b")" "$(median <"$WORK/a")")" ">=" 0.5
-	result lanes "ratio, retry.max_lanes = $((TASKS * 2))" "$(ratio "$(median <"$WORK/c")" "$(median <"$WORK/a")")" ">=" 0.5
+	results "$one" "$each"
+	result lanes "ratio, retry.max_lanes = 16384" "$(of_middles "$each" "$one")" ">=" 0.5
+	result lanes "ratio, retry.max_lanes = $((TASKS * 2))" "$(of_middles "$room" "$one")" ">=" 0.5
 }
 
 # ---------------------------------------------------------------- fairness
@@ -66,17 +68,16 @@ compete()
 
 scenario_fairness()
 {
-	local n=30000 delay
+	local n delay
 
-	[ -z "$SHORT" ] || n=10000
+	n=$(sized 30000 10000)
 	setting "retry.lane_max_in_flight = 1000"
 	for delay in 0 50; do
-		: >"$WORK/a"
 		for _ in $(seq "$ROUNDS"); do
-			compete "$n" "$delay" >>"$WORK/a"
+			keep "of the other's progress" "$delay ms endpoint" "$(compete "$n" "$delay")"
 		done
-		result fairness "$delay ms endpoint: 10:1 backlogs, progress" "$(median <"$WORK/a")" ">=" 0.95
-		result fairness "the same" "$(median <"$WORK/a")" "<=" 1.05
+		result fairness "$delay ms endpoint: 10:1 backlogs, progress" "$(middle "$delay ms endpoint")" ">=" 0.95
+		result fairness "the same" "$(middle "$delay ms endpoint")" "<=" 1.05
 	done
 }
 
@@ -127,29 +128,26 @@ trouble()
 }
 
 # isolation_round ROUND WHAT TASKS ARRIVALS: the server that is running, WHAT
-# being alone or beside, into files of that name.
+# being alone or beside.
 isolation_round()
 {
 	receiver --count-only
 	healthy_throughput $((HEALTHY * 1000)) >/dev/null
-	healthy_throughput "$3" >>"$WORK/$2.rate"
+	keep tasks/s "$2: arrived/s" "$(healthy_throughput "$3")"
 	healthy_latency "$4" >"$WORK/$2.ms"
-	sed -n "$(($4 * 99 / 100))p" "$WORK/$2.ms" >>"$WORK/$2.p99"
-	sed -n "$(($4 / 2))p" "$WORK/$2.ms" >>"$WORK/$2.p50"
+	keep ms "$2: p50" "$(percentile 50 "$WORK/$2.ms")"
+	keep ms "$2: p99" "$(percentile 99 "$WORK/$2.ms")"
 	[ -z "$DATA" ] || cp "$WORK/$2.ms" "$DATA/isolation-$2-$1.ms"
 }
 
 scenario_isolation()
 {
-	local tasks=200000 arrivals=10000 hanging_tasks=1000000 each=100 settle=20 round what
+	local tasks arrivals settle round what
 
-	if [ -n "$SHORT" ]; then
-		tasks=40000 arrivals=2000 hanging_tasks=100000 each=20 settle=5
-	fi
-	rm -f "$WORK"/{alone,beside}.{rate,p50,p99}
+	tasks=$(sized 200000 40000) arrivals=$(sized 10000 2000) settle=$(sized 20 5)
 	stop_server "$WORK/data-isolation"
 	new_server "$WORK/data-beside"
-	trouble "$hanging_tasks" "$each"
+	trouble "$(sized 1000000 100000)" "$(sized 100 20)"
 	for round in $(seq "$ROUNDS"); do
 		[ "$round" = 1 ] || again "$WORK/data-beside"
 		sleep "$settle"
@@ -160,12 +158,11 @@ scenario_isolation()
 		stop_server "$WORK/data-isolation" immediate
 	done
 	for what in alone beside; do
-		[ -z "$DATA" ] || cp "$WORK/$what.rate" "$DATA/isolation-$what.rate"
-		result isolation "$what: arrived/s in $HEALTHY healthy lanes" "$(median <"$WORK/$what.rate")" - 0
-		result isolation "$what: commit to arrival at 500/s, p50, ms" "$(median <"$WORK/$what.p50")" - 0
-		result isolation "$what: the same, p99, ms" "$(median <"$WORK/$what.p99")" - 0
+		[ -z "$DATA" ] || figures "$what: arrived/s" >"$DATA/isolation-$what.rate"
+		result isolation "$what: arrived/s in $HEALTHY healthy lanes" "$(middle "$what: arrived/s")" - 0
+		result isolation "$what: commit to arrival at 500/s, p50, ms" "$(middle "$what: p50")" - 0
+		result isolation "$what: the same, p99, ms" "$(middle "$what: p99")" - 0
 	done
-	result isolation "throughput, beside against alone" "$(ratio "$(median <"$WORK/beside.rate")" "$(median <"$WORK/alone.rate")")" ">=" 0.95
-	result isolation "p99, beside against alone" "$(ratio "$(median <"$WORK/beside.p99")" "$(median <"$WORK/alone.p99")")" "<=" 2
-	rm -rf "$WORK/data-beside"
+	result isolation "throughput, beside against alone" "$(of_middles "beside: arrived/s" "alone: arrived/s")" ">=" 0.95
+	result isolation "p99, beside against alone" "$(of_middles "beside: p99" "alone: p99")" "<=" 2
 }

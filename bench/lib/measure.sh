@@ -1,20 +1,28 @@
-# How bench/run measures (bash, sourced): settings, receivers, rounds, results.
-# A scenario is a function scenario_NAME in another file of this folder; it finds
-# a fresh server and reports its figures with result.
+# How bench/run measures (bash, sourced): servers, settings, receivers, rounds.
+# A scenario is a function scenario_NAME in another file of this folder, which
+# makes it known with scenario; it finds a fresh server at $WORK/data-NAME and
+# tells its figures with keep and result (report.sh).
 
 sql()
 {
 	psql -X -q -A -t -v ON_ERROR_STOP=1 "$@"
 }
 
-# new_server DATA-FOLDER: with the extension, and enough room that checkpoints
-# and recycled WAL disturb nothing.
+# new_server DATA-FOLDER [LINE...]: with the extension, and enough room that checkpoints
+# disturb nothing; the lines are for its configuration.  Its WAL is recycled
+# already: a commit into a file that has to be made first takes several times as long.
 new_server()
 {
-	start_server "$1" "shared_buffers = 1GB" "max_wal_size = 16GB" "min_wal_size = 2GB" \
+	local data=$1 warm=2GB
+
+	shift
+	[ -z "$SHORT" ] || warm=512MB
+	start_server "$data" "shared_buffers = 1GB" "max_wal_size = 16GB" "min_wal_size = $warm" \
 		"checkpoint_timeout = 1h" "synchronous_commit = on" "retry.max_in_flight = 1000" \
-		"log_checkpoints = off" || die "the server does not start"
-	sql -c "CREATE EXTENSION retry"
+		"log_checkpoints = off" "$@" || die "the server does not start"
+	sql -c "CREATE EXTENSION retry" || die "the extension cannot be created"
+	sql -c "SELECT count(pg_logical_emit_message(false, 'warm-up', repeat('x', 1048576)))
+			FROM generate_series(1, pg_size_bytes('$warm') / 1048576)" -c "CHECKPOINT" >/dev/null
 }
 
 # again DATA-FOLDER: starts a server that was stopped.
@@ -23,16 +31,30 @@ again()
 	pg_ctl -D "$1" -l "$1.log" -w -t 60 start >/dev/null 2>&1 </dev/null || die "the server does not start again"
 }
 
+# sized FULL SHORT: the size of something, by how long the run may be.
+sized()
+{
+	[ -n "$SHORT" ] && echo "$2" || echo "$1"
+}
+
 # stop_server DATA-FOLDER [MODE]
 stop_server()
 {
 	pg_ctl -D "$1" -m "${2:-fast}" -w stop >/dev/null 2>&1
 }
 
-remove_server()
+# After a scenario: its servers and receivers go.
+clear_up()
 {
-	stop_server "$1"
-	rm -rf "$1"
+	local p
+
+	for p in "$WORK"/data-*/postmaster.pid; do
+		[ ! -e "$p" ] || stop_server "${p%/*}" immediate
+	done
+	for p in $(our_processes); do
+		[ "$(readlink "/proc/$p/exe")" != "$ENDPOINT" ] || kill "$p" 2>/dev/null
+	done
+	rm -rf "$WORK"/data-*
 }
 
 # await_total N [URL]: until the receiver has had so many requests.  What comes to
@@ -46,31 +68,6 @@ await_total()
 		[ $((SECONDS - since)) -lt 10 ] || die "only $now of $1 requests have arrived"
 		sleep 0.05
 	done
-}
-
-# result SCENARIO WHAT VALUE OPERATOR BOUND: one figure, and whether it will do.
-result()
-{
-	local verdict=ok
-
-	if awk -v v="$3" -v o="$4" -v b="$5" 'BEGIN { exit !(o == "-" || (o == ">=" ? v >= b : v <= b)) }'; then
-		passed=$((passed + 1))
-	else
-		[ -n "$REPORT" ] && passed=$((passed + 1)) || failed=$((failed + 1))
-		verdict=BAD
-	fi
-	[ "$4" != - ] || verdict=
-	printf '%-11s %-52s %12s  %-10s %s\n' "$1" "$2" "$3" "$([ "$4" = - ] || echo "$4 $5")" "$verdict"
-}
-
-median()
-{
-	sort -n | awk '{ v[NR] = $1 } END { print NR % 2 ? v[(NR + 1) / 2] : (v[NR / 2] + v[NR / 2 + 1]) / 2 }'
-}
-
-ratio()
-{
-	awk -v a="$1" -v b="$2" 'BEGIN { printf "%.3f", (b > 0 ? a / b : 0) }'
 }
 
 setting()
@@ -112,17 +109,19 @@ stat()
 
 # release N SQL: enqueues N tasks by the statement while nothing is sent, lets
 # them go, and prints how many were delivered and durably recorded per second,
-# from the first arrival on.
+# from the first arrival on; where the receiver does not tell when that was (it is
+# not ours, or speaks TLS), from when they were let go.
 release()
 {
-	local n=$1 statement=$2 before end
+	local n=$1 statement=$2 before begin end
 
 	setting "retry.enabled = off"
 	sleep 0.3
 	sql -c "$statement" >/dev/null
 	sql -c "CHECKPOINT"
 	before=$(sql -c "SELECT sum(attempts) FROM retry.dispatchers")
-	receiver_request POST /_reset >/dev/null
+	[[ $RECEIVER == https:* ]] || receiver_request POST /_reset >/dev/null
+	begin=$(date +%s%6N)
 	setting "retry.enabled = on"
 	end=$(sql <<-SQL
 		DO \$\$ BEGIN
@@ -137,19 +136,27 @@ release()
 	SQL
 	)
 	[ -n "$end" ] || die "what was released was not delivered"
-	awk -v a="$(stat first_us)" -v b="$end" -v n="$n" 'BEGIN { printf "%.0f\n", n / ((b - a) / 1e6) }'
+	[[ $RECEIVER == https:* ]] || begin=$(stat first_us)
+	awk -v a="$begin" -v b="$end" -v n="$n" 'BEGIN { printf "%.0f\n", n / ((b - a) / 1e6) }'
 }
 
-# deliver N PATH: the same with N tasks of one lane.
+# deliver N PATH [BYTES]: the same with N tasks of one lane, with bodies of so
+# many bytes that do not compress.
 deliver()
 {
+	local pad="repeat('x', 175)"
+
+	[ "${3:-200}" = 200 ] || pad="(SELECT left(string_agg(md5(i::text), ''), $3 - 25) FROM generate_series(1, $3 / 32 + 1) i)"
 	release "$1" "SELECT count(*) FROM retry.enqueue_many('$RECEIVER$2', array(
-		SELECT jsonb_build_object('n', n, 'pad', repeat('x', 175)) FROM generate_series(1, $1) n))"
+		SELECT jsonb_build_object('n', n, 'pad', $pad) FROM generate_series(1, $1) n))"
 }
 
+# bare_curl LOOP REQUESTS IN-FLIGHT URL [OPTION...]: prints requests a second.
 bare_curl()
 {
-	"$WORK/curl_limit" --loop="$1" -n "$2" -c "$3" "$4" | tr ' ' '\n' | sed -n 's/^requests_per_s=//p'
+	local url=$4
+
+	"$WORK/curl_limit" --loop="$1" -n "$2" -c "$3" "${@:5}" "$url" | sed -n 's/^requests_per_s=//p'
 }
 
 # Milliseconds from commit to arrival of each task, from the two ledgers.
@@ -157,4 +164,16 @@ arrivals()
 {
 	awk 'NR == FNR { committed[$1] = $2; next }
 		$5 in committed { printf "%.3f\n", ($2 - committed[$5]) / 1000 }' "$WORK/commits" "$WORK/ledger" | sort -n
+}
+
+# percentile P FILE: of a sorted file with a figure a line.
+percentile()
+{
+	sed -n "$(($(wc -l <"$2") * $1 / 100))p" "$2"
+}
+
+# pgbench_tps SECONDS OPTION...: transactions a second.
+pgbench_tps()
+{
+	pgbench -n -T "$1" "${@:2}" 2>>"$WORK/log/pgbench.log" | sed -n 's/^tps = \([0-9.]*\).*/\1/p'
 }

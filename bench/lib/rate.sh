@@ -1,6 +1,8 @@
 # The scenario of rates, for bench/run (bash, sourced): a scene with a rate, and
 # more than enough to send, judged by when the requests arrive.
 
+scenario rate "scenes with a rate: 100/s and 5000/s, few and many lanes, dispatchers"
+
 # spread RATE LANES SCENE: how far the fullest or emptiest 10 s are from ten times
 # the rate, as a share of it; from the receiver's ledger.
 spread()
