@@ -64,6 +64,7 @@ typedef struct RetryLane
 	int16		weight;			/* of its share, 1 and more */
 	bool		high;			/* before all that are not */
 	bool		stopped;		/* its slot is being given up */
+	bool		hangs;			/* its last call failed, and took long to */
 	bool		paused;			/* neither read nor sent */
 	bool		blocked;		/* sends nothing before blocked_until_us */
 	uint8		blocked_why;	/* RetryGate */

@@ -29,15 +29,16 @@ enum
 	CLASSES
 };
 
-/* Lanes that are ready to send; those that may have all transfers by themselves. */
+/* Lanes that are ready to send, of each class, by what they may have. */
 enum
 {
-	RING_HIGH,
-	RING_HIGH_ALL,
-	RING_NORMAL,
-	RING_NORMAL_ALL,
-	RINGS
+	RING_SOME,
+	RING_ALL,					/* all transfers */
+	RING_HANGING,				/* a part that all who hang share */
+	RING_KINDS
 };
+
+#define RINGS	(CLASSES * RING_KINDS)	/* class * RING_KINDS + kind */
 
 /* What is closed for so long gives way to others. */
 #define RETRY_LANE_LONG_US	USECS_PER_SEC
@@ -74,6 +75,7 @@ struct RetryLanes
 	RetryHeap	wake;			/* lanes by their next moment */
 	uint64		turn;			/* that of the lane that was served last */
 	int32		in_flight;
+	int32		hanging;		/* of these, in lanes that hang */
 	int64		now_us;			/* the last moment that anybody told */
 	/* lane_dormant.c */
 	struct dormanthash_hash *dormant;

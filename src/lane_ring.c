@@ -8,7 +8,10 @@
  * in one of their own, as they may go on when the first of the others may not.
  * A lane that has some under way gets no more than its weight times what is
  * free, and nothing of the last eighth: so a lane whose endpoint hangs leaves
- * half to the others, and ten of them still leave some.
+ * half to the others, and ten of them still leave some.  However many hang,
+ * and be it with one transfer each, they get half of all together: a lane that
+ * hangs is known by a call that has failed after a while, until one ends well
+ * or soon.
  *
  * Before an entry is taken, the flow of its lane is asked.  A lane that may not
  * send leaves the heap and costs nothing until its moment, which is in another.
@@ -21,6 +24,9 @@
 #include "lane_private.h"
 
 #define LOAD_UNIT	INT64CONST(1000000) /* one transfer, with a weight of 1 */
+
+/* A call that fails in less has not held up anybody. */
+#define HANGS_US	USECS_PER_SEC
 
 void
 retry_rings_init(RetryLanes *lanes)
@@ -76,11 +82,22 @@ is_ready(const RetryLanes *lanes, const RetryLane *lane)
 	return !lane->stopped && lane->in_flight < lane_limit_now(lanes, lane) && !retry_ring_closed(lane);
 }
 
+static uint8
+ring_of(const RetryLanes *lanes, const RetryLane *lane)
+{
+	int			kind = RING_SOME;
+
+	if (lane->hangs)
+		kind = RING_HANGING;
+	else if (lane->limit >= lanes->limits.max_in_flight)
+		kind = RING_ALL;
+	return lane_class(lane) * RING_KINDS + kind;
+}
+
 void
 retry_ring_update(RetryLanes *lanes, RetryLane *lane)
 {
-	bool		all = lane->limit >= lanes->limits.max_in_flight;
-	uint8		ring = lane->high ? (all ? RING_HIGH_ALL : RING_HIGH) : (all ? RING_NORMAL_ALL : RING_NORMAL);
+	uint8		ring = ring_of(lanes, lane);
 	bool		ready = is_ready(lanes, lane);
 	int64		load = lane->in_flight * LOAD_UNIT / lane->weight;
 	int64		moment = retry_ring_moment(lane);
@@ -121,6 +138,8 @@ has_share(const RetryLanes *lanes, const RetryLane *lane)
 	int32		free = most - lanes->in_flight;
 	bool		scarce = free <= most / 8;
 
+	if (lane->hangs && lanes->hanging >= Max(most / 2, 1))
+		return false;
 	/* a lane that may have all transfers may have the last ones too */
 	if (lane->in_flight == 0 || lane->limit >= most)
 		return true;
@@ -168,19 +187,29 @@ take_from(RetryLanes *lanes, RetryLane *lane, int64 now_us, RetryEntry *entry)
 
 /* The lane whose turn it is in a class, NULL: none may send. */
 static RetryLane *
-next_of(RetryLanes *lanes, int ring, int ring_all)
+next_of(RetryLanes *lanes, int class)
 {
-	RetryHeapNode *some = retry_heap_first(&lanes->ready[ring]);
-	RetryHeapNode *all = retry_heap_first(&lanes->ready[ring_all]);
+	RetryHeapNode *next = NULL;
 
-	if (some != NULL && (all == NULL || !retry_heap_before(all, some)))
+	for (int kind = 0; kind < RING_KINDS; kind++)
 	{
-		RetryLane  *lane = retry_heap_container(RetryLane, ready_node, some);
+		RetryHeapNode *first = retry_heap_first(&lanes->ready[class * RING_KINDS + kind]);
 
-		if (has_share(lanes, lane))
-			return lane;
+		if (first != NULL && (next == NULL || retry_heap_before(first, next)) &&
+			has_share(lanes, retry_heap_container(RetryLane, ready_node, first)))
+			next = first;
 	}
-	return all != NULL ? retry_heap_container(RetryLane, ready_node, all) : NULL;
+	return next != NULL ? retry_heap_container(RetryLane, ready_node, next) : NULL;
+}
+
+/* The lane has so many more under way, or fewer. */
+static void
+add_in_flight(RetryLanes *lanes, RetryLane *lane, int32 n)
+{
+	lane->in_flight += n;
+	lanes->in_flight += n;
+	if (lane->hangs)
+		lanes->hanging += n;
 }
 
 bool
@@ -191,19 +220,18 @@ retry_lanes_take(RetryLanes *lanes, int64 now_us, RetryLane **taken, RetryEntry 
 		return false;
 	for (;;)
 	{
-		RetryLane  *lane = next_of(lanes, RING_HIGH, RING_HIGH_ALL);
+		RetryLane  *lane = next_of(lanes, CLASS_HIGH);
 		bool		found;
 
 		if (lane == NULL)
-			lane = next_of(lanes, RING_NORMAL, RING_NORMAL_ALL);
+			lane = next_of(lanes, CLASS_NORMAL);
 		if (lane == NULL)
 			return false;
 		found = take_from(lanes, lane, now_us, entry);
 		if (found)
 		{
-			lane->in_flight++;
+			add_in_flight(lanes, lane, 1);
 			lane->unrecorded++;
-			lanes->in_flight++;
 			lanes->turn = Max(lanes->turn, lane->turn);
 			lane->turn += LOAD_UNIT / lane->weight;
 		}
@@ -221,8 +249,7 @@ retry_lane_take_more(RetryLanes *lanes, RetryLane *lane)
 		lane->in_flight >= lane_limit_now(lanes, lane) ||
 		lanes->in_flight >= lanes->limits.max_in_flight)
 		return false;
-	lane->in_flight++;
-	lanes->in_flight++;
+	add_in_flight(lanes, lane, 1);
 	retry_lane_update(lanes, lane);
 	return true;
 }
@@ -230,8 +257,7 @@ retry_lane_take_more(RetryLanes *lanes, RetryLane *lane)
 void
 retry_lane_more_ended(RetryLanes *lanes, RetryLane *lane)
 {
-	lane->in_flight--;
-	lanes->in_flight--;
+	add_in_flight(lanes, lane, -1);
 	retry_lane_update(lanes, lane);
 }
 
@@ -240,6 +266,18 @@ open_gates(RetryLane *lane)
 {
 	for (int i = 0; i < RETRY_SIDES; i++)
 		lane->side[i].gate = RETRY_GATE_OPEN;
+}
+
+/* What the end of a transfer says of whether the lane hangs. */
+static void
+note_hanging(RetryLanes *lanes, RetryLane *lane, const RetryFlowEnd *end)
+{
+	bool		hangs = end->measured == RETRY_FLOW_FAILED && end->latency_us >= HANGS_US;
+
+	if (end->unsent || end->measured == RETRY_FLOW_NEUTRAL || hangs == lane->hangs)
+		return;
+	lane->hangs = hangs;
+	lanes->hanging += hangs ? lane->in_flight : -lane->in_flight;
 }
 
 RetryBreakerNews
@@ -256,8 +294,8 @@ retry_lane_transfer_ended(RetryLanes *lanes, RetryLane *lane, const RetryFlowEnd
 		if (lane->found > 0)
 			lane->found = retry_adaptive_limit(&lane->gauge->adaptive, lane_limit(lanes, lane));
 	}
-	lane->in_flight--;
-	lanes->in_flight--;
+	add_in_flight(lanes, lane, -1);
+	note_hanging(lanes, lane, end);
 	open_gates(lane);
 	retry_lane_update(lanes, lane);
 	return news;

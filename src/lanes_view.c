@@ -176,7 +176,7 @@ add_row(RetryShownRows *r, const void *entry)
 							is_blocked(r, lane), lane->blocked_until_us);
 	if (breaker == RETRY_BREAKER_OPEN)
 		retry_shown_rows_moment(r, &values[Lane_blocked_until], &isnull[Lane_blocked_until],
-							true, lane->breaker_until_us);
+								true, lane->breaker_until_us);
 	values[Lane_limit_now] = Int32GetDatum(lane->limit);
 	values[Lane_max_in_flight] = Int32GetDatum(lane->max_in_flight);
 	isnull[Lane_max_in_flight] = lane->max_in_flight <= 0;

@@ -20,7 +20,8 @@
 typedef struct RetryTargetHealth RetryTargetHealth;
 typedef struct RetryKnownTarget RetryKnownTarget;
 
-#define RETRY_TARGET_SHOWN_URL	256	/* longest URL that is shown, with its zero */
+#define RETRY_TARGET_SHOWN_URL	256 /* longest URL that is shown, with its
+									 * zero */
 
 /* One target, for retry.targets.  Moments are of retry_monotonic_us(). */
 typedef struct RetryTargetShown
@@ -38,7 +39,8 @@ typedef struct RetryTargetShown
 	int64		out_since_us;	/* these two while out */
 	int64		out_until_us;
 	int64		rest_until_us;	/* as it asked itself; 0: it did not */
-	int64		breaker_since_us;	/* these two while the breaker is not closed */
+	int64		breaker_since_us;	/* these two while the breaker is not
+									 * closed */
 	int64		breaker_until_us;
 	char		url[RETRY_TARGET_SHOWN_URL];
 } RetryTargetShown;

@@ -32,7 +32,8 @@ typedef struct RetryThrottle
 	int64		second_us;		/* begin of the second that is being counted */
 	int32		sent;			/* since then */
 	int32		sent_before;	/* in the second before */
-	double		good;			/* of the last answers, this share did not complain */
+	double		good;			/* of the last answers, this share did not
+								 * complain */
 } RetryThrottle;
 
 /* May a request be sent now?  When not, *until_us is the moment to ask again. */

@@ -104,6 +104,26 @@ $node->safe_psql('postgres', "UPDATE retry.scene SET paused = true WHERE name IN
 $hanging->control('/_reset?drop=1');
 wait_for(sub { $hanging->stats->{in_progress} == 0 }, 'they end');
 
+# More lanes than there are transfers: what is left over when their first calls
+# have timed out is not theirs.
+$node->safe_psql('postgres', <<"SQL");
+INSERT INTO retry.scene (name, url, timeout, max_attempts, breaker_ratio, retry_share)
+VALUES ('many', '${\$hanging->url('/hang?name=many')}', '1100 ms', 1, NULL, NULL);
+SQL
+enqueue_tasks('many', 500, "'many' || i % 50");
+my $lanes_hang = "SELECT count(DISTINCT t.lane) FROM retry.attempts a JOIN retry.tasks t ON t.id = a.task_id WHERE a.scene = 'default/many'";
+wait_sql($node, $lanes_hang, 'fifty lanes hang', expected => '50');
+wait_for(sub { $hanging->stats->{in_progress} <= 20 }, 'what was under way before has ended');
+$hanging->reset;
+my $timeouts = $node->safe_psql('postgres', "SELECT count(*) FROM retry.attempts WHERE scene = 'default/many'");
+enqueue_tasks('works', 500, "'works' || i % 5");
+wait_sql($node, "SELECT count(*) FROM retry.tasks WHERE scene = 'default/works' AND state = 'succeeded'",
+	'beside fifty lanes that hang others work', expected => '1500');
+wait_sql($node, "SELECT count(*) >= $timeouts + 40 FROM retry.attempts WHERE scene = 'default/many'", 'those go on in turns');
+cmp_ok($hanging->stats->{max_in_progress}, '<=', 20, 'in one half of the transfers');
+$node->safe_psql('postgres', "UPDATE retry.scene SET paused = true WHERE name = 'many'");
+wait_for(sub { $hanging->stats->{in_progress} == 0 }, 'and end');
+
 # A flood, which takes many turns to be read, and something urgent behind it.
 # That its lane is an urgent one is known once it was served.
 enqueue_tasks('urgent', 1, "'urgent'");
@@ -133,7 +153,7 @@ enqueue_tasks('dead', 4_000, "'dead' || i % 200");
 wait_sql($node, "SELECT count(*) > 3 FROM retry.attempts WHERE scene = 'default/dead'", 'they are tried');
 enqueue_tasks('works', 500, "'well' || i % 5");
 wait_sql($node, "SELECT count(*) FROM retry.tasks WHERE scene = 'default/works' AND state = 'succeeded'",
-	'lanes that are well find a place', expected => '1500');
+	'lanes that are well find a place', expected => '2000');
 cmp_ok($node->safe_psql('postgres', 'SELECT sum(lanes) FROM retry.dispatchers'),
 	'<=', 64, 'there are not more in memory than allowed');
 $dead->mode('up');

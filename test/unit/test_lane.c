@@ -1204,6 +1204,54 @@ test_hanging(void)
 	CHECK_INT(retry_lanes_in_flight(lanes), 256, "whoever is explicitly allowed all has all");
 }
 
+/* Hundreds that hang, with a transfer each, have half of all together. */
+static void
+test_hundreds_hang(void)
+{
+	RetryLanes *lanes = make_lanes(1000, 100000, 256, 32);
+	RetryFlowEnd timeout = {.kind = RETRY_FLOW_FAILED,.measured = RETRY_FLOW_FAILED,.latency_us = 30 * USECS_PER_SEC};
+	RetryFlowEnd refused = {.kind = RETRY_FLOW_FAILED,.measured = RETRY_FLOW_FAILED,.latency_us = 100};
+	RetryFlowEnd neither = {.kind = RETRY_FLOW_NEUTRAL,.measured = RETRY_FLOW_NEUTRAL,.latency_us = 30 * USECS_PER_SEC};
+	RetryLane  *under_way[256];
+	RetryLane  *lane;
+	RetryEntry	entry;
+	int			n = 0;
+
+	for (int i = 0; i < 600; i++)
+		push_many(lanes, retry_lanes_get(lanes, i, 0, 0), 1000 * (i + 1), 20);
+	for (int i = 0; i < 600; i++)
+	{
+		if (n == 256)
+			(void) retry_lane_transfer_ended(lanes, under_way[i % 256], &timeout, 0);
+		else
+			n++;
+		CHECK(retry_lanes_take(lanes, 0, &under_way[i % 256], &entry), "they all come to their first turn");
+	}
+	for (int i = 600; i < 600 + 256; i++)
+		(void) retry_lane_transfer_ended(lanes, under_way[i % 256], &timeout, 0);
+	CHECK_INT(retry_lanes_in_flight(lanes), 0, "all of them have hung");
+	n = 0;
+	while (retry_lanes_take(lanes, 0, &under_way[n], &entry))
+		n++;
+	CHECK_INT(n, 128, "then they have half of all");
+	push_many(lanes, retry_lanes_get(lanes, 900, 0, 0), 5000000, 100);
+	for (int i = 0; i < 100; i++)
+	{
+		CHECK(retry_lanes_take(lanes, 0, &lane, &entry) && lane->hash == 900, "whoever is well goes on");
+		ended(lanes, lane);
+	}
+	CHECK(!retry_lanes_take(lanes, 0, &lane, &entry), "and they do not");
+
+	(void) retry_lane_transfer_ended(lanes, under_way[0], &neither, 0);
+	CHECK(retry_lanes_take(lanes, 0, &under_way[0], &entry), "one ends, and another may go");
+	CHECK(!retry_lanes_take(lanes, 0, &lane, &entry), "one");
+	ended(lanes, under_way[0]);
+	(void) retry_lane_transfer_ended(lanes, under_way[1], &refused, 0);
+	for (n = 0; retry_lanes_take(lanes, 0, &lane, &entry); n++)
+		;
+	CHECK(n > 2, "whoever ends well, or fails at once, hangs no more: %d", n);
+}
+
 /* Dead lanes with backlogs do not keep one that is well out of memory. */
 /* Who watches lanes come may give them a flow. */
 static int	came;
@@ -1334,6 +1382,7 @@ main(void)
 	test_gates();
 	test_weights();
 	test_hanging();
+	test_hundreds_hang();
 	test_high();
 	test_dormant();
 	simulate(1000, 100000, 256);
