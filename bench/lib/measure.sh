@@ -175,5 +175,5 @@ percentile()
 # pgbench_tps SECONDS OPTION...: transactions a second.
 pgbench_tps()
 {
-	pgbench -n -T "$1" "${@:2}" 2>>"$WORK/log/pgbench.log" | sed -n 's/^tps = \([0-9.]*\).*/\1/p'
+	pgbench -n -T "$1" "${@:2}" 2>>"$WORK/log/pgbench.log" | awk '/^tps = / { printf "%.0f", $3 }'
 }

@@ -58,6 +58,14 @@ figures()
 	awk -F '\t' -v s="$SCENARIO" -v n="$1" '$1 == s && $3 == n { print $5 }' "$WORK/raw.tsv"
 }
 
+# forget: what this scenario has kept so far was only to get going.
+forget()
+{
+	awk -F '\t' -v s="$SCENARIO" '$1 != s' "$WORK/raw.tsv" >"$WORK/raw.tsv.kept" && mv "$WORK/raw.tsv.kept" "$WORK/raw.tsv"
+	grep -v "^\"$SCENARIO\"," "$REPORT/raw.csv" >"$WORK/raw.csv.kept"
+	cat "$WORK/raw.csv.kept" >"$REPORT/raw.csv"
+}
+
 # middle SERIES: the median of what this scenario has kept of it.
 middle()
 {
