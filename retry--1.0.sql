@@ -1938,6 +1938,11 @@ LANGUAGE C VOLATILE STRICT PARALLEL SAFE ROWS 1000 AS 'MODULE_PATHNAME', 'retry_
 COMMENT ON FUNCTION retry.lane_rows() IS
 'Lanes in the memory of this database''s dispatchers, of groups that the current role may see; look at the view retry.lanes instead';
 
+CREATE FUNCTION retry.shut_lane_rows(OUT lane_hash bigint, OUT why text) RETURNS SETOF record
+LANGUAGE C STABLE STRICT PARALLEL SAFE ROWS 10 AS 'MODULE_PATHNAME', 'retry_shut_lane_rows';
+COMMENT ON FUNCTION retry.shut_lane_rows() IS
+'Lanes of groups that the current role may use which send nothing now: breaker, blocked or targets; for retry.tasks';
+
 CREATE FUNCTION retry.target_rows(
 	OUT group_id		int,
 	OUT scene_id		int,
@@ -2009,6 +2014,9 @@ SELECT
 			WHERE h.lane_hash = t.lane_hash AND h.task_id IS DISTINCT FROM t.replay_of
 				AND NOT EXISTS (SELECT FROM retry.dead_head_passed p WHERE p.task_id = h.task_id))
 			THEN 'behind a dead task'
+		WHEN t.lane_hash IN (SELECT l.lane_hash FROM retry.shut_lane_rows() l WHERE l.why = 'breaker') THEN 'breaker'
+		WHEN t.lane_hash IN (SELECT l.lane_hash FROM retry.shut_lane_rows() l WHERE l.why = 'blocked') THEN 'blocked'
+		WHEN t.lane_hash IN (SELECT l.lane_hash FROM retry.shut_lane_rows() l WHERE l.why = 'targets') THEN 'no healthy target'
 	END AS held_reason,
 	coalesce(retry.amended(t.leaf, t.id, t.method, 'method'), s.method) AS method,
 	coalesce(retry.amended(t.leaf, t.id, t.url, 'url'), s.url) AS url,

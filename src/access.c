@@ -148,7 +148,7 @@ retry_sees_all_groups(Oid role)
 }
 
 int32 *
-retry_visible_groups(Snapshot snapshot, Oid role, int *count)
+retry_visible_groups(Snapshot snapshot, Oid role, bool shared, int *count)
 {
 	Relation	rel = table_open(retry_relation_oid("scene_group"), AccessShareLock);
 	TupleDesc	desc = RelationGetDescr(rel);
@@ -171,7 +171,7 @@ retry_visible_groups(Snapshot snapshot, Oid role, int *count)
 							   group.name, sizeof(group.name));
 		group.shared = strcmp(group.name, RETRY_DEFAULT_NAME) == 0;
 		if (!monitor && !retry_owns_group(role, &group) &&
-			(group.shared || !was_granted(snapshot, role, group.id)))
+			((group.shared && !shared) || !was_granted(snapshot, role, group.id)))
 			continue;
 		if (*count == room)
 		{
@@ -218,7 +218,7 @@ Datum
 retry_my_groups(PG_FUNCTION_ARGS)
 {
 	int			count;
-	int32	   *ids = retry_visible_groups(GetActiveSnapshot(), GetUserId(), &count);
+	int32	   *ids = retry_visible_groups(GetActiveSnapshot(), GetUserId(), false, &count);
 
 	return_ids(fcinfo, ids, count);
 	return (Datum) 0;

@@ -39,9 +39,10 @@ extern int32 *retry_visible_scenes(Snapshot snapshot, Oid role, const char *grou
 /*
  * Ids of the groups whose lanes and events the role may see, palloc'd.  Those
  * of the shared group default tell of all who use it, so they are for its owner
- * alone; members of pg_monitor see all groups.
+ * alone, unless with "shared" whoever may use it counts; members of pg_monitor
+ * see all groups.
  */
-extern int32 *retry_visible_groups(Snapshot snapshot, Oid role, int *count);
+extern int32 *retry_visible_groups(Snapshot snapshot, Oid role, bool shared, int *count);
 
 /* Whether that is all groups: superusers, members of pg_monitor. */
 extern bool retry_sees_all_groups(Oid role);

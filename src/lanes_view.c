@@ -31,6 +31,7 @@ enum
 };
 
 PG_FUNCTION_INFO_V1(retry_lane_rows);
+PG_FUNCTION_INFO_V1(retry_shut_lane_rows);
 
 static const char *const gate_words[] = {
 	[RETRY_GATE_OPEN] = "idle",
@@ -205,6 +206,35 @@ lanes_of(const RetryWorker *worker)
 Datum
 retry_lane_rows(PG_FUNCTION_ARGS)
 {
-	retry_shown_rows_read(fcinfo, sizeof(RetryLaneShown), lanes_of, add_row);
+	retry_shown_rows_read(fcinfo, sizeof(RetryLaneShown), false, lanes_of, add_row);
+	return (Datum) 0;
+}
+
+/* One that sends nothing now, as far as it is not for its rate or its share. */
+static void
+add_shut(RetryShownRows *r, const void *entry)
+{
+	const RetryLaneShown *lane = entry;
+	RetryGate	why = RETRY_GATE_OPEN;
+	Datum		values[2];
+	bool		isnull[2] = {0};
+
+	if (breaker_state(r, lane) != RETRY_BREAKER_CLOSED)
+		why = RETRY_GATE_BREAKER;
+	else if (is_blocked(r, lane) &&
+			 (lane->blocked_why == RETRY_GATE_BLOCKED || lane->blocked_why == RETRY_GATE_TARGETS))
+		why = lane->blocked_why;
+	if (why == RETRY_GATE_OPEN || !retry_shown_rows_visible(r, lane->group_id))
+		return;
+	values[0] = Int64GetDatum(lane->hash);
+	values[1] = CStringGetTextDatum(gate_words[why]);
+	retry_shown_rows_add(r, values, isnull);
+}
+
+/* retry.shut_lane_rows() */
+Datum
+retry_shut_lane_rows(PG_FUNCTION_ARGS)
+{
+	retry_shown_rows_read(fcinfo, sizeof(RetryLaneShown), true, lanes_of, add_shut);
 	return (Datum) 0;
 }

@@ -39,7 +39,7 @@ read_entry(const void *copy, void *arg)
 }
 
 void
-retry_shown_rows_read(FunctionCallInfo fcinfo, Size entry_size,
+retry_shown_rows_read(FunctionCallInfo fcinfo, Size entry_size, bool shared,
 					  const RetryShownPlace *(*place) (const RetryWorker *worker),
 					  void (*add) (RetryShownRows *rows, const void *entry))
 {
@@ -54,7 +54,7 @@ retry_shown_rows_read(FunctionCallInfo fcinfo, Size entry_size,
 
 	workers = palloc(sizeof(RetryWorker) * retry_shmem_max_workers());
 	n = retry_shmem_workers(MyDatabaseId, workers);
-	rows.groups = retry_visible_groups(GetActiveSnapshot(), GetUserId(), &rows.ngroups);
+	rows.groups = retry_visible_groups(GetActiveSnapshot(), GetUserId(), shared, &rows.ngroups);
 	rows.sees_unknown = retry_sees_all_groups(GetUserId());
 	rows.now = GetCurrentTimestamp();
 	rows.now_us = retry_monotonic_us();

@@ -29,11 +29,12 @@ typedef struct RetryShownRows
 /*
  * Calls "add" with a copy of each entry that the running dispatchers of this
  * database show at "place", which finds it in a worker; what it allocates is
- * freed after each.  Sets up the set that the function returns, in the
+ * freed after each.  With "shared", the shared group default is visible to all
+ * who may use it.  Sets up the set that the function returns, in the
  * executor's memory.  Needs an active snapshot; errors are those of memory and
  * of "add".
  */
-extern void retry_shown_rows_read(FunctionCallInfo fcinfo, Size entry_size,
+extern void retry_shown_rows_read(FunctionCallInfo fcinfo, Size entry_size, bool shared,
 								  const RetryShownPlace *(*place) (const RetryWorker *worker),
 								  void (*add) (RetryShownRows *rows, const void *entry));
 

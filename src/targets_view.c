@@ -99,6 +99,6 @@ targets_of(const RetryWorker *worker)
 Datum
 retry_target_rows(PG_FUNCTION_ARGS)
 {
-	retry_shown_rows_read(fcinfo, sizeof(RetryTargetShown), targets_of, add_row);
+	retry_shown_rows_read(fcinfo, sizeof(RetryTargetShown), false, targets_of, add_row);
 	return (Datum) 0;
 }

@@ -146,6 +146,9 @@ is(sql("SELECT count(*) FROM retry.attempts WHERE scene = 'default/none' AND (ta
 cmp_ok(sql("SELECT count(*) FROM retry.tasks WHERE scene = 'default/none' AND state = 'pending'"), '>=', 30,
 	'none: most tasks have not been counted an attempt');
 
+wait_sql($node, "SELECT string_agg(DISTINCT held_reason, ', ') FROM retry.tasks WHERE scene = 'default/none' AND state = 'pending'",
+	'none: they say why', expected => 'no healthy target');
+
 # No busy loop while it waits: what the dispatcher turns.
 my $turns = sql('SELECT turns FROM retry.dispatchers');
 wait_sql($node, "SELECT last_turn_at > '" . sql('SELECT clock_timestamp()') . "' FROM retry.dispatchers", 'none: the dispatcher turns on');

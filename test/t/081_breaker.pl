@@ -117,6 +117,13 @@ is(join("\n", (split /\n/, sql($picture))[ 0 .. 99 ]), $before, 'bad: no task ha
 is(sql("SELECT count(*) FROM retry.tasks WHERE scene = 'default/bad' AND state = 'pending' AND attempts = 0"),
 	80 + 50, 'bad: most have not used up any attempt');
 
+wait_sql($node, "SELECT string_agg(DISTINCT held_reason, ', ') FROM retry.tasks WHERE scene = 'default/bad' AND state IN ('pending', 'retrying')",
+	'bad: the tasks say why', expected => 'breaker');
+sql("CREATE ROLE clerk; SELECT retry.grant('clerk', 'default')");
+is(sql("SET ROLE clerk; SELECT count(*) FROM retry.lanes"), '0', 'bad: lanes of the shared group are not for all who use it');
+sql("SET ROLE clerk; SELECT retry.enqueue('bad')");
+is(sql("SET ROLE clerk; SELECT held_reason FROM retry.tasks"), 'breaker', 'bad: but why a task of theirs waits is');
+
 # A clock that is moved opens nothing.
 $clock->set(2 * 86400);
 time_passes('bad, two days later');

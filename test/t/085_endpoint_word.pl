@@ -349,6 +349,7 @@ foreach my $what (
 	is($endpoint->stats->{total}, 2, 'and the block stays');
 	is(sql("SELECT next_due > now() + interval '50 minutes' FROM retry.tasks WHERE id = '$told'"), 't', 'the task that was told waits as long');
 	is(sql("SELECT attempts FROM retry.tasks WHERE id = '$short'"), 0, 'what waits for its lane loses no attempt');
+	wait_sql($node, "SELECT held_reason FROM retry.tasks WHERE id = '$short'", 'and says why it waits', expected => 'blocked');
 
 	# a block that ends: then they go
 	scene('short', $endpoint->url('/ok/short'), max_in_flight => 1, breaker_ratio => 'NULL');
