@@ -115,6 +115,25 @@ retry_dead_heads_read(Snapshot snapshot, const int64 *lane_hash, bool nowait,
 	return true;
 }
 
+/*
+ * Is there no dead head at all?  False also when that cannot be found out without
+ * waiting.  What a snapshot sees none of, it will never see, so that one look
+ * serves a whole transaction, and nearly everybody has none.
+ */
+static bool
+has_none(bool nowait)
+{
+	Relation	rel;
+	bool		none;
+
+	if (!lock("dead_head", nowait))
+		return false;
+	rel = table_open(retry_relation_oid("dead_head"), NoLock);
+	none = RelationGetNumberOfBlocks(rel) == 0;
+	table_close(rel, NoLock);
+	return none;
+}
+
 /* Does a death of this scene's task hold up its lane? */
 static bool
 blocks(RetryConfig *config, const RetryEnded *ended)
@@ -146,6 +165,10 @@ retry_head_duty(RetryHeadNotes *notes, RetryConfig *config, const RetryEnded *en
 		duty->died = blocks(config, ended);
 		return !duty->died || open_table(&notes->heads, "dead_head", wait);
 	}
+	if (!notes->none)
+		notes->none = has_none(!wait);
+	if (notes->none)
+		return true;
 	if (!retry_dead_heads_read(GetActiveSnapshot(), &ended->lane_hash, !wait, &duty->passed, &n))
 		return false;
 	for (int i = 0; i < n; i++)

@@ -52,6 +52,7 @@ typedef struct RetryHeadNotes
 {
 	RetryAppender *heads;
 	RetryAppender *passed;
+	bool		none;			/* its snapshot sees no dead head at all */
 } RetryHeadNotes;
 
 /* What is to be noted of one attempt that has ended. */

@@ -15,6 +15,9 @@
  */
 #include "postgres.h"
 
+#ifdef __GLIBC__
+#include <malloc.h>
+#endif
 #include <sys/resource.h>
 
 #include "access/xact.h"
@@ -57,6 +60,7 @@
 											 * a slot */
 #define AGAIN_US				(100 * 1000)	/* a lock was in the way */
 #define ERROR_PAUSE_MS			200
+#define KEPT_MEMORY				(8 * 1024 * 1024)	/* bytes */
 
 static RetryDispatcher *d;
 static uint64 config_generation;	/* that the configuration was read at */
@@ -157,6 +161,19 @@ make_room_for_sockets(void)
 				 errhint("Raise the server's hard limit of open files, or lower retry.max_in_flight.")));
 }
 
+/*
+ * A turn takes memory and gives it back.  The C library would give it on to the
+ * system, which clears it before the next turn gets it: so it keeps a little.
+ */
+static void
+keep_memory(void)
+{
+#ifdef __GLIBC__
+	mallopt(M_TRIM_THRESHOLD, KEPT_MEMORY);
+	mallopt(M_MMAP_THRESHOLD, KEPT_MEMORY);
+#endif
+}
+
 static void
 create_dispatcher(RetryWorker *worker)
 {
@@ -165,6 +182,7 @@ create_dispatcher(RetryWorker *worker)
 												  ALLOCSET_DEFAULT_SIZES);
 	MemoryContext old = MemoryContextSwitchTo(context);
 
+	keep_memory();
 	max_transfers = retry_max_in_flight;
 	make_room_for_sockets();
 	limits = lane_limits();

@@ -10,6 +10,7 @@
  */
 #include "postgres.h"
 
+#include "utils/builtins.h"
 #include "utils/timestamp.h"
 
 #include "request.h"
@@ -46,18 +47,31 @@ end_line(Lines *lines, char *end)
 	lines->at = end;
 }
 
-static void add_line(Lines *lines, const char *format,...) pg_attribute_printf(2, 3);
+/* "Name: " with its value to follow.  This runs for every attempt: no printf. */
+static char *
+begin_line(Lines *lines, const char *name)
+{
+	size_t		len = strlen(name);
+
+	memcpy(lines->at, name, len);
+	return lines->at + len;
+}
 
 static void
-add_line(Lines *lines, const char *format,...)
+add_number(Lines *lines, const char *name, int64 value)
 {
-	va_list		args;
-	int			len;
+	char	   *to = begin_line(lines, name);
 
-	va_start(args, format);
-	len = vsprintf(lines->at, format, args);
-	va_end(args);
-	end_line(lines, lines->at + len);
+	end_line(lines, to + pg_lltoa(value, to));
+}
+
+static void
+add_text(Lines *lines, const char *name, const char *value, int len)
+{
+	char	   *to = begin_line(lines, name);
+
+	memcpy(to, value, len);
+	end_line(lines, to + len);
 }
 
 static char *
@@ -183,7 +197,7 @@ add_own(Lines *lines, const pg_uuid_t *id, const text *key, int32 attempt_no,
 {
 	char	   *to;
 
-	to = lines->at + sprintf(lines->at, "Idempotency-Key: \"");
+	to = begin_line(lines, "Idempotency-Key: \"");
 	if (key != NULL)
 		to = write_key(to, VARDATA_ANY(key), VARSIZE_ANY_EXHDR(key));
 	else
@@ -191,14 +205,13 @@ add_own(Lines *lines, const pg_uuid_t *id, const text *key, int32 attempt_no,
 	*to++ = '"';
 	end_line(lines, to);
 
-	to = lines->at + sprintf(lines->at, "webhook-id: ");
+	to = begin_line(lines, "webhook-id: ");
 	end_line(lines, write_uuid(to, id));
 
-	add_line(lines, "webhook-timestamp: " INT64_FORMAT, now / USECS_PER_SEC + UNIX_SHIFT_S);
-	add_line(lines, "Retry-Attempt: %d", attempt_no);
+	add_number(lines, "webhook-timestamp: ", now / USECS_PER_SEC + UNIX_SHIFT_S);
+	add_number(lines, "Retry-Attempt: ", attempt_no);
 	if (expires_at < DT_NOEND)
-		add_line(lines, "Retry-Deadline-Ms: " INT64_FORMAT,
-				 expires_at > now ? (expires_at - now) / 1000 : 0);
+		add_number(lines, "Retry-Deadline-Ms: ", expires_at > now ? (expires_at - now) / 1000 : 0);
 }
 
 /* The value of a text column, terminated, in the current memory context; or NULL. */
@@ -304,7 +317,7 @@ prepare_headers(TupleTableSlot *slot, const RetryScene *scene, int32 attempt_no,
 	first = lines.count;
 	if (prepared->http.has_body && type != NULL)
 	{
-		add_line(&lines, "Content-Type: %.*s", (int) VARSIZE_ANY_EXHDR(type), VARDATA_ANY(type));
+		add_text(&lines, "Content-Type: ", VARDATA_ANY(type), VARSIZE_ANY_EXHDR(type));
 		lines.has_type = true;
 	}
 	if (own_headers != NULL)
@@ -312,7 +325,7 @@ prepare_headers(TupleTableSlot *slot, const RetryScene *scene, int32 attempt_no,
 	if (scene->headers != NULL)
 		add_headers(&lines, first, scene->headers);
 	if (prepared->http.has_body && !lines.has_type)
-		add_line(&lines, "Content-Type: application/json");
+		add_text(&lines, "Content-Type: ", "application/json", strlen("application/json"));
 
 	prepared->http.headers = lines.line;
 	prepared->http.header_count = lines.count;

@@ -65,6 +65,7 @@ typedef struct OpenLeaf
 	int8		empty[RETRY_TABLES];	/* 0 not looked at, 1 empty, 2 not */
 	OpenIndex	index[RETRY_INDEXES];
 	TupleTableSlot *by_tid;
+	BlockNumber task_blocks;	/* the table of tasks had at least so many */
 } OpenLeaf;
 
 struct RetryReader
@@ -518,7 +519,10 @@ find_by_tid(RetryReader *reader, int n, const pg_uuid_t *id, const ItemPointerDa
 	Relation	rel = leaf->rel[RETRY_TASK];
 	ItemPointerData copy = *tid;
 
-	if (ItemPointerGetBlockNumber(tid) >= RelationGetNumberOfBlocks(rel))
+	/* a table that is open does not shrink */
+	if (ItemPointerGetBlockNumber(tid) >= leaf->task_blocks)
+		leaf->task_blocks = RelationGetNumberOfBlocks(rel);
+	if (ItemPointerGetBlockNumber(tid) >= leaf->task_blocks)
 		return NULL;
 	if (leaf->by_tid == NULL)
 	{
