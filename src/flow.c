@@ -20,11 +20,6 @@ retry_flow_gate(RetryFlow *flow, bool retry, int64 now_us, int64 *until_us)
 	*until_us = 0;
 	if (flow == NULL)
 		return RETRY_GATE_OPEN;
-	if (flow->paused)
-	{
-		*until_us = PG_INT64_MAX;
-		return RETRY_GATE_PAUSED;
-	}
 	if (!retry_breaker_gate(&flow->breaker, &flow->rules.breaker, now_us, until_us))
 		return RETRY_GATE_BREAKER;
 	if (now_us < flow->blocked_until_us)
@@ -187,7 +182,7 @@ bool
 retry_flow_at_rest(RetryFlow *flow, int64 now_us)
 {
 	return flow == NULL ||
-		(!flow->paused && now_us >= flow->blocked_until_us &&
+		(now_us >= flow->blocked_until_us &&
 		 retry_throttle_at_rest(&flow->throttle) &&
 		 (flow->rate.count == 0 || flow->bucket <= retry_bucket_full(&flow->pace, now_us)) &&
 		 retry_breaker_at_rest(&flow->breaker, now_us) &&

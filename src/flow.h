@@ -84,7 +84,6 @@ typedef struct RetryFlow
 {
 	RetryFlowRules rules;		/* in force; see retry_flow_follow */
 	int32		scene_id;		/* whose they are; 0: none yet, nothing holds */
-	bool		paused;			/* by an administrator */
 	int64		blocked_until_us;	/* as the endpoint asked; past: no longer */
 	RetryBreaker breaker;
 	RetryBudget budget;

@@ -121,11 +121,6 @@ test_order_of_gates(void)
 	CHECK_INT(retry_flow_gate(&flow, true, now, &until), RETRY_GATE_BREAKER, "the breaker has opened");
 	CHECK(until >= now + 5 * SECOND && until <= now + 5 * SECOND * 5 / 4, "for its own time");
 	half_open = until;
-	flow.paused = true;
-	CHECK_INT(retry_flow_gate(&flow, false, now, &until), RETRY_GATE_PAUSED, "paused");
-	CHECK_INT(until, PG_INT64_MAX, "until somebody says so");
-
-	flow.paused = false;
 	CHECK_INT(gate(false, half_open), RETRY_GATE_BLOCKED, "half open, and still blocked");
 	now += 20 * SECOND;
 	CHECK_INT(gate(true, now), RETRY_GATE_OPEN, "then a probe may go");
