@@ -20,6 +20,9 @@
 #define DEFAULT_HARD_LIMIT			(INT64CONST(16) * 1024 * 1024)
 #define DEFAULT_USER_AGENT			"pg-retry/1.0"
 
+/* connections kept by all shards together, however few transfers there may be */
+#define MIN_CONNECTIONS	64
+
 /* buffers larger than this are not kept for the next request */
 #define KEEP_ARENA		(64 * 1024)
 #define KEEP_RESPONSE	(16 * 1024)
@@ -70,33 +73,35 @@ restore_signals(const sigset_t *old)
 static void
 limit_connections(RetryHttp *http, RetryHttpShard *shard)
 {
+	int			share = (MIN_CONNECTIONS + http->shard_count - 1) / http->shard_count;
+
 	curl_multi_setopt(shard->multi, CURLMOPT_MAXCONNECTS,
 					  http->max_connections > 0 ? (long) http->max_connections :
-					  (long) Max(Min(http->shard_size, http->max_in_flight), 64));
+					  (long) Max(Min(http->shard_size, http->max_in_flight), share));
 }
 
-/* The first shard with room, made if need be; NULL when memory is short. */
+/* A shard with room for the transfer, made if need be; NULL when memory is short. */
 static RetryHttpShard *
-choose_shard(RetryHttp *http)
+choose_shard(RetryHttp *http, const RetryTransfer *t)
 {
-	RetryHttpShard *shard;
+	RetryHttpShard *shard = NULL;
 	int			i;
 
 	for (i = 0; i < http->shard_count; i++)
-		if (http->shards[i].running < http->shard_size)
-			return &http->shards[i];
-	/* more than all shards can hold: the limit was lowered under way */
-	if (http->shard_count == RETRY_EVLOOP_MAX_MULTIS)
-		return &http->shards[0];
-
-	shard = &http->shards[http->shard_count];
-	shard->running = 0;
-	shard->multi = curl_multi_init();
+	{
+		shard = &http->shards[(t->origin_hash + i) % http->shard_count];
+		if (shard->running < http->shard_size)
+			break;
+	}
+	/* if there was none: the limit was lowered under way */
 	if (shard->multi == NULL)
-		return NULL;
-	http->shard_count++;
-	retry_evloop_add(http->loop, shard->multi);
-	limit_connections(http, shard);
+	{
+		shard->multi = curl_multi_init();
+		if (shard->multi == NULL)
+			return NULL;
+		retry_evloop_add(http->loop, shard->multi);
+		limit_connections(http, shard);
+	}
 	return shard;
 }
 
@@ -138,8 +143,12 @@ retry_http_configure(RetryHttp *http, const RetryHttpOptions *options,
 	http->settings++;
 	http->shard_size = Max(RETRY_HTTP_SHARD_SIZE,
 						   (http->max_in_flight + RETRY_EVLOOP_MAX_MULTIS - 1) / RETRY_EVLOOP_MAX_MULTIS);
+	/* one that is in use stays in use */
+	http->shard_count = Max(http->shard_count,
+							(http->max_in_flight + http->shard_size - 1) / http->shard_size);
 	for (i = 0; i < http->shard_count; i++)
-		limit_connections(http, &http->shards[i]);
+		if (http->shards[i].multi != NULL)
+			limit_connections(http, &http->shards[i]);
 	return true;
 }
 
@@ -332,7 +341,7 @@ send_queued(RetryHttp *http)
 
 	while ((t = http->queued.head) != NULL)
 	{
-		RetryHttpShard *shard = choose_shard(http);
+		RetryHttpShard *shard = choose_shard(http, t);
 		CURLMcode	code = CURLM_OUT_OF_MEMORY;
 
 		if (shard != NULL)
@@ -506,7 +515,8 @@ retry_http_destroy(RetryHttp *http)
 	free_list(&http->idle);
 	/* closes the kept connections, through the loop: so before the loop goes */
 	for (i = 0; i < http->shard_count; i++)
-		curl_multi_cleanup(http->shards[i].multi);
+		if (http->shards[i].multi != NULL)
+			curl_multi_cleanup(http->shards[i].multi);
 	retry_evloop_destroy(http->loop);
 	free(http->user_agent);
 	free(http->proxy);

@@ -27,14 +27,15 @@
  * curl 7.88 walks all connections of a multi handle when a transfer ends, and
  * those of the origin when one starts: a third of the cost at 1000 in flight.
  * So the transfers are spread over several multi handles (shards) of about
- * this many each.  A transfer goes to the first that has room, so that under
- * light load the same connections are used again and again.
+ * this many each.  Each origin has a shard where it begins, and goes to the next
+ * one with room when that is full: so under light load the same connections
+ * are used again and again, and those of other origins stay.
  */
-#define RETRY_HTTP_SHARD_SIZE	128
+#define RETRY_HTTP_SHARD_SIZE	32
 
 typedef struct RetryHttpShard
 {
-	CURLM	   *multi;
+	CURLM	   *multi;			/* NULL: not used yet */
 	int			running;
 } RetryHttpShard;
 
@@ -68,6 +69,7 @@ typedef struct RetryTransfer
 	const char *body;
 	size_t		body_len;
 	const char *url;
+	uint32		origin_hash;
 
 	/* the answer, as far as it came */
 	char	   *response;
@@ -101,7 +103,7 @@ typedef struct RetryTransferList
 struct RetryHttp
 {
 	RetryHttpShard shards[RETRY_EVLOOP_MAX_MULTIS];
-	int			shard_count;
+	int			shard_count;	/* of those that may be used */
 	int			shard_size;		/* transfers before the next one is used */
 	RetryEvloop *loop;
 	uint64		settings;		/* generation, counts configure calls */

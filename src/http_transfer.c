@@ -453,6 +453,17 @@ reset_answer(RetryTransfer *t, void *tag)
 	t->blocked_address[0] = t->blocked_rule[0] = t->curl_error[0] = '\0';
 }
 
+/* FNV-1a: only to spread origins evenly. */
+static uint32
+hash_origin(const char *origin)
+{
+	uint32		hash = 2166136261U;
+
+	for (; *origin != '\0'; origin++)
+		hash = (hash ^ (unsigned char) *origin) * 16777619U;
+	return hash;
+}
+
 /* Everything that can be wrong with a request before it is sent. */
 static void
 check_request(RetryTransfer *t, const RetryHttpRequest *request, const char *method,
@@ -475,6 +486,7 @@ check_request(RetryTransfer *t, const RetryHttpRequest *request, const char *met
 			retry_transfer_fail(t, RETRY_HTTP_BAD_REQUEST, "%s", why);
 			return;
 		}
+	t->origin_hash = hash_origin(url->origin);
 	if (request->has_body && strcmp(method, "HEAD") == 0)
 		retry_transfer_fail(t, RETRY_HTTP_BAD_REQUEST, "a HEAD request cannot carry a body");
 

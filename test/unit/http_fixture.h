@@ -34,8 +34,8 @@ static int	lookups;
 
 /*
  * Stands in for the C library's: "slow.test" waits for the semaphore,
- * "rebind.test" leads to a blocked address, "ok.test" to the endpoint's,
- * everything else does not exist.
+ * "rebind.test" leads to a blocked address, "ok.test" and "origin-..." to the
+ * endpoint's, everything else does not exist.
  */
 int
 getaddrinfo(const char *node, const char *service, const struct addrinfo *hints,
@@ -55,7 +55,7 @@ getaddrinfo(const char *node, const char *service, const struct addrinfo *hints,
 		sem_post(&resolver_entered);
 		sem_wait(&resolver_release);
 	}
-	else if (strcmp(node, "ok.test") == 0)
+	else if (strcmp(node, "ok.test") == 0 || strncmp(node, "origin-", 7) == 0)
 		address = "127.0.0.1";
 	else if (strcmp(node, "rebind.test") == 0)
 		address = "169.254.169.254";

@@ -543,6 +543,22 @@ test_idle(void)
 	waitpid(holder, NULL, 0);
 }
 
+/* One after the other, to fewer origins than there may be connections: all are kept. */
+static void
+test_origins(void)
+{
+	char		url[64];
+	int			reused = 0;
+
+	for (int i = 0; i < 400; i++)
+	{
+		snprintf(url, sizeof(url), "http://origin-%d.test:%s/ok", i % 200, strrchr(base, ':') + 1);
+		get(url, 0);
+		reused += got.error == RETRY_HTTP_OK && got.reused;
+	}
+	CHECK_INT(reused, 200, "the connections of 200 origins are kept");
+}
+
 static void
 test_many(void)
 {
@@ -769,6 +785,7 @@ main(int argc, char **argv)
 	test_netguard();
 	test_stale_connections();
 	test_idle();
+	test_origins();
 	test_many();
 	test_cancel();
 	test_repeat();
