@@ -466,6 +466,13 @@ handle_requests(void)
 		retry_lanes_set_limits(d->lanes, &limits);
 		configure_http();
 	}
+
+	/*
+	 * Before the next snapshot: it sees what commits that found us deaf have
+	 * done.
+	 */
+	d->worker->deaf = !retry_enabled;
+	pg_memory_barrier();
 }
 
 /* After an error: nothing is lost but this turn's work. */

@@ -571,7 +571,7 @@ owns_any(int number, int count, uint64 slots)
  * snapshot later than it sets its latch here, and sees what we committed.
  */
 static void
-wake_workers(Oid database, uint64 slots)
+wake_workers(Oid database, uint64 slots, bool even_deaf)
 {
 	int			i;
 
@@ -581,7 +581,7 @@ wake_workers(Oid database, uint64 slots)
 		RetryWorker *worker = &retry_shared->workers[i];
 		Latch	   *latch = worker->latch;
 
-		if (latch != NULL && worker->database == database &&
+		if (latch != NULL && worker->database == database && (even_deaf || !worker->deaf) &&
 			owns_any(worker->number, worker->count, slots))
 			SetLatch(latch);
 	}
@@ -591,14 +591,14 @@ void
 retry_shmem_wake(RetryDatabase *db, uint64 slots)
 {
 	if (db != NULL && slots != 0)
-		wake_workers(db->database, slots);
+		wake_workers(db->database, slots, false);
 }
 
 void
 retry_shmem_wake_workers(Oid database)
 {
 	if (retry_shared != NULL)
-		wake_workers(database, PG_UINT64_MAX);
+		wake_workers(database, PG_UINT64_MAX, true);
 }
 
 void
@@ -612,7 +612,7 @@ retry_shmem_wake_config(Oid database)
 	if (db == NULL)
 		return;
 	pg_atomic_fetch_add_u64(&db->config_generation, 1);
-	wake_workers(database, PG_UINT64_MAX);
+	wake_workers(database, PG_UINT64_MAX, true);
 }
 
 void
@@ -627,7 +627,7 @@ retry_shmem_restart_workers(Oid database)
 		if (retry_shared->workers[i].database == database)
 			retry_shared->workers[i].stop = true;
 	}
-	wake_workers(database, PG_UINT64_MAX);
+	wake_workers(database, PG_UINT64_MAX, true);
 }
 
 void

@@ -73,6 +73,9 @@ typedef struct RetryWorker
 	RetryDatabaseState verdict; /* what it found, by mark_database */
 	pid_t		pid;			/* 0: not running */
 	Latch	   *volatile latch; /* its process latch, while pid is set */
+	volatile bool deaf;			/* it reads no tasks until it is told
+								 * otherwise by other means: commits need not
+								 * wake it */
 	TimestampTz started_at;
 
 	/* statistics: written by the dispatcher alone, read without a lock */
@@ -214,12 +217,12 @@ extern bool retry_shmem_leaf_done(RetryDatabase *db, int leaf);
 
 /*
  * Sets the latches of this database's dispatchers that own any of these slots
- * (bit s for slot s).  Takes no lock and cannot fail: usable in a commit
- * callback.
+ * (bit s for slot s), but not of deaf ones.  Takes no lock and cannot fail:
+ * usable in a commit callback.
  */
 extern void retry_shmem_wake(RetryDatabase *db, uint64 slots);
 
-/* The same for all dispatchers of a database that need not be one's own. */
+/* All dispatchers of a database that need not be one's own, deaf ones too. */
 extern void retry_shmem_wake_workers(Oid database);
 
 /*
