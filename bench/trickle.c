@@ -7,14 +7,16 @@
  * back, which is the first moment at which anybody outside can know of it; a
  * request may well have arrived before.
  *
- *		trickle CONNINFO URL COUNT GAP_MS [LANES] > commits
+ *		trickle [--sql STATEMENT] CONNINFO URL COUNT GAP_MS [LANES] > commits
  *
  * prints a line "task-id microseconds-since-1970" for each task.  A task begins
  * every GAP_MS, or at once when the one before took longer than that; they go
- * to so many lanes in turn, or all to that of the URL.
+ * to so many lanes in turn, or all to that of the URL.  With --sql, for what is
+ * compared with retry, the statement enqueues the task and returns its id.
  */
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <time.h>
 #include <libpq-fe.h>
 
@@ -30,7 +32,7 @@ now_us(void)
 static int
 usage(void)
 {
-	fprintf(stderr, "usage: trickle CONNINFO URL COUNT GAP_MS [LANES]\n");
+	fprintf(stderr, "usage: trickle [--sql STATEMENT] CONNINFO URL COUNT GAP_MS [LANES]\n");
 	return 2;
 }
 
@@ -49,6 +51,7 @@ int
 main(int argc, char **argv)
 {
 	const char *params[2] = {NULL, NULL};
+	const char *sql = NULL;
 	char		lane[32];
 	PGconn	   *conn;
 	long		count;
@@ -56,6 +59,12 @@ main(int argc, char **argv)
 	long long	gap_us;
 	long long	began;
 
+	if (argc > 2 && strcmp(argv[1], "--sql") == 0)
+	{
+		sql = argv[2];
+		argc -= 2;
+		argv += 2;
+	}
 	if (argc < 5 || argc > 6)
 		return usage();
 	count = strtol(argv[3], NULL, 10);
@@ -80,7 +89,10 @@ main(int argc, char **argv)
 			snprintf(lane, sizeof(lane), "healthy-%ld", i % lanes + 1);
 			params[1] = lane;
 		}
-		res = PQexecParams(conn, "SELECT retry.enqueue($1, '{\"n\": 1}', lane => $2)", 2, NULL, params, NULL, NULL, 0);
+		if (sql != NULL)
+			res = PQexecParams(conn, sql, 0, NULL, NULL, NULL, NULL, 0);
+		else
+			res = PQexecParams(conn, "SELECT retry.enqueue($1, '{\"n\": 1}', lane => $2)", 2, NULL, params, NULL, NULL, 0);
 		committed = now_us();
 		if (PQresultStatus(res) != PGRES_TUPLES_OK)
 		{

@@ -43,7 +43,7 @@ stop_server()
 	pg_ctl -D "$1" -m "${2:-fast}" -w stop >/dev/null 2>&1
 }
 
-# After a scenario: its servers and receivers go.
+# After a scenario: its servers, receivers and peers go.
 clear_up()
 {
 	local p
@@ -52,7 +52,9 @@ clear_up()
 		[ ! -e "$p" ] || stop_server "${p%/*}" immediate
 	done
 	for p in $(our_processes); do
-		[ "$(readlink "/proc/$p/exe")" != "$ENDPOINT" ] || kill "$p" 2>/dev/null
+		case $(readlink "/proc/$p/exe") in
+			"$ENDPOINT" | */bin/node) kill "$p" 2>/dev/null ;;
+		esac
 	done
 	rm -rf "$WORK"/data-*
 }
