@@ -52,9 +52,7 @@ clear_up()
 		[ ! -e "$p" ] || stop_server "${p%/*}" immediate
 	done
 	for p in $(our_processes); do
-		case $(readlink "/proc/$p/exe") in
-			"$ENDPOINT" | */bin/node) kill "$p" 2>/dev/null ;;
-		esac
+		[[ $(readlink "/proc/$p/exe") == "$WORK/pg"/* ]] || kill "$p" 2>/dev/null
 	done
 	rm -rf "$WORK"/data-*
 }
@@ -143,22 +141,28 @@ release()
 }
 
 # deliver N PATH [BYTES]: the same with N tasks of one lane, with bodies of so
-# many bytes that do not compress.
+# many bytes; those of more than 200 do not compress.
 deliver()
 {
-	local pad="repeat('x', 175)"
+	local bytes=${3:-200} pad
 
-	[ "${3:-200}" = 200 ] || pad="(SELECT left(string_agg(md5(i::text), ''), $3 - 25) FROM generate_series(1, $3 / 32 + 1) i)"
-	release "$1" "SELECT count(*) FROM retry.enqueue_many('$RECEIVER$2', array(
-		SELECT jsonb_build_object('n', n, 'pad', $pad) FROM generate_series(1, $1) n))"
+	if [ "$bytes" = 200 ]; then
+		release "$1" "SELECT count(*) FROM retry.enqueue_many('$RECEIVER$2', array(
+			SELECT jsonb_build_object('n', n, 'pad', repeat('x', 175)) FROM generate_series(1, $1) n))"
+	else
+		pad="(SELECT left(string_agg(translate(encode(sha512(i::text::bytea), 'base64'), E'\\n', ''), ''), $bytes - 25)
+			FROM generate_series(1, $bytes / 88 + 1) i)"
+		release "$1" "SELECT count(retry.enqueue('$RECEIVER$2', jsonb_build_object('n', n, 'pad', $pad))) FROM generate_series(1, $1) n"
+	fi
 }
 
-# bare_curl LOOP REQUESTS IN-FLIGHT URL [OPTION...]: prints requests a second.
+# bare_curl LOOP REQUESTS IN-FLIGHT URL [OPTION...]: prints requests a second, by
+# connections that have been used already.
 bare_curl()
 {
-	local url=$4
+	local url=$4 warm_up=$(($3 * 8))
 
-	"$WORK/curl_limit" --loop="$1" -n "$2" -c "$3" "${@:5}" "$url" | sed -n 's/^requests_per_s=//p'
+	"$WORK/curl_limit" --loop="$1" -n $(($2 + warm_up)) -c "$3" --warm-up "$warm_up" "${@:5}" "$url" | sed -n 's/^requests_per_s=//p'
 }
 
 # Milliseconds from commit to arrival of each task, from the two ledgers.
