@@ -14,8 +14,11 @@
 
 #include "lane_name.h"
 
-bool
-retry_lane_hash(int32 group_id, char kind, const char *name, size_t name_len, int64 *hash)
+/* Names longer than this are not remembered; no origin is. */
+#define REMEMBERED_MAX	288
+
+static bool
+compute(int32 group_id, char kind, const char *name, size_t name_len, int64 *hash)
 {
 	pg_cryptohash_ctx *ctx = pg_cryptohash_create(PG_SHA256);
 	uint8		digest[PG_SHA256_DIGEST_LENGTH];
@@ -40,6 +43,40 @@ retry_lane_hash(int32 group_id, char kind, const char *name, size_t name_len, in
 		result = (result << 8) | digest[i];
 	*hash = (int64) result;
 	return ok;
+}
+
+/* A session's tasks mostly go the same way: the last hash is remembered. */
+bool
+retry_lane_hash(int32 group_id, char kind, const char *name, size_t name_len, int64 *hash)
+{
+	static struct
+	{
+		bool		known;
+		char		kind;
+		int32		group_id;
+		size_t		name_len;
+		int64		hash;
+		char		name[REMEMBERED_MAX];
+	}			last;
+
+	if (last.known && last.group_id == group_id && last.kind == kind &&
+		last.name_len == name_len && memcmp(last.name, name, name_len) == 0)
+	{
+		*hash = last.hash;
+		return true;
+	}
+	if (!compute(group_id, kind, name, name_len, hash))
+		return false;
+	if (name_len <= sizeof(last.name))
+	{
+		last.known = true;
+		last.group_id = group_id;
+		last.kind = kind;
+		last.name_len = name_len;
+		last.hash = *hash;
+		memcpy(last.name, name, name_len);
+	}
+	return true;
 }
 
 bool
