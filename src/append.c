@@ -10,13 +10,18 @@
  */
 #include "postgres.h"
 
+#include "access/genam.h"
 #include "access/heapam.h"
 #include "access/table.h"
 #include "access/tableam.h"
 #include "access/xact.h"
+#include "catalog/index.h"
 #include "executor/executor.h"
 #include "executor/tuptable.h"
+#include "nodes/primnodes.h"
 #include "storage/lmgr.h"
+#include "utils/hsearch.h"
+#include "utils/inval.h"
 #include "utils/memutils.h"
 #include "utils/rel.h"
 
@@ -34,6 +39,9 @@ struct RetryAppender
 	Relation	rel;
 	EState	   *estate;
 	ResultRelInfo *result_rel;
+	Oid		   *index_oids;
+	AttrNumber *index_needs;	/* of each index: the column whose null keeps
+								 * a row out of it, 0: no row */
 	CommandId	cid;
 	BulkInsertState bulk;		/* made at the second flush: not for one row */
 	int			nslots;			/* slots made so far */
@@ -42,6 +50,119 @@ struct RetryAppender
 	bool		flushed;
 	TupleTableSlot *slots[APPEND_ROWS];
 };
+
+/* index_column() for indexes met before; forgotten with the relation cache's. */
+typedef struct KnownIndex
+{
+	Oid			oid;			/* key */
+	AttrNumber	column;
+} KnownIndex;
+
+static HTAB *known_indexes = NULL;
+
+static void
+forget_index(Datum arg, Oid relation)
+{
+	HASH_SEQ_STATUS all;
+	KnownIndex *known;
+
+	if (OidIsValid(relation))
+	{
+		(void) hash_search(known_indexes, &relation, HASH_REMOVE, NULL);
+		return;
+	}
+	hash_seq_init(&all, known_indexes);
+	while ((known = hash_seq_search(&all)) != NULL)
+		(void) hash_search(known_indexes, &known->oid, HASH_REMOVE, NULL);
+}
+
+/* The column of a partial index WHERE column IS NOT NULL; 0 for any other index. */
+static AttrNumber
+predicate_column(Relation index)
+{
+	List	   *predicate = RelationGetIndexPredicate(index);
+	NullTest   *test;
+
+	if (list_length(predicate) != 1 || !IsA(linitial(predicate), NullTest))
+		return 0;
+	test = linitial_node(NullTest, predicate);
+	if (test->nulltesttype != IS_NOT_NULL || test->argisrow || !IsA(test->arg, Var) ||
+		((Var *) test->arg)->varattno < 1)
+		return 0;
+	return ((Var *) test->arg)->varattno;
+}
+
+static AttrNumber
+index_column(Oid oid)
+{
+	KnownIndex *known;
+	Relation	index;
+	AttrNumber	column;
+
+	if (known_indexes == NULL)
+	{
+		HASHCTL		ctl = {.keysize = sizeof(Oid),.entrysize = sizeof(KnownIndex)};
+
+		known_indexes = hash_create("retry indexes", 64, &ctl, HASH_ELEM | HASH_BLOBS);
+		CacheRegisterRelcacheCallback(forget_index, (Datum) 0);
+	}
+	known = hash_search(known_indexes, &oid, HASH_FIND, NULL);
+	if (known != NULL)
+		return known->column;
+
+	index = index_open(oid, RowExclusiveLock);
+	column = predicate_column(index);
+	known = hash_search(known_indexes, &oid, HASH_ENTER, NULL);
+	known->column = column;
+	index_close(index, RowExclusiveLock);
+	return column;
+}
+
+/*
+ * What ExecOpenIndices() does, but nothing is opened yet: most of our indexes
+ * are partial, and most rows in none of these.
+ */
+static void
+list_indexes(RetryAppender *a)
+{
+	List	   *oids = RelationGetIndexList(a->rel);
+	int			n = list_length(oids);
+	ResultRelInfo *result_rel = a->result_rel;
+
+	if (n == 0)
+		return;
+	result_rel->ri_NumIndices = n;
+	result_rel->ri_IndexRelationDescs = palloc0(n * sizeof(Relation));
+	result_rel->ri_IndexRelationInfo = palloc0(n * sizeof(IndexInfo *));
+	a->index_oids = palloc(n * sizeof(Oid));
+	a->index_needs = palloc(n * sizeof(AttrNumber));
+	for (int i = 0; i < n; i++)
+	{
+		a->index_oids[i] = list_nth_oid(oids, i);
+		a->index_needs[i] = index_column(a->index_oids[i]);
+	}
+	list_free(oids);
+}
+
+/* Opens the indexes that this row has entries in. */
+static void
+open_indexes(RetryAppender *a, const bool *isnull)
+{
+	ResultRelInfo *result_rel = a->result_rel;
+
+	for (int i = 0; i < result_rel->ri_NumIndices; i++)
+	{
+		MemoryContext old;
+
+		if (result_rel->ri_IndexRelationDescs[i] != NULL ||
+			(a->index_needs[i] != 0 && isnull[a->index_needs[i] - 1]))
+			continue;
+		old = MemoryContextSwitchTo(GetMemoryChunkContext(a));
+		result_rel->ri_IndexRelationDescs[i] = index_open(a->index_oids[i], RowExclusiveLock);
+		result_rel->ri_IndexRelationInfo[i] = BuildIndexInfo(result_rel->ri_IndexRelationDescs[i]);
+		MemoryContextSwitchTo(old);
+	}
+}
 
 RetryAppender *
 retry_append_begin(Oid relation, bool nowait)
@@ -61,7 +182,7 @@ retry_append_begin(Oid relation, bool nowait)
 	a->estate = CreateExecutorState();
 	a->result_rel = makeNode(ResultRelInfo);
 	InitResultRelInfo(a->result_rel, a->rel, 1, NULL, 0);
-	ExecOpenIndices(a->result_rel, false);
+	list_indexes(a);
 	a->cid = GetCurrentCommandId(true);
 	return a;
 }
@@ -75,6 +196,7 @@ retry_append_row(RetryAppender *a, const Datum *values, const bool *isnull)
 	if (a->nrows == a->nslots)
 		a->slots[a->nslots++] = table_slot_create(a->rel, NULL);
 	slot = a->slots[a->nrows];
+	open_indexes(a, isnull);
 
 	ExecClearTuple(slot);
 	memcpy(slot->tts_values, values, natts * sizeof(Datum));
@@ -134,6 +256,11 @@ retry_append_end(RetryAppender *a)
 	if (a->bulk != NULL)
 		FreeBulkInsertState(a->bulk);
 	ExecCloseIndices(a->result_rel);
+	if (a->index_oids != NULL)
+	{
+		pfree(a->index_oids);
+		pfree(a->index_needs);
+	}
 	pfree(a->result_rel);
 	FreeExecutorState(a->estate);
 	table_close(a->rel, NoLock);
