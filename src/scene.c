@@ -2,7 +2,8 @@
  * scene.c
  *		Finds a scene and its group by name or number, by index.
  *
- * Every enqueue passes here, so it costs two index look-ups and no query.
+ * Every enqueue passes here, so it costs two index look-ups and no query; and
+ * mostly none of these: the rows that were asked for last are remembered.
  * The names in a target are checked before they are looked for, so that
  * anything else that might be meant by a target has a syntax of its own.
  */
@@ -13,12 +14,15 @@
 #include "access/stratnum.h"
 #include "access/table.h"
 #include "catalog/pg_collation.h"
+#include "common/hashfn.h"
 #include "executor/tuptable.h"
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
+#include "utils/memutils.h"
 #include "utils/rel.h"
 #include "utils/timestamp.h"
 
+#include "row_memo.h"
 #include "scene.h"
 #include "store.h"
 
@@ -50,14 +54,45 @@ copy_name(char *out, Datum value)
 	text_to_cstring_buffer(DatumGetTextPP(value), out, RETRY_NAME_MAX + 1);
 }
 
+/* How many scenes, and groups, a session remembers. */
+#define REMEMBERED	16
+
+typedef struct RememberedGroup
+{
+	RetryRowMemo memo;
+	RetryGroupRow group;		/* what was made of it */
+} RememberedGroup;
+
+typedef struct RememberedScene
+{
+	RetryRowMemo memo;
+	RetrySceneRow scene;		/* but for what find_group() adds */
+} RememberedScene;
+
+static RememberedGroup groups[REMEMBERED];
+static RememberedScene scenes[REMEMBERED];
+
+static inline unsigned int
+place_of(const char *name)
+{
+	return hash_bytes((const unsigned char *) name, strlen(name)) % REMEMBERED;
+}
+
 bool
 retry_group_by_name(Snapshot snapshot, const char *name, RetryGroupRow *group)
 {
 	Relation	rel = table_open(retry_relation_oid("scene_group"), AccessShareLock);
+	RememberedGroup *known = &groups[place_of(name)];
 	ScanKeyData key;
 	SysScanDesc scan;
 	HeapTuple	tuple;
 
+	if (strcmp(known->group.name, name) == 0 && retry_memo_holds(&known->memo, rel, snapshot))
+	{
+		*group = known->group;
+		table_close(rel, NoLock);
+		return true;
+	}
 	text_key(&key, Group_name, name);
 	scan = systable_beginscan(rel, retry_relation_oid("scene_group_pkey"), true, snapshot, 1, &key);
 	tuple = systable_getnext(scan);
@@ -69,21 +104,78 @@ retry_group_by_name(Snapshot snapshot, const char *name, RetryGroupRow *group)
 		group->owner = DatumGetObjectId(get_column(tuple, rel, Group_owner, &isnull));
 		strlcpy(group->name, name, sizeof(group->name));
 		group->shared = strcmp(name, RETRY_DEFAULT_NAME) == 0;
+		if (retry_memo_keep(&known->memo, tuple))
+			known->group = *group;
 	}
 	systable_endscan(scan);
 	table_close(rel, NoLock);
 	return HeapTupleIsValid(tuple);
 }
 
+static void
+read_scene(Relation rel, HeapTuple tuple, RetrySceneRow *scene)
+{
+	Datum		values[Scene_natts];
+	bool		isnull[Scene_natts];
+
+	heap_deform_tuple(tuple, RelationGetDescr(rel), values, isnull);
+	scene->id = DatumGetInt32(values[Scene_id]);
+	copy_name(scene->group.name, values[Scene_group_name]);
+	copy_name(scene->name, values[Scene_name]);
+	scene->url = isnull[Scene_url] ? NULL : TextDatumGetCString(values[Scene_url]);
+	scene->archived = DatumGetBool(values[Scene_archived]);
+	scene->generate_key = DatumGetBool(values[Scene_generate_key]);
+	scene->key_window_us = isnull[Scene_key_window] ? 0 : interval_us(values[Scene_key_window]);
+	retry_lane_rules_read(values, isnull, &scene->lanes);
+	scene->routed = scene->lanes.routed;
+	scene->fan_out = scene->routed &&
+		strcmp(TextDatumGetCString(values[Scene_route]), "all") == 0;
+	scene->targets = scene->fan_out ? DatumGetArrayTypePCopy(values[Scene_targets]) : NULL;
+}
+
+/* Adds the scene's group, which may be gone. */
+static bool
+find_group(Snapshot snapshot, RetrySceneRow *scene)
+{
+	char		name[RETRY_NAME_MAX + 1];
+
+	strcpy(name, scene->group.name);
+	if (!retry_group_by_name(snapshot, name, &scene->group))
+		return false;
+	scene->lanes.group_id = scene->group.id;
+	return true;
+}
+
+/* For the next time; not one whose targets would have to be kept, too. */
+static void
+remember_scene(RememberedScene *known, HeapTuple tuple, const RetrySceneRow *scene)
+{
+	char	   *url = NULL;
+
+	if (scene->fan_out)
+		return;
+	if (scene->url != NULL)
+		url = MemoryContextStrdup(TopMemoryContext, scene->url);
+	if (!retry_memo_keep(&known->memo, tuple))
+	{
+		if (url != NULL)
+			pfree(url);
+		return;
+	}
+	if (known->scene.url != NULL)
+		pfree(known->scene.url);
+	known->scene = *scene;
+	known->scene.url = url;
+}
+
 /* The first row of retry.scene that the keys lead to, and its group. */
 static bool
-find_scene(Snapshot snapshot, const char *index, int nkeys, ScanKey keys, RetrySceneRow *scene)
+find_scene(Snapshot snapshot, const char *index, int nkeys, ScanKey keys, RememberedScene *known,
+		   RetrySceneRow *scene)
 {
 	Relation	rel = table_open(retry_relation_oid("scene"), AccessShareLock);
 	SysScanDesc scan;
 	HeapTuple	tuple;
-	Datum		values[Scene_natts];
-	bool		isnull[Scene_natts];
 	bool		found;
 
 	scan = systable_beginscan(rel, retry_relation_oid(index), true, snapshot, nkeys, keys);
@@ -91,38 +183,44 @@ find_scene(Snapshot snapshot, const char *index, int nkeys, ScanKey keys, RetryS
 	found = HeapTupleIsValid(tuple);
 	if (found)
 	{
-		heap_deform_tuple(tuple, RelationGetDescr(rel), values, isnull);
-		scene->id = DatumGetInt32(values[Scene_id]);
-		copy_name(scene->group.name, values[Scene_group_name]);
-		copy_name(scene->name, values[Scene_name]);
-		scene->url = isnull[Scene_url] ? NULL : TextDatumGetCString(values[Scene_url]);
-		scene->archived = DatumGetBool(values[Scene_archived]);
-		scene->generate_key = DatumGetBool(values[Scene_generate_key]);
-		scene->key_window_us = isnull[Scene_key_window] ? 0 : interval_us(values[Scene_key_window]);
-		retry_lane_rules_read(values, isnull, &scene->lanes);
-		scene->routed = scene->lanes.routed;
-		scene->fan_out = scene->routed &&
-			strcmp(TextDatumGetCString(values[Scene_route]), "all") == 0;
-		if (scene->fan_out)
-			scene->targets = DatumGetArrayTypePCopy(values[Scene_targets]);
+		read_scene(rel, tuple, scene);
+		if (known != NULL)
+			remember_scene(known, tuple, scene);
 	}
 	systable_endscan(scan);
 	table_close(rel, NoLock);
 
-	if (!found || !retry_group_by_name(snapshot, scene->group.name, &scene->group))
+	return found && find_group(snapshot, scene);
+}
+
+/* The same from memory; false when it has to be looked for. */
+static bool
+recall_scene(Snapshot snapshot, const RememberedScene *known, RetrySceneRow *scene)
+{
+	Relation	rel = table_open(retry_relation_oid("scene"), AccessShareLock);
+	bool		holds = retry_memo_holds(&known->memo, rel, snapshot);
+
+	table_close(rel, NoLock);
+	if (!holds)
 		return false;
-	scene->lanes.group_id = scene->group.id;
+	*scene = known->scene;
+	if (scene->url != NULL)
+		scene->url = pstrdup(scene->url);
 	return true;
 }
 
 bool
 retry_scene_by_name(Snapshot snapshot, const char *group, const char *name, RetrySceneRow *scene)
 {
+	RememberedScene *known = &scenes[place_of(name)];
 	ScanKeyData keys[2];
 
+	if (strcmp(known->scene.name, name) == 0 && strcmp(known->scene.group.name, group) == 0 &&
+		recall_scene(snapshot, known, scene))
+		return find_group(snapshot, scene);
 	text_key(&keys[0], Scene_group_name, group);
 	text_key(&keys[1], Scene_name, name);
-	return find_scene(snapshot, "scene_pkey", 2, keys, scene);
+	return find_scene(snapshot, "scene_pkey", 2, keys, known, scene);
 }
 
 bool
@@ -131,7 +229,7 @@ retry_scene_by_id(Snapshot snapshot, int32 id, RetrySceneRow *scene)
 	ScanKeyData key;
 
 	ScanKeyInit(&key, Scene_id + 1, BTEqualStrategyNumber, F_INT4EQ, Int32GetDatum(id));
-	return find_scene(snapshot, "scene_id_key", 1, &key, scene);
+	return find_scene(snapshot, "scene_id_key", 1, &key, NULL, scene);
 }
 
 /* Copies a name up to its end or a slash; the length, 0 when it is no name. */
