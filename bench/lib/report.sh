@@ -30,6 +30,7 @@ open_report()
 	RUN_LOAD=$(cut -d ' ' -f 1-3 /proc/loadavg)
 	REPORT=${REPORT_DIR:-$WORK/report}
 	DATA=${REPORT_DIR:+$REPORT_DIR/data}
+	[ -z "$DATA" ] || rm -f "$DATA"/*.ms		# some are added to, round by round
 	mkdir -p "$REPORT" &&
 		echo '"scenario","unit","series","round","value"' >"$REPORT/raw.csv" &&
 		echo '"scenario","what","value","operator","bound","verdict"' >"$REPORT/results.csv" &&
@@ -166,9 +167,10 @@ close_report()
 				slug=$(tr -cs 'a-z0-9' '-' <<<"$name $unit")
 				slug=${slug%-}
 				picture "$name" "$unit" >"$REPORT/$slug.svg" || { rm -f "$REPORT/$slug.svg"; continue; }
-				# shellcheck disable=SC2016
 				printf '\n![%s, %s](%s.svg)\n' "$name" "$unit" "$slug"
 			done
+			curves "$name" >"$REPORT/$name-percentiles.svg" || { rm -f "$REPORT/$name-percentiles.svg"; continue; }
+			printf '\n![%s, percentiles](%s-percentiles.svg)\n' "$name" "$name"
 		done
 		command -v gnuplot >/dev/null || printf '\nNo pictures: there is no gnuplot here.\n'
 	} >"$REPORT/report.md"
@@ -206,5 +208,34 @@ picture()
 		plot "$bars" using 2:1:(0):2:(\$1 - 0.3):(\$1 + 0.3):ytic(5) with boxxyerror lc rgb "#6fa3d8", \\
 			"" using 2:1:3:4 with xerrorbars pt 0 lc rgb "#333333", \\
 			"" using 4:1:(sprintf("  %.6g", \$2)) with labels left noenhanced
+	GNUPLOT
+}
+
+# curves SCENARIO: milliseconds by percentile, a line for each file of data/ that
+# belongs to it; prints an SVG.  Fails where there are none.
+curves()
+{
+	local file lines='' name
+
+	command -v gnuplot >/dev/null || return 1
+	for file in "$DATA/$1"-*.ms; do
+		[ -s "$file" ] || return 1
+		name=$(basename "$file" .ms)
+		# What arrived before its commit was known to the client counts as at once.
+		sort -g "$file" | awk '{ v[NR] = $1 } END { for (i = 1; i < NR; i++) print -log(1 - i / NR) / log(10) "\t" (v[i] < 0.01 ? 0.01 : v[i]) }' \
+			>"$WORK/$name.curve"
+		lines+="${lines:+, }\"$WORK/$name.curve\" using 1:2 with lines lw 2 title \"${name#"$1"-}\" noenhanced"
+	done
+	gnuplot 2>>"$WORK/log/gnuplot.log" <<-GNUPLOT
+		set terminal svg size 860,380 dynamic font "sans-serif,13" background "white"
+		set title "$1: milliseconds by percentile" noenhanced
+		set key top left
+		set border 3
+		set tics nomirror out
+		set grid lc rgb "#dddddd"
+		set logscale y
+		set xrange [0:4]
+		set xtics ("p50" 0.301, "p90" 1, "p99" 2, "p99.9" 3, "p99.99" 4)
+		plot $lines
 	GNUPLOT
 }
