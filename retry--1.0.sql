@@ -866,6 +866,24 @@ COMMENT ON COLUMN retry.installation.adopted IS 'True: made by CREATE EXTENSION 
 COMMENT ON COLUMN retry.installation.at IS 'When';
 COMMENT ON COLUMN retry.installation.by IS 'By whom';
 
+CREATE TABLE retry.place
+(
+	xid				xid8 NOT NULL,
+	system			bigint NOT NULL,
+	timeline		int NOT NULL,
+	backup			text,
+	directory		text NOT NULL,
+	at				timestamptz NOT NULL
+);
+COMMENT ON TABLE retry.place IS
+'Facts: the servers that have delivered from this database, the latest of which knows itself again; one that was started from a base backup of it is told apart from one that took over; not dumped';
+COMMENT ON COLUMN retry.place.xid IS 'Transaction that wrote it; the greatest is the latest';
+COMMENT ON COLUMN retry.place.system IS 'Identifier of the database system, as in pg_control_system()';
+COMMENT ON COLUMN retry.place.timeline IS 'Its timeline: promotion begins a new one';
+COMMENT ON COLUMN retry.place.backup IS 'Begin of the base backup that the data directory was made from, as in its backup_label.old; null: none';
+COMMENT ON COLUMN retry.place.directory IS 'Data directory';
+COMMENT ON COLUMN retry.place.at IS 'When it began to deliver';
+
 /* a boundary that sees nothing: rows restored in this very transaction are held */
 INSERT INTO retry.installation (database, boundary, adopted)
 SELECT oid, '3:3:', true FROM pg_catalog.pg_database WHERE datname = current_database();
@@ -961,13 +979,24 @@ COMMENT ON COLUMN retry.schedule_run.error IS 'Why it could not be enqueued; nul
 CREATE FUNCTION retry.mark_foreign_schedule() RETURNS trigger
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
-	NEW.inert := true;
-	NEW.xid := pg_current_xact_id();
+	IF TG_OP = 'INSERT' OR current_setting('session_replication_role') = 'replica' THEN
+		NEW.inert := true;
+		NEW.xid := pg_current_xact_id();
+	END IF;
 	RETURN NEW;
 END
 $$;
 COMMENT ON FUNCTION retry.mark_foreign_schedule() IS
 'Trigger: a schedule that comes in by COPY, restore or replication does not run until retry.adopt(); retry.schedule() takes the mark off its own';
+
+CREATE FUNCTION retry.skip_replicated() RETURNS trigger
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+	RETURN NULL;
+END
+$$;
+COMMENT ON FUNCTION retry.skip_replicated() IS
+'Trigger: what is true of one installation only is not taken over from another by logical replication';
 
 CREATE FUNCTION retry.config_changed() RETURNS trigger
 LANGUAGE C VOLATILE AS 'MODULE_PATHNAME', 'retry_config_changed';
@@ -1226,7 +1255,7 @@ CREATE TRIGGER config_changed AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON re
 	FOR EACH STATEMENT EXECUTE FUNCTION retry.config_changed();
 CREATE TRIGGER config_changed AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON retry.schedule_definition
 	FOR EACH STATEMENT EXECUTE FUNCTION retry.config_changed();
-CREATE TRIGGER mark_foreign_row BEFORE INSERT ON retry.schedule_definition
+CREATE TRIGGER mark_foreign_row BEFORE INSERT OR UPDATE ON retry.schedule_definition
 	FOR EACH ROW EXECUTE FUNCTION retry.mark_foreign_schedule();
 CREATE TRIGGER config_changed AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON retry.disabled_url
 	FOR EACH STATEMENT EXECUTE FUNCTION retry.config_changed();
@@ -1242,6 +1271,33 @@ ALTER TABLE retry.lane_override ENABLE ALWAYS TRIGGER config_changed;
 ALTER TABLE retry.schedule_definition ENABLE ALWAYS TRIGGER config_changed;
 ALTER TABLE retry.disabled_url ENABLE ALWAYS TRIGGER config_changed;
 ALTER TABLE retry.schedule_definition ENABLE ALWAYS TRIGGER mark_foreign_row;
+
+/*
+ * Logical replication.  What another installation says of itself must not be
+ * believed here: its adoptions would let go what is held, its checkpoints hide
+ * what is due.  And a table that is published must still be one from which
+ * rows can be deleted, where it has no primary key.
+ */
+DO $replication$
+DECLARE
+	t	text;
+	s	text;
+BEGIN
+	FOREACH t IN ARRAY ARRAY['installation', 'place', 'checkpoint_a', 'checkpoint_b', 'purge_request'] LOOP
+		EXECUTE format('CREATE TRIGGER skip_replicated BEFORE INSERT OR UPDATE OR DELETE ON retry.%I FOR EACH ROW EXECUTE FUNCTION retry.skip_replicated()', t);
+		EXECUTE format('ALTER TABLE retry.%I ENABLE REPLICA TRIGGER skip_replicated', t);
+	END LOOP;
+	FOREACH t IN ARRAY ARRAY['purge_request', 'event', 'disabled_url', 'dead_head', 'dead_head_passed'] LOOP
+		EXECUTE format('ALTER TABLE retry.%I REPLICA IDENTITY FULL', t);
+	END LOOP;
+	FOR n IN 0 .. 32 LOOP
+		s := to_char(n, 'FM00');
+		EXECUTE format('ALTER TABLE retry.task_%s REPLICA IDENTITY USING INDEX task_%1$s_id', s);
+		EXECUTE format('ALTER TABLE retry.attempt_%s REPLICA IDENTITY USING INDEX attempt_%1$s_no', s);
+		EXECUTE format('ALTER TABLE retry.signal_%s REPLICA IDENTITY FULL', s);
+	END LOOP;
+END
+$replication$;
 
 SELECT pg_extension_config_dump('retry.scene_group', '');
 SELECT pg_extension_config_dump('retry.group_member', '');
@@ -1976,6 +2032,15 @@ COMMENT ON FUNCTION retry.target_rows() IS
  * than there are on the left.
  */
 
+CREATE VIEW retry.copied AS
+SELECT i.boundary, pg_snapshot_xmax(i.boundary) AS xmax
+FROM retry.installation i
+WHERE NOT i.adopted AND i.database = (SELECT d.oid FROM pg_catalog.pg_database d WHERE d.datname = current_database());
+COMMENT ON VIEW retry.copied IS
+'When this database was found to be a copy: what these snapshots see came with it, and what was adopted before does not count any more';
+COMMENT ON COLUMN retry.copied.boundary IS 'What came with it, as in retry.installation';
+COMMENT ON COLUMN retry.copied.xmax IS 'End of that snapshot: adoptions with an earlier one were the original''s';
+
 CREATE VIEW retry.task_rows AS
 SELECT
 	t.leaf, t.id, t.scene_id, t.lane_hash,
@@ -1989,10 +2054,17 @@ SELECT
 	CASE
 		WHEN g.paused THEN 'group paused'
 		WHEN s.paused THEN 'scene paused'
-		WHEN t.inert AND NOT EXISTS (
-			SELECT FROM retry.installation i
-			WHERE i.adopted AND pg_visible_in_snapshot(t.xid, i.boundary)
-				AND i.database = (SELECT d.oid FROM pg_catalog.pg_database d WHERE d.datname = current_database()))
+		WHEN (t.inert OR
+			-- usually there is none, which is asked once
+			EXISTS (SELECT FROM retry.copied) AND
+			EXISTS (SELECT FROM retry.copied c WHERE pg_visible_in_snapshot(t.xid, c.boundary)))
+			AND NOT EXISTS (
+				SELECT FROM retry.installation i
+				WHERE i.adopted AND pg_visible_in_snapshot(t.xid, i.boundary)
+					AND i.database = (SELECT d.oid FROM pg_catalog.pg_database d WHERE d.datname = current_database())
+					AND NOT EXISTS (
+						SELECT FROM retry.copied c
+						WHERE pg_visible_in_snapshot(t.xid, c.boundary) AND c.xmax > pg_snapshot_xmax(i.boundary)))
 			THEN 'not adopted'
 		-- nothing is looked up in the usual case that there is no such URL
 		WHEN EXISTS (SELECT FROM retry.disabled_url)
@@ -2303,7 +2375,10 @@ FROM retry.schedule_definition s
 LEFT JOIN LATERAL (
 	SELECT n.database,
 		bool_or(NOT n.adopted AND pg_visible_in_snapshot(s.xid, n.boundary)) AS copied,
-		min(n.at) FILTER (WHERE n.adopted AND pg_visible_in_snapshot(s.xid, n.boundary)) AS adopted_at
+		min(n.at) FILTER (WHERE n.adopted AND pg_visible_in_snapshot(s.xid, n.boundary)
+			AND NOT EXISTS (
+				SELECT FROM retry.copied c
+				WHERE pg_visible_in_snapshot(s.xid, c.boundary) AND c.xmax > pg_snapshot_xmax(n.boundary))) AS adopted_at
 	FROM retry.installation n
 	WHERE n.database = (SELECT d.oid FROM pg_catalog.pg_database d WHERE d.datname = current_database())
 	GROUP BY n.database) i ON true;

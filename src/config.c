@@ -63,7 +63,8 @@ typedef struct Copy
 	bool		orders;			/* one of them has order */
 	int			installations;
 	List	   *adopted;		/* pg_snapshot: what adopt() let go here */
-	List	   *copied;			/* the same: what came with a copied database */
+	void	   *copied;			/* the newest pg_snapshot of what came with a
+								 * copied database; NULL: it is no copy */
 } Copy;
 
 struct RetryConfig
@@ -538,6 +539,13 @@ retry_config_one_scene(int32 id, Snapshot snapshot)
 
 /* Installations */
 
+static uint64
+boundary_xmax(void *boundary)
+{
+	return U64FromFullTransactionId(DatumGetFullTransactionId(DirectFunctionCall1(pg_snapshot_xmax,
+																				  PointerGetDatum(boundary))));
+}
+
 static void
 read_installations(Copy *copy, TableRead *read)
 {
@@ -552,8 +560,8 @@ read_installations(Copy *copy, TableRead *read)
 		boundary = PG_DETOAST_DATUM_COPY(values[Installation_boundary]);
 		if (DatumGetBool(values[Installation_adopted]))
 			copy->adopted = lappend(copy->adopted, boundary);
-		else
-			copy->copied = lappend(copy->copied, boundary);
+		else if (copy->copied == NULL || boundary_xmax(boundary) > boundary_xmax(copy->copied))
+			copy->copied = boundary;
 	}
 }
 
@@ -654,46 +662,65 @@ retry_config_group_named(RetryConfig *config, const char *name)
 	return 0;
 }
 
-/* Does one of these snapshots see the transaction? */
 static bool
-seen_by_any(List *boundaries, uint64 full_xid)
+sees(void *boundary, uint64 full_xid)
 {
 	Datum		xid = FullTransactionIdGetDatum(FullTransactionIdFromU64(full_xid));
-	ListCell   *cell;
 
-	foreach(cell, boundaries)
-	{
-		if (DatumGetBool(DirectFunctionCall2(pg_visible_in_snapshot, xid,
-											 PointerGetDatum(lfirst(cell)))))
-			return true;
-	}
-	return false;
+	return DatumGetBool(DirectFunctionCall2(pg_visible_in_snapshot, xid, PointerGetDatum(boundary)));
+}
+
+/* Was it adopted since the database became a copy (again)? */
+static bool
+adopted_since(const Copy *copy, void *boundary)
+{
+	return copy->copied == NULL || boundary_xmax(boundary) >= boundary_xmax(copy->copied);
 }
 
 /*
  * What adopt() saw goes, of whatever origin.  Else a row of this database's
- * own goes unless it was there when the database was found to be a copy.  The
- * order of the rows of retry.installation does not matter: a database is noted
- * as a copy only while nothing was adopted in it.
+ * own goes unless it was there when the database was found to be a copy; then
+ * what was adopted where it came from does not count.
  */
 bool
 retry_config_may_send(const RetryConfig *config, bool inert, uint64 full_xid)
 {
 	const Copy *copy = config->copy;
+	bool		came;			/* with a copy */
+	ListCell   *cell;
 
 	if (copy == NULL || retry_config_is_copy(config))
 		return false;
-	if (!inert && copy->copied == NIL)
+	came = copy->copied != NULL && sees(copy->copied, full_xid);
+	if (!inert && !came)
 		return true;
-	if (seen_by_any(copy->adopted, full_xid))
-		return true;
-	return !inert && !seen_by_any(copy->copied, full_xid);
+	foreach(cell, copy->adopted)
+	{
+		if ((!came || adopted_since(copy, lfirst(cell))) && sees(lfirst(cell), full_xid))
+			return true;
+	}
+	return false;
 }
 
 bool
 retry_config_is_copy(const RetryConfig *config)
 {
-	return config->copy != NULL && config->copy->adopted == NIL && config->copy->copied == NIL;
+	return config->copy != NULL && config->copy->adopted == NIL && config->copy->copied == NULL;
+}
+
+bool
+retry_config_waits(const RetryConfig *config)
+{
+	ListCell   *cell;
+
+	if (config->copy == NULL || config->copy->copied == NULL)
+		return false;
+	foreach(cell, config->copy->adopted)
+	{
+		if (adopted_since(config->copy, lfirst(cell)))
+			return false;
+	}
+	return true;
 }
 
 int
@@ -702,28 +729,29 @@ retry_config_adoptions(const RetryConfig *config)
 	return config->copy != NULL ? config->copy->installations : 0;
 }
 
-void
-retry_config_note_copy(void)
+bool
+retry_config_note_copy(uint64 first_xid, const char *reason)
 {
 	RetryAppender *appender = retry_append_begin(retry_relation_oid("installation"), true);
 	Datum		values[Installation_natts];
 	bool		isnull[Installation_natts] = {0};
+	char	   *boundary = psprintf(UINT64_FORMAT ":" UINT64_FORMAT ":", first_xid, first_xid);
 
 	if (appender == NULL)
-		return;
-	PushActiveSnapshot(GetTransactionSnapshot());
+		return false;
 	values[Installation_database] = ObjectIdGetDatum(MyDatabaseId);
-	values[Installation_boundary] = OidFunctionCall0(F_PG_CURRENT_SNAPSHOT);
+	values[Installation_boundary] = DirectFunctionCall1(pg_snapshot_in, CStringGetDatum(boundary));
 	values[Installation_adopted] = BoolGetDatum(false);
 	values[Installation_at] = TimestampTzGetDatum(GetCurrentTransactionStartTimestamp());
 	values[Installation_by] = CStringGetTextDatum(GetUserNameFromId(GetSessionUserId(), false));
 	retry_append_row(appender, values, isnull);
 	retry_append_end(appender);
-	PopActiveSnapshot();
 	retry_wakeup_config();
 
-	ereport(LOG,
-			(errmsg("retry: database \"%s\" is a copy of another, the tasks that came with it are held",
+	ereport(WARNING,
+			(errmsg("retry: database \"%s\" is a copy, the tasks that came with it are held",
 					get_database_name(MyDatabaseId)),
+			 errdetail("%s", reason),
 			 errhint("SELECT retry.adopt() lets them go.")));
+	return true;
 }

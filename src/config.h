@@ -103,12 +103,16 @@ extern bool retry_config_may_send(const RetryConfig *config, bool inert, uint64 
 extern bool retry_config_is_copy(const RetryConfig *config);
 
 /*
- * Notes in retry.installation that this database is a copy: what is visible
- * now is held, what comes later goes.  In the current transaction; at its
- * commit all dispatchers read the configuration again.  Does nothing while
- * somebody has the table locked: call it again when it is still a copy.
+ * Notes in retry.installation, and says in the log, that this database is a
+ * copy and why that is known (a sentence): what transactions before first_xid
+ * wrote is held, what comes later goes.  In the current transaction; at its
+ * commit all dispatchers read the configuration again.  False, and nothing was
+ * done, while somebody has the table locked.
  */
-extern void retry_config_note_copy(void);
+extern bool retry_config_note_copy(uint64 first_xid, const char *reason);
+
+/* Is this database a copy in which nothing was adopted yet? */
+extern bool retry_config_waits(const RetryConfig *config);
 
 /* Number of rows in retry.installation: it grows with every adoption. */
 extern int	retry_config_adoptions(const RetryConfig *config);

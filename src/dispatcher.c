@@ -46,6 +46,7 @@
 #include "held_count.h"
 #include "http_settings.h"
 #include "ordered.h"
+#include "place.h"
 #include "scene_rate.h"
 #include "schedule.h"
 #include "sqlsend.h"
@@ -241,6 +242,13 @@ read_config(RetryTurn *turn, uint64 generation)
 	if (config_wanted)
 		return;
 	config_generation = generation;
+	if (!retry_place_settle(d->config, d->db, d->worker->number == 0, turn->snapshot))
+	{
+		config_wanted = true;
+		if (adoptions < 0)
+			return;				/* it may be a copy: nothing goes before that
+								 * is noted */
+	}
 	if (retry_overrides_read(d->overrides, d->config, turn->snapshot))
 		retry_overrides_apply(d);
 	else
@@ -257,11 +265,6 @@ read_config(RetryTurn *turn, uint64 generation)
 	retry_target_health_forget(d->targets, turn->now_us);
 	retry_lanes_unblock_all(d->lanes);
 	retry_scene_rates_configured(d, turn->now_us);
-	if (retry_config_is_copy(d->config))
-	{
-		retry_config_note_copy();
-		config_wanted = true;
-	}
 	if (adoptions >= 0 && retry_config_adoptions(d->config) != adoptions)
 	{
 		look_at_leaves(turn);
@@ -309,7 +312,8 @@ read_turn(RetryTurn *turn)
 	if (d->worker->number == 0)
 	{
 		retry_upkeep_consider(turn->snapshot, pg_atomic_read_u64(&d->db->config_generation), turn->now);
-		retry_schedules_consider(turn->snapshot, d->db, generation, turn->now);
+		if (adoptions >= 0)		/* schedules that came with a copy are held */
+			retry_schedules_consider(turn->snapshot, d->db, generation, turn->now);
 	}
 	if (!retry_owner_settled(d))
 		retry_own_slots(turn);

@@ -260,6 +260,13 @@ check_foreign(ReturnSetInfo *result, RetryReader *reader, const RetryConfig *con
 {
 	int			leaves = 0;
 
+	if (retry_config_waits(config))
+	{
+		report(result, "foreign_rows", WARN,
+			   "this database is a copy: what was unfinished when it was made is held",
+			   "SELECT retry.adopt() lets it go; make sure that the original does not send it too");
+		return;
+	}
 	for (int n = 0; n < RETRY_LEAVES; n++)
 	{
 		CHECK_FOR_INTERRUPTS();

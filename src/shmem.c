@@ -158,6 +158,7 @@ init_database(RetryDatabase *db, Oid database, uint64 xid)
 	}
 	pg_atomic_init_u64(&db->truncations, 0);
 	db->executors_short_at = 0;
+	db->first_xid = xid;
 	ConditionVariableInit(&db->finished);
 	db->state = RETRY_DB_UNKNOWN;
 	pg_write_barrier();

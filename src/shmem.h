@@ -134,6 +134,8 @@ typedef struct RetryDatabase
 	pg_atomic_uint64 truncations;
 	/* when a function last waited because no executor can be started */
 	volatile TimestampTz executors_short_at;
+	uint64		first_xid;		/* next xid when this entry was made: what was
+								 * there already has a lower one */
 	/* broadcast by dispatchers when terminal attempts have been recorded */
 	ConditionVariable finished;
 } RetryDatabase;
