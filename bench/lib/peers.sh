@@ -23,7 +23,7 @@ want_peers()
 		rm -rf "$dir"
 		cp -r bench/peers "$dir"
 		if [ -n "${RETRY_PEERS:-}" ]; then
-			cp -a "$RETRY_PEERS/node_modules" "$dir/" || why="there is no readable $RETRY_PEERS/node_modules"
+			cp -a "$RETRY_PEERS/node_modules" "$dir/" 2>/dev/null || why="there is no readable $RETRY_PEERS/node_modules"
 		elif ! command -v npm >/dev/null; then
 			why="there is no npm"
 		elif ! (cd "$dir" && run_job 240 npm install --no-audit --no-fund --no-update-notifier) >"$WORK/log/npm.log" 2>&1; then
