@@ -26,7 +26,7 @@ want_peers()
 			cp -a "$RETRY_PEERS/node_modules" "$dir/" 2>/dev/null || why="there is no readable $RETRY_PEERS/node_modules"
 		elif ! command -v npm >/dev/null; then
 			why="there is no npm"
-		elif ! (cd "$dir" && run_job 240 npm install --no-audit --no-fund --no-update-notifier) >"$WORK/log/npm.log" 2>&1; then
+		elif ! (cd "$dir" && run_job 240 npm install --no-audit --no-fund --fetch-retries=1 --fetch-timeout=30000) >"$WORK/log/npm.log" 2>&1; then
 			why="npm cannot install them: $(grep -m 1 'npm error' "$WORK/log/npm.log")"
 		fi
 	fi
