@@ -11,6 +11,7 @@ sql()
 # new_server DATA-FOLDER [LINE...]: with the extension, and enough room that checkpoints
 # disturb nothing; the lines are for its configuration.  Its WAL is recycled
 # already: a commit into a file that has to be made first takes several times as long.
+# It is at port $PORT where that is set, and sql goes there from then on.
 new_server()
 {
 	local data=$1 warm=2GB
@@ -19,7 +20,8 @@ new_server()
 	[ -z "$SHORT" ] || warm=512MB
 	start_server "$data" "shared_buffers = 1GB" "max_wal_size = 16GB" "min_wal_size = $warm" \
 		"checkpoint_timeout = 1h" "synchronous_commit = on" "retry.max_in_flight = 1000" \
-		"log_checkpoints = off" "$@" || die "the server does not start"
+		"log_checkpoints = off" "port = ${PORT:-5432}" "$@" || die "the server does not start"
+	export PGPORT=${PORT:-5432}
 	sql -c "CREATE EXTENSION retry" || die "the extension cannot be created"
 	sql -c "SELECT count(pg_logical_emit_message(false, 'warm-up', repeat('x', 1048576)))
 			FROM generate_series(1, pg_size_bytes('$warm') / 1048576)" -c "CHECKPOINT" >/dev/null

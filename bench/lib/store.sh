@@ -27,39 +27,51 @@ scenario_huge()
 	flat_with "$many" 1000000
 }
 
-# delivered_with SERIES BASE: rounds with what is there now, as a ratio.
+# on PORT COMMAND...: at that server.
+on()
+{
+	local PGPORT=$1
+
+	"${@:2}"
+}
+
+# delivered_with WHAT: rounds at the server that has it, and in turns at an empty one.
 delivered_with()
 {
 	for _ in $(seq "$ROUNDS"); do
+		keep tasks/s "empty, beside $1" "$(on 5433 deliver "$TASKS" /ok)"
 		keep tasks/s "$1" "$(deliver "$TASKS" /ok)"
 	done
-	[ -z "${2:-}" ] || result "$SCENARIO" "$1, ratio" "$(of_middles "$1" "$2")" ">=" 0.95
+	results "empty, beside $1" "$1"
+	result "$SCENARIO" "$1, ratio" "$(of_middles "$1" "empty, beside $1")" ">=" 0.95
 }
 
 # flat_with MANY DELIVERIES
 flat_with()
 {
-	local base="nothing else there"
+	local port
 
 	receiver --count-only
-	setting "retry.lane_max_in_flight = 256"
-	deliver "$TASKS" /ok >/dev/null
-	delivered_with "$base"
-	results "$base"
+	PORT=5433 new_server "$WORK/data-empty"
+	for port in 5433 5432; do
+		export PGPORT=$port
+		setting "retry.lane_max_in_flight = 256"
+		deliver "$TASKS" /ok >/dev/null
+	done
 
 	sql -c "SELECT count(*) FROM generate_series(1, $1 / 100000) g,
 		LATERAL (SELECT retry.enqueue_many('$RECEIVER/ok', array_fill('{\"a\": 1}'::jsonb, ARRAY[100000]), delay => '2 days')) x" >/dev/null
-	delivered_with "$1 pending for later in the same lane" "$base"
+	delivered_with "$1 pending for later in the same lane"
 
 	finished "$1"
-	delivered_with "$1 finished as well" "$base"
+	delivered_with "$1 finished as well"
 
 	sql -c "CHECKPOINT"
 	coproc OLD { psql -X -q -A -t; }
 	echo "BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT count(*) FROM retry.scene; CREATE TEMP TABLE x(); SELECT 'open';" >&"${OLD[1]}"
 	until read -r -u "${OLD[0]}" line && [ "$line" = open ]; do :; done
 	deliver "$2" /ok >/dev/null
-	delivered_with "a transaction open over $2 deliveries" "$base"
+	delivered_with "a transaction open over $2 deliveries"
 	echo "ROLLBACK; \\q" >&"${OLD[1]}"
 	wait "$OLD_PID" 2>/dev/null
 }
