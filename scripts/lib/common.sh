@@ -352,6 +352,20 @@ enter()
 	exec env -i "${keep[@]}" bash "$work/src/$script" "$@"
 }
 
+# writable_folder DIR: makes it, for the user who runs servers as well, and prints
+# its whole path.
+writable_folder()
+{
+	local user
+
+	mkdir -p "$1" || return 1
+	if [ "$(id -u)" = 0 ]; then
+		user=$(server_user)
+		chown "$user:" "$1" || return 1
+	fi
+	(cd "$1" && pwd -P)
+}
+
 # ---------------------------------------------------------------- inner stage
 
 # Kills what still runs from the folder's programs, and removes the folder.

@@ -350,14 +350,6 @@ find_kind(Slice path, Slice *rest)
 	return KIND_OTHER;
 }
 
-bool
-behave_early(const Request *req)
-{
-	Slice		rest;
-
-	return table[find_kind(req->path, &rest)].early;
-}
-
 /* Answer by the global mode; false when the path is to answer. */
 static bool
 mode_answers(Conn *c, const Request *req)
@@ -378,8 +370,27 @@ mode_answers(Conn *c, const Request *req)
 		case MODE_STATUS:
 			answer_json(c, req, settings.mode_arg, "{\"error\":\"mode\"}");
 			return true;
+		case MODE_AS:
+			return false;
 	}
 	return false;
+}
+
+/* The path that decides: the request's, or the one that /ok is to answer as. */
+static Slice
+deciding_path(const Request *req)
+{
+	if (settings.mode == MODE_AS && slice_starts(req->path, "/ok"))
+		return (Slice) {settings.mode_path, strlen(settings.mode_path)};
+	return req->path;
+}
+
+bool
+behave_early(const Request *req)
+{
+	Slice		rest;
+
+	return table[find_kind(deciding_path(req), &rest)].early;
 }
 
 void
@@ -394,7 +405,7 @@ behave(Conn *c, const Request *req)
 		control(c, req);
 		return;
 	}
-	kind = find_kind(req->path, &rest);
+	kind = find_kind(deciding_path(req), &rest);
 	c->counted = true;
 	stats_begin();
 	if (!mode_answers(c, req))

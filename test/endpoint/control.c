@@ -16,7 +16,7 @@
 static Buf	body;
 static Buf	value;
 
-/* up | down | hang | slow:MS | status:NNN; false when it is none of these. */
+/* up | down | hang | slow:MS | status:NNN | as:/PATH; false when it is none of these. */
 static bool
 set_mode(Slice mode)
 {
@@ -39,6 +39,12 @@ set_mode(Slice mode)
 		settings.mode = MODE_SLOW;
 	else if (slice_is(mode, "status") && slice_int(arg, -1) >= 200 && slice_int(arg, -1) <= 599)
 		settings.mode = MODE_STATUS;
+	else if (slice_is(mode, "as") && arg.len > 0 && arg.len < sizeof(settings.mode_path))
+	{
+		settings.mode = MODE_AS;
+		memcpy(settings.mode_path, arg.p, arg.len);
+		settings.mode_path[arg.len] = '\0';
+	}
 	else
 		return false;
 	settings.mode_arg = (int) slice_int(arg, 0);
@@ -70,7 +76,7 @@ control(Conn *c, const Request *req)
 			set_mode((Slice) {value.p, value.len});
 
 		answer_json(c, req, good ? 200 : 400,
-					good ? "{\"ok\":true}" : "{\"error\":\"global=up|down|hang|slow:MS|status:NNN\"}");
+					good ? "{\"ok\":true}" : "{\"error\":\"global=up|down|hang|slow:MS|status:NNN|as:/PATH\"}");
 	}
 	else if (slice_is(what, "capacity"))
 	{

@@ -17,7 +17,8 @@ typedef enum ModeKind
 	MODE_DOWN,					/* reset every connection that sends a request */
 	MODE_HANG,
 	MODE_SLOW,					/* arg = ms */
-	MODE_STATUS					/* arg = status */
+	MODE_STATUS,				/* arg = status */
+	MODE_AS						/* /ok answers as mode_path does */
 } ModeKind;
 
 typedef struct Settings
@@ -34,6 +35,7 @@ typedef struct Settings
 	uint64_t	random;			/* state of the generator */
 	ModeKind	mode;
 	int			mode_arg;
+	char		mode_path[64];
 	int			capacity;		/* workers of /capacity; 0: as its path says */
 	volatile bool quit;
 } Settings;

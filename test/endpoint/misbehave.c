@@ -159,6 +159,8 @@ do_answer_twice(Conn *c, const Request *req, Slice rest)
 {
 	answer_json(c, req, (int) query_int(req->query, "status", 200), "{\"answer\":1}");
 	answer_json(c, req, (int) query_int(req->query, "then", 500), "{\"answer\":2}");
+	/* who heeds the protocol takes the first */
+	c->status = (int) query_int(req->query, "status", 200);
 }
 
 /*

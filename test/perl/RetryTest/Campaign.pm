@@ -6,8 +6,13 @@
 # Three ledgers:
 #   sessions   C key  committed for sure         A key  the same, asynchronously
 #              T key  tried, perhaps committed   R key  rolled back for sure
+#              E key end   how it has to end, when that is not by success
 #   receiver   key, attempt number, status answered, when
-#   database   retry.task and retry.attempt, as they are in the end
+#   database   what is stored, and what the views show of it, in the end
+# They are compared by RetryTest::Checker.
+#
+# A long campaign goes in rounds: each has keys of its own, and is checked before
+# the next begins.
 package RetryTest::Campaign;
 
 use strict;
@@ -16,6 +21,7 @@ use warnings FATAL => 'all';
 use POSIX ();
 use PostgreSQL::Test::Utils;
 use RetryTest;
+use RetryTest::Checker;
 use Test::More import => [qw(ok diag)];
 use Time::HiRes qw(time usleep);
 
@@ -29,6 +35,9 @@ my $campaigns = 0;
 #   slow      => 0.08     share of the tasks in a lane of slow answers
 #   pause_ms  => N        between two transactions of a session
 #   dbname    => 'postgres'
+#   mixed     => 1        also tasks that die, are cancelled, or call a function
+#   named     => 'HOST'   by which some tasks call the receiver
+#   start     => SUB      instead of starting the server plainly
 sub new
 {
 	my ($class, $node, %opt) = @_;
@@ -42,19 +51,46 @@ sub new
 		pause_ms => $opt{pause_ms} // 4,
 		slow => $opt{slow} // 0.08,
 		dbname => $opt{dbname} // 'postgres',
+		mixed => $opt{mixed} // 0,
+		named => $opt{named},
+		start_server => $opt{start} // sub { $node->start },
+		round => 1,
+		sessions => 0,
 		arrivals_file => "$base.arrivals",
 		stop_file => "$base.stop",
 		children => [],
 		logs => [],
-		kills => []
+		faults => [],
+		failovers => [],
+		clock => [],
+		checked => {},
+		repeated => {},
+		arrived_before => 0,
+		arrivals_read => 0
 	}, $class;
+
+	$self->{tag} = "$campaigns-$self->{seed}";
 
 	$self->{receiver} = start_endpoint(
 		args => [
 			'--ledger', $self->{arrivals_file},
 			@{ $opt{receiver} // [ '--delay-ms', 3, '--fail-percent', 5, '--seed', $self->{seed} ] }
 		]);
+	$self->_make_function if $self->{mixed};
 	return $self;
+}
+
+# What tasks call that are no requests: it leaves a row.
+sub _make_function
+{
+	my ($self) = @_;
+
+	$self->{node}->safe_psql($self->{dbname}, <<'SQL');
+CREATE TABLE public.effect (key text);
+CREATE FUNCTION public.take_effect(task jsonb) RETURNS void LANGUAGE sql AS
+	$$ INSERT INTO public.effect VALUES (task ->> 'key') $$;
+SQL
+	return;
 }
 
 sub receiver { return $_[0]->{receiver}; }
@@ -73,6 +109,9 @@ sub _transaction
 		my $lane = 'lane' . int(rand($self->{lanes}));
 		my $delay = rand() < 0.1 ? ", delay => '30ms'" : '';
 
+		# a receiver that is known by name
+		return "SELECT retry.enqueue('http://$self->{named}:" . $self->{receiver}->port . "/ok', '{}', key => '$key', $self->{options});\n"
+		  if $self->{named} && rand() < 0.1;
 		# a lane that does not keep up, so that there is always something waiting
 		return "SELECT retry.enqueue('$slow', '{}', key => '$key', lane => 'slow', $self->{options});\n"
 		  if rand() < $self->{slow};
@@ -81,6 +120,7 @@ sub _transaction
 	my $key = "$prefix-$n";
 	my $kind = rand();
 
+	return $self->_other_end($key) if $self->{mixed} && rand() < 0.12;
 	return "\\echo R $key-r\nBEGIN;\n" . $call->("$key-r") . "ROLLBACK;\n"
 	  if $kind < 0.15;
 	return "\\echo R $key-s\n\\echo T $key\nBEGIN;\n" . $call->($key)
@@ -99,12 +139,30 @@ sub _transaction
 	return "\\echo T $key\n" . $call->($key) . "\\echo C $key\n";
 }
 
+# A task that is not to end with a request that succeeds.
+sub _other_end
+{
+	my ($self, $key) = @_;
+	my $kind = int(rand(4));
+	my ($end, $target, $more) = @{ (
+		[ 'dead', $self->{receiver}->url('/status/400'), "lane => 'dies', $self->{options}" ],
+		[ 'dead', $self->{receiver}->url('/status/500'), "lane => 'dies', max_attempts => 3, backoff => 'fixed 40ms'" ],
+		[ 'cancelled', $self->{receiver}->url('/ok'), "delay => '29 days', lane => 'lane0'" ],
+		[ 'effect', 'sql:public.take_effect', $self->{options} ])[$kind] };
+	my $call = "retry.enqueue('$target', '{\"key\": \"$key\"}', key => '$key', $more)";
+
+	return "\\echo T $key\n\\echo E $key $end\nSELECT $call;\n\\echo C $key\n" if $end ne 'cancelled';
+	# both or neither: who did not see its commit knows nothing of a cancellation
+	return "\\echo T $key\n\\echo E $key $end\nBEGIN;\nSELECT $call AS id \\gset\n"
+	  . "SELECT retry.cancel(:'id');\nCOMMIT;\n\\echo C $key\n";
+}
+
 # What one enqueuing process does until told to stop; psql is started anew when
 # the server has gone away, and ends at any error.
 sub _session
 {
 	my ($self, $number, $parent) = @_;
-	my $prefix = "$campaigns-$self->{seed}-$number";
+	my $prefix = "$self->{tag}-$number";
 	my $script = "$self->{base}.script$number";
 	my $n = 0;
 
@@ -137,7 +195,7 @@ sub start
 	unlink $self->{stop_file};
 	foreach (1 .. $count)
 	{
-		my $number = @{ $self->{logs} };
+		my $number = ++$self->{sessions};
 		my $log = "$self->{base}.session$number";
 		my $pid = fork() // die "cannot fork: $!";
 
@@ -186,7 +244,8 @@ sub children_of
 
 # kill_server(%options): kill -9 of the postmaster, and of all its children at
 # once (all => 1) or of none, so that they find out by themselves; then waits
-# until they are gone, and starts it again.  Notes when that was.
+# until they are gone, does what is to be done meanwhile (between => SUB), and
+# starts it again.  Notes when that was.
 sub kill_server
 {
 	my ($self, %opt) = @_;
@@ -210,17 +269,37 @@ sub kill_server
 	# Where nobody collects it at once, a dead postmaster still seems to run.
 	unlink $node->data_dir . '/postmaster.pid',
 	  $node->host . '/.s.PGSQL.' . $node->port . '.lock';
-	push @{ $self->{kills} }, [ $from * 1e6, time() * 1e6 ];
-	$node->start unless $opt{stay_down};
+	$opt{between}->() if $opt{between};
+	$self->moment($from, time(), $opt{name});
+	$self->{start_server}->() unless $opt{stay_down};
 	return;
 }
 
-# moment(FROM, TO): attempts that were under way then may be sent twice.
+# moment(FROM, TO, NAME, DELAYS): attempts that were under way then may be sent twice;
+# DELAYS: or arrive when it is over.
 sub moment
+{
+	my ($self, $from, $to, $name, $delays) = @_;
+
+	push @{ $self->{faults} }, [ $from * 1e6, $to * 1e6, $name // 'crash', $delays // 0 ];
+	return;
+}
+
+# failover(FROM, TO): attempts recorded then may not have reached the standby.
+sub failover
 {
 	my ($self, $from, $to) = @_;
 
-	push @{ $self->{kills} }, [ $from * 1e6, $to * 1e6 ];
+	push @{ $self->{failovers} }, [ $from * 1e6, $to * 1e6 ];
+	return;
+}
+
+# clock_set(FROM, OFFSET): the server's clock is so far ahead from now on.
+sub clock_set
+{
+	my ($self, $from, $offset) = @_;
+
+	push @{ $self->{clock} }, [ $from * 1e6, $offset * 1e6 ];
 	return;
 }
 
@@ -237,7 +316,25 @@ sub arrived
 {
 	my ($self) = @_;
 
-	return $self->{receiver}->stats->{total};
+	return $self->{arrived_before} + $self->{receiver}->stats->{total};
+}
+
+# end_receiver, restart_receiver: its process ends, and writes down what it got.
+sub end_receiver
+{
+	my ($self) = @_;
+
+	$self->{receiver}->stop;
+	$self->{arrived_before} = -e $self->{arrivals_file} ? slurp_file($self->{arrivals_file}) =~ tr/\n// : 0;
+	return;
+}
+
+sub restart_receiver
+{
+	my ($self) = @_;
+
+	$self->{receiver}->start;
+	return;
 }
 
 # Waits until something arrives that had not when this was called.
@@ -251,8 +348,8 @@ sub await_arrival
 		diag => sub { RetryTest::picture($self->{node}, $self->{dbname}) });
 }
 
-# Waits until every task has a terminal attempt.  (Tasks without a key are none
-# of the campaign's.)
+# Waits until every task has a terminal attempt, or was cancelled.  (Tasks without
+# a key are none of the campaign's.)
 sub await_end
 {
 	my ($self, $description, %opt) = @_;
@@ -261,7 +358,8 @@ sub await_end
 	return wait_sql(
 		$self->{node},
 		"SELECT count(*) FROM retry.task t WHERE key IS NOT NULL AND NOT EXISTS "
-		  . "(SELECT FROM retry.attempt a WHERE a.leaf = t.leaf AND a.task_id = t.id AND a.next_due IS NULL)",
+		  . "(SELECT FROM retry.attempt a WHERE a.leaf = t.leaf AND a.task_id = t.id AND a.next_due IS NULL) "
+		  . "AND NOT EXISTS (SELECT FROM retry.signal s WHERE s.leaf = t.leaf AND s.task_id = t.id AND s.action = 'c')",
 		$description // 'every task comes to an end',
 		expected => '0', dbname => $self->{dbname}, %opt);
 }
@@ -279,28 +377,30 @@ sub note
 	return;
 }
 
-# What the sessions wrote down: a hash of keys by kind.
+# What the sessions wrote down: a hash of keys by kind, and their ends.
 sub promises
 {
 	my ($self) = @_;
 	my %keys = (C => {}, A => {}, T => {}, R => {});
+	my %ends;
 
 	foreach my $log (@{ $self->{logs} })
 	{
-		foreach my $line (split /\n/, slurp_file($log))
+		foreach my $line (split /\n/, -e $log ? slurp_file($log) : '')
 		{
 			$keys{$1}{$2} = 1 if $line =~ /^([CATR]) (\S+)$/;
+			$ends{$1} = $2 if $line =~ /^E (\S+) (\S+)$/;
 		}
 	}
-	return \%keys;
+	return wantarray ? (\%keys, \%ends) : \%keys;
 }
 
-# What the receiver wrote down, oldest first.
+# What the receiver wrote down since the last round, oldest first.
 sub arrivals
 {
 	my ($self) = @_;
 	my @arrivals;
-	my $total = $self->{receiver}->stats->{total};
+	my $total = $self->arrived;
 	my $text;
 
 	# written with a delay
@@ -308,20 +408,23 @@ sub arrivals
 		$text = -e $self->{arrivals_file} ? slurp_file($self->{arrivals_file}) : '';
 		return ($text =~ tr/\n//) >= $total;
 	}) or die "the receiver's ledger is not complete";
+	substr($text, 0, $self->{arrivals_read}, '');
+	$self->{arrivals_next} = $self->{arrivals_read} + length $text;
 	foreach my $line (split /\n/, $text)
 	{
-		my (undef, $wall, undef, $path, $key, $attempt, $status) = split /\t/, $line;
+		my (undef, $wall, undef, undef, $key, $attempt, $status) = split /\t/, $line;
 
-		push @arrivals,
-		  { wall => $wall, key => $key, path => $path, attempt => $attempt, status => $status };
+		# others may send here too, tasks without a key: it is their id
+		push @arrivals, { wall => $wall, key => $key, attempt => $attempt, status => $status }
+		  if $key !~ /^[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-/;
 	}
 	return \@arrivals;
 }
 
 sub wait_for_quietly
 {
-	my ($condition) = @_;
-	my $deadline = time() + $RetryTest::TIMEOUT;
+	my ($condition, $timeout) = @_;
+	my $deadline = time() + ($timeout // $RetryTest::TIMEOUT);
 
 	until ($condition->())
 	{
@@ -331,215 +434,99 @@ sub wait_for_quietly
 	return 1;
 }
 
-# What the database holds: rows as arrays of texts.
+# Rows of a query as hashes with these names; MINE stands for: key is of this round.
 sub _rows
 {
-	my ($self, $query) = @_;
-	my $text = $self->{node}->safe_psql($self->{dbname}, $query);
+	my ($self, $names, $query) = @_;
+	my @rows;
 
-	return map { [ split /\|/, $_, -1 ] } split /\n/, $text;
+	# a test's own keys are of the first round
+	my $mine = $self->{round} > 1 ? "LIKE '$self->{tag}-%'" : 'IS NOT NULL';
+
+	$query =~ s/\bMINE\b/$mine/g;
+	foreach my $line (split /\n/, $self->{node}->safe_psql($self->{dbname}, $query))
+	{
+		my %row;
+
+		@row{@$names} = map { $_ eq 't' ? 1 : $_ eq 'f' ? 0 : $_ } split /\|/, $line, -1;
+		push @rows, \%row;
+	}
+	return \@rows;
 }
 
-sub tasks
+# What the database holds and shows.
+sub _database
 {
 	my ($self) = @_;
 
-	return [ map { { id => $_->[0], key => $_->[1], state => $_->[2] } }
-		  $self->_rows('SELECT id, key, state FROM retry.tasks WHERE key IS NOT NULL') ];
+	return (
+		stored => $self->_rows([qw(key cancelled)],
+			"SELECT key, EXISTS (SELECT FROM retry.signal s WHERE s.leaf = t.leaf AND s.task_id = t.id AND s.action = 'c') "
+			  . 'FROM retry.task t WHERE key MINE'),
+		attempts => $self->_rows([qw(key attempt status outcome error terminal finished)],
+			'SELECT t.key, a.attempt_no, coalesce(a.http_status, 0), a.outcome, a.error IS NOT NULL, a.next_due IS NULL, '
+			  . '(extract(epoch FROM a.finished_at) * 1000000)::bigint '
+			  . 'FROM retry.attempt a JOIN retry.task t ON t.leaf = a.leaf AND t.id = a.task_id '
+			  . 'WHERE t.key MINE ORDER BY t.key, a.attempt_no'),
+		views => $self->_rows([qw(key state attempts)], 'SELECT key, state, attempts FROM retry.tasks WHERE key MINE'),
+		letters => $self->_rows(['key'], 'SELECT key FROM retry.dead_letters WHERE key MINE'),
+		effects => $self->{mixed} ? $self->_rows(['key'], 'SELECT key FROM public.effect WHERE key MINE') : []);
 }
 
-sub attempts
-{
-	my ($self) = @_;
-
-	return [
-		map {
-			{   key => $_->[0],
-				attempt => $_->[1],
-				status => $_->[2],
-				outcome => $_->[3],
-				terminal => $_->[4] eq 't',
-				finished => $_->[5]
-			}
-		} $self->_rows(
-			"SELECT t.key, a.attempt_no, coalesce(a.http_status, 0), a.outcome, a.next_due IS NULL, "
-			  . "(extract(epoch FROM a.finished_at) * 1000000)::bigint "
-			  . "FROM retry.attempt a JOIN retry.task t ON t.leaf = a.leaf AND t.id = a.task_id "
-			  . "WHERE t.key IS NOT NULL ORDER BY t.key, a.attempt_no") ];
-}
-
-# Violations
-
-# check(): compares the ledgers; returns a hash of lists of violations, by kind:
-#   lost      committed, and not there, not sent, or not at its end
-#   phantom   sent or stored though it never committed, or sent and not stored
-#   gap       numbers of attempts with gaps or repeats, or unlike those sent
-#   double    sent again though nothing was lost, or though it was recorded
-# outcome => 'succeeded' is how every task has to end.
+# check(): compares the ledgers; returns violations, a hash of lists by kind.
+# What arrives of an earlier round, all of which had ended, is one as well.
 sub check
 {
-	my ($self, %opt) = @_;
-	my $outcome = $opt{outcome} // 'succeeded';
-	my %facts = (
-		promises => $self->promises,
-		arrivals => $self->arrivals,
-		tasks => $self->tasks,
-		attempts => $self->attempts,
-		kills => $self->{kills});
-	my %found = (lost => [], phantom => [], gap => [], double => []);
+	my ($self) = @_;
+	my ($promises, $ends) = $self->promises;
+	my @arrivals = @{ $self->arrivals };
+	my @late = grep { $self->{checked}{ $_->{key} } } @arrivals;
+	my ($found, $size, $repeated) = RetryTest::Checker::check({
+		promises => $promises,
+		expect => $ends,
+		arrivals => [ grep { !$self->{checked}{ $_->{key} } } @arrivals ],
+		faults => $self->{faults},
+		failovers => $self->{failovers},
+		clock => $self->{clock},
+		$self->_database });
 
-	_index(\%facts);
-	_check_promises(\%facts, \%found, $outcome);
-	_check_numbers(\%facts, \%found);
-	_check_times(\%facts, \%found);
-	$self->{size} = sprintf '%d tasks, %d requests, %d attempts, %d committed, %d rolled back, %d crashes, %d requests repeated',
-	  scalar @{ $facts{tasks} }, scalar @{ $facts{arrivals} }, scalar @{ $facts{attempts} },
-	  scalar keys %{ $facts{promises}{C} }, scalar keys %{ $facts{promises}{R} },
-	  scalar @{ $self->{kills} }, $facts{repeats} // 0;
-	return \%found;
+	push @{ $found->{double} }, "$_->{key} attempt $_->{attempt} arrived after its round" foreach @late;
+	$self->{size} = $size;
+	$self->{repeated}{$_} += $repeated->{$_} foreach keys %$repeated;
+	return $found;
 }
 
-sub _index
-{
-	my ($facts) = @_;
-
-	push @{ $facts->{task_of}{ $_->{key} } }, $_ foreach @{ $facts->{tasks} };
-	push @{ $facts->{attempts_of}{ $_->{key} } }, $_ foreach @{ $facts->{attempts} };
-	push @{ $facts->{arrivals_of}{ $_->{key} } }, $_ foreach @{ $facts->{arrivals} };
-	return;
-}
-
-sub _check_promises
-{
-	my ($facts, $found, $outcome) = @_;
-	my $promises = $facts->{promises};
-
-	foreach my $key (sort keys %{ $promises->{C} })
-	{
-		push @{ $found->{lost} }, "$key committed and is not stored"
-		  if !$facts->{task_of}{$key};
-		push @{ $found->{lost} }, "$key committed and never arrived"
-		  if !$facts->{arrivals_of}{$key};
-	}
-	foreach my $task (@{ $facts->{tasks} })
-	{
-		my $key = $task->{key};
-		my $last = ($facts->{attempts_of}{$key} // [])->[-1];
-
-		push @{ $found->{lost} }, "$key is $task->{state}, not $outcome"
-		  if $task->{state} ne $outcome;
-		push @{ $found->{lost} }, "$key is stored and its last attempt does not say so"
-		  if !$last || !$last->{terminal};
-		push @{ $found->{phantom} }, "$key was rolled back and is stored"
-		  if $promises->{R}{$key};
-		push @{ $found->{phantom} }, "$key is stored and nobody enqueued it"
-		  if !$promises->{T}{$key};
-		push @{ $found->{double} }, "$key is stored more than once"
-		  if @{ $facts->{task_of}{$key} } > 1;
-	}
-	foreach my $key (sort keys %{ $facts->{arrivals_of} })
-	{
-		push @{ $found->{phantom} }, "$key arrived and was rolled back"
-		  if $promises->{R}{$key};
-		push @{ $found->{phantom} }, "$key arrived and is not stored"
-		  if !$facts->{task_of}{$key};
-	}
-	return;
-}
-
-# The numbers of attempts: 1 to n, each once, the same as arrived, with the
-# status that was answered, and none after a terminal one.
-sub _check_numbers
-{
-	my ($facts, $found) = @_;
-
-	foreach my $key (sort keys %{ $facts->{attempts_of} })
-	{
-		my @attempts = @{ $facts->{attempts_of}{$key} };
-		my $numbers = join ',', map { $_->{attempt} } @attempts;
-		my %answered;
-
-		push @{ $found->{gap} }, "$key has attempts $numbers"
-		  if $numbers ne join ',', 1 .. @attempts;
-		push @{ $found->{gap} }, "$key has another attempt after its end"
-		  if grep { $_->{terminal} } @attempts[ 0 .. $#attempts - 1 ];
-		$answered{ $_->{attempt} } = $_->{status}
-		  foreach @{ $facts->{arrivals_of}{$key} // [] };
-		foreach my $attempt (@attempts)
-		{
-			my $status = delete $answered{ $attempt->{attempt} };
-
-			# an attempt that ended without an answer may have gone astray
-			push @{ $found->{gap} }, "$key attempt $attempt->{attempt} is recorded and never arrived"
-			  if !defined $status && $attempt->{status} != 0;
-			push @{ $found->{gap} }, "$key attempt $attempt->{attempt} was answered $status, $attempt->{status} is recorded"
-			  if defined $status && $status != $attempt->{status} && $attempt->{status} != 0;
-			push @{ $found->{gap} }, "$key attempt $attempt->{attempt} was answered $status and is recorded as $attempt->{outcome}"
-			  if ($attempt->{outcome} eq 'succeeded') != ($attempt->{status} >= 200 && $attempt->{status} < 300);
-		}
-		push @{ $found->{gap} }, "$key attempts " . join(',', sort keys %answered) . " arrived and are not recorded"
-		  if %answered;
-	}
-	return;
-}
-
-# A number may arrive again only across a crash, while it was not recorded; and
-# the next number only after it was.
-sub _check_times
-{
-	my ($facts, $found) = @_;
-
-	foreach my $key (sort keys %{ $facts->{arrivals_of} })
-	{
-		my %finished = map { $_->{attempt} => $_->{finished} } @{ $facts->{attempts_of}{$key} // [] };
-		my $previous;
-
-		foreach my $arrival (@{ $facts->{arrivals_of}{$key} })
-		{
-			my $n = $arrival->{attempt};
-
-			$facts->{repeats}++ if $previous && $n == $previous->{attempt};
-			push @{ $found->{double} }, "$key attempt $n arrived without a crash after attempt $previous->{attempt}"
-			  if $previous && $n <= $previous->{attempt}
-			  && !($n == $previous->{attempt} && _crashed_between($facts, $previous, $arrival));
-			push @{ $found->{double} }, "$key attempt $n arrived after it was recorded"
-			  if defined $finished{$n} && $arrival->{wall} > $finished{$n};
-			push @{ $found->{double} }, "$key attempt $n arrived before attempt " . ($n - 1) . " was recorded"
-			  if $n > 1 && $arrival->{wall} < ($finished{ $n - 1 } // 0);
-			$previous = $arrival;
-		}
-	}
-	return;
-}
-
-sub _crashed_between
-{
-	my ($facts, $a, $b) = @_;
-
-	return scalar grep { $b->{wall} >= $_->[0] && $a->{wall} <= $_->[1] + 200_000 } @{ $facts->{kills} };
-}
-
-# report(%options): check, as four tests with the first violations of each kind.
+# report(): check, as a test for each kind with its first violations; then a new
+# round begins.
 sub report
 {
-	my ($self, %opt) = @_;
-	my $found = $self->check(%opt);
-	my %says = (
-		lost => 'nothing that committed is lost, and all of it ends well',
-		phantom => 'nothing that did not commit was sent or is stored',
-		gap => 'attempts are numbered without gaps, as they were sent and answered',
-		double => 'only what a crash caught under way was sent again');
+	my ($self) = @_;
+	my $found = $self->check;
 	local $Test::Builder::Level = $Test::Builder::Level + 1;
 
-	foreach my $kind (sort keys %says)
+	foreach my $kind (sort keys %$found)
 	{
 		my @violations = @{ $found->{$kind} };
 
-		ok(!@violations, $says{$kind})
+		ok(!@violations, $RetryTest::Checker::SAYS{$kind})
 		  or diag(scalar(@violations) . " violations, e.g.\n  " . join "\n  ",
 			@violations[ 0 .. ($#violations < 9 ? $#violations : 9) ]);
 	}
 	diag($self->{size});
+	return;
+}
+
+# next_round(): forgets what has been checked, and its keys' details.
+sub next_round
+{
+	my ($self) = @_;
+
+	$self->{checked}{$_} = 1 foreach keys %{ $self->promises->{T} };
+	unlink @{ $self->{logs} };
+	$self->{logs} = [];
+	$self->{arrivals_read} = $self->{arrivals_next};
+	$self->{round}++;
+	$self->{tag} =~ s/(-r\d+)?$/-r$self->{round}/;
 	return;
 }
 

@@ -11,13 +11,15 @@ use PostgreSQL::Test::Utils;
 
 my $count = 0;
 
-# new(): a clock that shows the true time.
+# new(%options): a clock that shows the true time.
+#   also => { library => ..., env => {...} }   to be preloaded beside it
 sub new
 {
-	my ($class) = @_;
+	my ($class, %opt) = @_;
 	my $file = PostgreSQL::Test::Utils::tempdir . '/clock' . ++$count;
 	my $source = dirname(__FILE__) . '/../../clock/clock.c';
-	my $self = bless { file => $file, library => "$file.so", offset => 0 }, $class;
+	my $self = bless { file => $file, library => "$file.so", offset => 0,
+		also => $opt{also} }, $class;
 
 	system($ENV{CC} // 'cc', '-shared', '-fPIC', '-O1', '-o', $self->{library}, $source) == 0
 	  or die "cannot compile $source";
@@ -57,7 +59,9 @@ sub now
 sub start
 {
 	my ($self, $node) = @_;
-	local %ENV = (%ENV, LD_PRELOAD => $self->{library}, RETRY_TEST_CLOCK => $self->{file});
+	my $also = $self->{also} // { env => {} };
+	local %ENV = (%ENV, RETRY_TEST_CLOCK => $self->{file}, %{ $also->{env} },
+		LD_PRELOAD => join ' ', $self->{library}, $also->{library} // ());
 
 	$node->start;
 	return;

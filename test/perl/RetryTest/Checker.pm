@@ -1,0 +1,357 @@
+# Compares three ledgers and says what contradicts the promises.  Pure: it is
+# given facts and returns violations, so that each kind of violation can be
+# planted and seen (test/t/071_checker.pl).  Campaign.pm gathers the facts.
+#
+# A hash of facts:
+#   promises   what the sessions wrote down, key => 1 in each of
+#                C committed for sure       A the same, asynchronously
+#                T tried                    R rolled back for sure
+#   expect     key => how it has to end, where that is not `succeeded`: dead or
+#              cancelled; `effect`: a function was called, and has left one row
+#   arrivals   requests, oldest first: key, attempt, status (0: none answered),
+#              wall (true time, microseconds since 1970)
+#   stored     of retry.task: key, cancelled (somebody asked for it)
+#   attempts   of retry.attempt, by key and number: key, attempt, status (0: no
+#              answer), outcome, error (is there a text?), terminal, finished
+#              (microseconds of the server's clock)
+#   views      of retry.tasks: key, state, attempts
+#   letters    of retry.dead_letters: key
+#   effects    rows that functions have left: key
+#   faults     [from, to, name, delays]: what was under way in that time may be sent
+#              again; delays: what it got no answer to may arrive when it is over
+#   failovers  [from, to]: what was recorded in that time may be sent again too
+#   clock      [from, offset]: from that true time on the server's clock was so
+#              far ahead; microseconds
+package RetryTest::Checker;
+
+use strict;
+use warnings FATAL => 'all';
+
+# What it means that there is no violation of a kind.
+our %SAYS = (
+	lost => 'nothing that committed is lost, and all of it ends as it should',
+	phantom => 'nothing that did not commit was sent or is stored',
+	gap => 'attempts are numbered without gaps, as they were sent and answered',
+	early => 'no attempt was sent before the one before it was recorded',
+	double => 'only what a fault caught under way was sent again',
+	state => 'what the views show agrees with the facts');
+
+# A request may have been on its way for this long after a fault was over.
+my $SLACK_US = 200_000;
+
+# Until TCP tries again once a network passes packets again: its pauses double.
+my $RETRANSMIT_US = 10_000_000;
+
+# check(FACTS): violations, a hash of lists of texts by kind; a line of counts that
+# says how much was looked at; and how many requests were repeated, by fault.
+sub check
+{
+	my ($facts) = @_;
+	my $self = bless { %$facts, of => {}, repeated => {}, found => { map { $_ => [] } keys %SAYS } },
+	  __PACKAGE__;
+
+	foreach my $what (qw(arrivals stored attempts views letters effects))
+	{
+		$self->{$what} //= [];
+		$self->{of}{$what} = {};
+		push @{ $self->{of}{$what}{ $_->{key} } }, $_ foreach @{ $self->{$what} };
+	}
+	$self->{$_} //= [] foreach qw(faults failovers clock);
+	$self->_committed($_) foreach sort keys %{ $self->{promises}{C} };
+	foreach my $key (sort keys %{ $self->{of}{stored} })
+	{
+		$self->_is_promised($key);
+		$self->_has_ended($key);
+		$self->_is_shown($key);
+	}
+	$self->_is_known($_) foreach sort keys %{ $self->{of}{arrivals} };
+	foreach my $key (sort keys %{ $self->{of}{attempts} })
+	{
+		$self->_numbers($key);
+		$self->_answers($key);
+	}
+	$self->_times($_) foreach sort keys %{ $self->{of}{arrivals} };
+	return ($self->{found}, $self->_size, $self->{repeated});
+}
+
+# The rows of a ledger for a key.
+sub _rows
+{
+	my ($self, $what, $key) = @_;
+
+	return @{ $self->{of}{$what}{$key} // [] };
+}
+
+sub _violation
+{
+	my ($self, $kind, $text) = @_;
+
+	push @{ $self->{found}{$kind} }, $text;
+	return;
+}
+
+sub _expected
+{
+	my ($self, $key) = @_;
+
+	return $self->{expect}{$key} // 'succeeded';
+}
+
+# What a session saw commit is stored, and was sent where it had to be.
+sub _committed
+{
+	my ($self, $key) = @_;
+	my $expected = $self->_expected($key);
+	my $effects = $self->_rows('effects', $key);
+
+	$self->_violation(lost => "$key committed and is not stored")
+	  if !$self->_rows('stored', $key);
+	$self->_violation(lost => "$key committed and never arrived")
+	  if $expected eq 'succeeded' && !$self->_rows('arrivals', $key);
+	$self->_violation(lost => "$key committed and its function has left nothing")
+	  if $expected eq 'effect' && $effects == 0;
+	return;
+}
+
+sub _is_promised
+{
+	my ($self, $key) = @_;
+
+	$self->_violation(phantom => "$key was rolled back and is stored")
+	  if $self->{promises}{R}{$key};
+	$self->_violation(phantom => "$key is stored and nobody enqueued it")
+	  if !$self->{promises}{T}{$key};
+	$self->_violation(double => "$key is stored more than once")
+	  if $self->_rows('stored', $key) > 1;
+	return;
+}
+
+# What was sent is stored, and was to be sent.
+sub _is_known
+{
+	my ($self, $key) = @_;
+
+	$self->_violation(phantom => "$key arrived and was rolled back")
+	  if $self->{promises}{R}{$key};
+	$self->_violation(phantom => "$key arrived and is not stored")
+	  if !$self->_rows('stored', $key);
+	$self->_violation(phantom => "$key arrived and was cancelled before it was due")
+	  if $self->_expected($key) eq 'cancelled';
+	return;
+}
+
+# The state by the facts: the views' own rules, written a second time.
+sub _state
+{
+	my ($self, $key) = @_;
+	my ($task) = $self->_rows('stored', $key);
+	my $last = ($self->_rows('attempts', $key))[-1];
+
+	return $last->{outcome} eq 'succeeded' ? 'succeeded' : 'dead' if $last && $last->{terminal};
+	return 'cancelled' if $task->{cancelled};
+	return $last ? 'retrying' : 'pending';
+}
+
+sub _has_ended
+{
+	my ($self, $key) = @_;
+	my $expected = $self->_expected($key);
+	my $state = $self->_state($key);
+	my $effects = $self->_rows('effects', $key);
+
+	$self->_violation(lost => "$key is $state, not $expected")
+	  if $state ne ($expected eq 'effect' ? 'succeeded' : $expected);
+	$self->_violation(lost => "$key has succeeded and its function has left nothing")
+	  if $expected eq 'effect' && $state eq 'succeeded' && $effects == 0;
+	$self->_violation(double => "$key has left $effects rows")
+	  if $effects > 1;
+	return;
+}
+
+sub _is_shown
+{
+	my ($self, $key) = @_;
+	my $state = $self->_state($key);
+	my @views = $self->_rows('views', $key);
+	my $attempts = $self->_rows('attempts', $key);
+	my $letters = $self->_rows('letters', $key);
+
+	if (@views != 1)
+	{
+		$self->_violation(state => "$key is shown " . @views . ' times');
+		return;
+	}
+	$self->_violation(state => "$key is $state by the facts and shown as $views[0]{state}")
+	  if $views[0]{state} ne $state;
+	$self->_violation(state => "$key has $attempts attempts and is shown with $views[0]{attempts}")
+	  if $views[0]{attempts} != $attempts;
+	$self->_violation(state => "$key is $state and has $letters dead letters")
+	  if $letters != ($state eq 'dead' ? 1 : 0);
+	return;
+}
+
+# 1 to n, each once, and none after the end.
+sub _numbers
+{
+	my ($self, $key) = @_;
+	my @attempts = $self->_rows('attempts', $key);
+	my $numbers = join ',', map { $_->{attempt} } @attempts;
+
+	$self->_violation(gap => "$key has attempts $numbers")
+	  if $numbers ne join ',', 1 .. @attempts;
+	$self->_violation(gap => "$key has another attempt after its end")
+	  if grep { $_->{terminal} } @attempts[ 0 .. $#attempts - 1 ];
+	$self->_violation(gap => "$key has attempts and is not stored")
+	  if !$self->_rows('stored', $key);
+	return;
+}
+
+# Recorded is what was sent, with the status that was answered.
+sub _answers
+{
+	my ($self, $key) = @_;
+	my %answered;
+
+	return if $self->_expected($key) eq 'effect';
+	$answered{ $_->{attempt} } = $_->{status} foreach $self->_rows('arrivals', $key);
+	foreach my $attempt ($self->_rows('attempts', $key))
+	{
+		my $n = $attempt->{attempt};
+		my $status = delete $answered{$n};
+
+		# an attempt that ended without an answer may have gone astray
+		$self->_violation(gap => "$key attempt $n is recorded and never arrived")
+		  if !defined $status && $attempt->{status} != 0;
+		$self->_violation(gap => "$key attempt $n was answered $status, $attempt->{status} is recorded")
+		  if defined $status && $attempt->{status} != $status && $attempt->{status} != 0;
+		# an answer that broke off is none
+		$self->_violation(gap => "$key attempt $n has status $attempt->{status} and is recorded as $attempt->{outcome}")
+		  if !$attempt->{error}
+		  && ($attempt->{outcome} eq 'succeeded') != ($attempt->{status} >= 200 && $attempt->{status} < 300);
+	}
+	$self->_violation(gap => "$key attempts " . join(',', sort keys %answered) . ' arrived and are not recorded')
+	  if %answered;
+	return;
+}
+
+# A number arrives again only across a fault, while it was not recorded; and
+# the next number only after it was.
+sub _times
+{
+	my ($self, $key) = @_;
+	my @attempts = $self->_rows('attempts', $key);
+	my %finished = map { $_->{attempt} => $_->{finished} } @attempts;
+	my %unanswered = map { $_->{attempt} => $_->{status} == 0 } @attempts;
+	my $previous;
+
+	foreach my $arrival ($self->_rows('arrivals', $key))
+	{
+		my $n = $arrival->{attempt};
+
+		# a network kept it until nobody waited for the answer any more
+		next if $unanswered{$n} && $self->_was_delayed($finished{$n}, $arrival->{wall});
+		if ($previous && $n <= $previous->{attempt})
+		{
+			my $fault = $n == $previous->{attempt} ? _between($self->{faults}, $previous, $arrival) : undef;
+
+			$self->{repeated}{ $fault ? $fault->[2] // '' : 'none' }++;
+			$self->_violation(double => "$key attempt $n arrived without a fault after attempt $previous->{attempt}" . _at($previous, $arrival))
+			  if !$fault;
+		}
+		$self->_violation(double => "$key attempt $n arrived after it was recorded")
+		  if $self->_before($finished{$n}, $arrival->{wall}) && !$self->_may_be_lost($finished{$n});
+		$self->_violation(early => "$key attempt $n arrived before attempt " . ($n - 1) . ' was recorded')
+		  if $n > 1 && defined $finished{ $n - 1 } && !$self->_before($finished{ $n - 1 }, $arrival->{wall}, 1);
+		$previous = $arrival;
+	}
+	return;
+}
+
+# When requests arrived, to be compared with what happened.
+sub _at
+{
+	return ' at ' . join ' and ', map {
+		my ($s, $m, $h) = gmtime($_->{wall} / 1e6);
+
+		sprintf '%02d:%02d:%06.3f', $h, $m, $s + $_->{wall} % 1e6 / 1e6;
+	} @_;
+}
+
+# The last fault between two requests.
+sub _between
+{
+	my ($faults, $a, $b) = @_;
+
+	return (grep { $b->{wall} >= $_->[0] && $a->{wall} <= $_->[1] + $SLACK_US } @$faults)[-1];
+}
+
+# Did a network keep a request that was given up then, and arrived then?
+sub _was_delayed
+{
+	my ($self, $finished, $wall) = @_;
+
+	foreach my $fault (grep { $_->[3] } @{ $self->{faults} })
+	{
+		return 1
+		  if $wall >= $fault->[0] && $wall <= $fault->[1] + $RETRANSMIT_US
+		  && grep { $_ >= $fault->[0] && $_ <= $wall } $self->_true_times($finished);
+	}
+	return 0;
+}
+
+# Was it recorded while a failover could lose it?  Then it was recorded again.
+sub _may_be_lost
+{
+	my ($self, $finished) = @_;
+
+	return scalar grep { my $t = $_; grep { $t >= $_->[0] && $t <= $_->[1] } @{ $self->{failovers} } }
+	  $self->_true_times($finished);
+}
+
+# True times at which the server's clock showed this: several when it was set.
+sub _true_times
+{
+	my ($self, $shown) = @_;
+	my @steps = ([ 0, 0 ], @{ $self->{clock} });
+	my @times;
+
+	foreach my $i (0 .. $#steps)
+	{
+		my $time = $shown - $steps[$i][1];
+
+		push @times, $time
+		  if $time >= $steps[$i][0] - $SLACK_US && ($i == $#steps || $time <= $steps[ $i + 1 ][0] + $SLACK_US);
+	}
+	return @times;
+}
+
+# Did the server's clock show SHOWN before the true time WALL?  In doubt, no;
+# with MAYBE, yes.
+sub _before
+{
+	my ($self, $shown, $wall, $maybe) = @_;
+	my @times = defined $shown ? $self->_true_times($shown) : ();
+	my $before = grep { $_ < $wall || $maybe && $_ == $wall } @times;
+
+	return $maybe ? $before > 0 || @times == 0 : @times > 0 && $before == @times;
+}
+
+sub _sum
+{
+	my $sum = 0;
+
+	$sum += $_ foreach @_;
+	return $sum;
+}
+
+sub _size
+{
+	my ($self) = @_;
+
+	return sprintf '%d tasks, %d requests, %d attempts, %d committed, %d rolled back, %d effects, %d faults, %d requests repeated',
+	  map({ scalar @{ $self->{$_} } } qw(stored arrivals attempts)),
+	  map({ scalar keys %{ $self->{promises}{$_} } } qw(C R)),
+	  map({ scalar @{ $self->{$_} } } qw(effects faults)), _sum(values %{ $self->{repeated} });
+}
+
+1;

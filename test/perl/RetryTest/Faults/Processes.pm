@@ -1,0 +1,71 @@
+# Processes that end: killed, terminated, stopped, one or all of them, with or
+# without what the disk had not yet been told to keep.
+package RetryTest::Faults::Processes;
+
+use strict;
+use warnings FATAL => 'all';
+
+use PostgreSQL::Test::Utils;
+
+sub faults
+{
+	my ($chaos) = @_;
+	my ($node, $campaign) = ($chaos->node, $chaos->campaign);
+	my $kill = sub {
+		my ($type) = @_;
+
+		return sub { _kill_one($chaos, $type) };
+	};
+
+	return (
+		{ name => 'kill', begin => sub { $campaign->kill_server(all => 1, name => 'kill') } },
+		{ name => 'kill-postmaster', begin => sub { $campaign->kill_server(name => 'kill-postmaster') } },
+		{ name => 'kill-dispatcher', repeats => 1, begin => $kill->('retry dispatcher') },
+		{ name => 'kill-launcher', repeats => 1, begin => $kill->('retry launcher') },
+		{ name => 'kill-executor', repeats => 1, begin => $kill->('retry executor') },
+		{ name => 'kill-backend', repeats => 1, begin => $kill->('client backend') },
+		{ name => 'kill-checkpointer', repeats => 1, begin => $kill->('checkpointer') },
+		{ name => 'power', begin => sub {
+			$campaign->kill_server(all => 1, name => 'power', between => sub { $chaos->{undone} += $chaos->{power}->cut($chaos->{wal}) });
+		} },
+		{ name => 'terminate', repeats => 1, begin => sub { _terminate($chaos, 'retry dispatcher') } },
+		{ name => 'terminate-all', repeats => 1, begin => sub { _terminate($chaos, 'retry%') } },
+		{ name => 'terminate-sessions', begin => sub {
+			$chaos->try_sql("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()");
+		} },
+		{ name => 'cancel', begin => sub {
+			$chaos->try_sql("SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE backend_type LIKE 'retry%' OR backend_type = 'client backend' AND pid <> pg_backend_pid()");
+		} },
+		{ name => 'freeze', repeats => 1, lasts => 2,
+			begin => sub { kill 'STOP', $chaos->{frozen} = ($chaos->pids('retry dispatcher'))[0] // 0 },
+			end => sub { kill 'CONT', $chaos->{frozen} if $chaos->{frozen} } },
+		{ name => 'stop-fast', repeats => 1, begin => sub { $node->stop('fast'); $chaos->start; } },
+		{ name => 'stop-immediate', repeats => 1, begin => sub { $node->stop('immediate'); $chaos->start; } });
+}
+
+# They record what they have under way before they go, if it does not take long.
+sub _terminate
+{
+	my ($chaos, $type) = @_;
+	my @pids = split /\n/, $chaos->try_sql(
+		"SELECT pid FROM pg_stat_activity WHERE backend_type LIKE '$type' AND pg_terminate_backend(pid)") // '';
+
+	$chaos->wait_quietly(sub { !grep { kill 0, $_ } @pids }, "workers of type $type end");
+	return;
+}
+
+# kill -9 of one process: the postmaster then ends all, and starts anew.
+sub _kill_one
+{
+	my ($chaos, $type) = @_;
+	my $log = $chaos->node->logfile;
+	my $offset = -s $log;
+	my ($pid) = $chaos->pids($type);
+
+	return if !$pid || !kill('KILL', $pid);
+	$chaos->wait_quietly(sub { substr(slurp_file($log), $offset) =~ /is ready to accept connections/ },
+		"the server starts anew after the end of a $type");
+	return;
+}
+
+1;

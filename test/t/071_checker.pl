@@ -1,0 +1,179 @@
+# The checker of the fault campaigns notices what it is there for: small ledgers
+# that agree, in which one thing at a time is made false.
+use strict;
+use warnings FATAL => 'all';
+
+use RetryTest::Checker;
+use Storable qw(dclone);
+use Test::More;
+
+my $MINUTE = 60_000_000;
+
+# Times are in microseconds from 0; what is recorded lies between requests.
+sub arrival { return { key => $_[0], attempt => $_[1], status => $_[2], wall => $_[3] }; }
+
+sub attempt
+{
+	my ($key, $n, $status, $finished, %more) = @_;
+	my $ok = $status >= 200 && $status < 300;
+
+	return {
+		key => $key, attempt => $n, status => $status, finished => $finished,
+		outcome => $ok ? 'succeeded' : 'failed', error => !$ok, terminal => $ok, %more };
+}
+
+# What agrees: succeeded at once, at the second attempt, and sent twice across a
+# crash; dead; cancelled; a function's effect; tried and undone; rolled back.
+sub world
+{
+	return {
+		promises => {
+			C => { map { $_ => 1 } qw(plain second crash dead cancelled effect) },
+			A => { async => 1 },
+			T => { map { $_ => 1 } qw(plain second crash dead cancelled effect async unsure) },
+			R => { undone => 1 } },
+		expect => { dead => 'dead', cancelled => 'cancelled', effect => 'effect' },
+		arrivals => [
+			arrival('plain', 1, 200, 1 * $MINUTE), arrival('second', 1, 500, 1 * $MINUTE),
+			arrival('second', 2, 200, 3 * $MINUTE), arrival('crash', 1, 200, 4 * $MINUTE),
+			arrival('crash', 1, 200, 6 * $MINUTE), arrival('dead', 1, 400, 1 * $MINUTE),
+			arrival('async', 1, 200, 1 * $MINUTE) ],
+		stored => [ map { { key => $_, cancelled => $_ eq 'cancelled' } } qw(plain second crash dead cancelled effect async) ],
+		attempts => [
+			attempt('plain', 1, 200, 2 * $MINUTE), attempt('second', 1, 500, 2 * $MINUTE),
+			attempt('second', 2, 200, 4 * $MINUTE), attempt('crash', 1, 200, 7 * $MINUTE),
+			attempt('dead', 1, 400, 2 * $MINUTE, outcome => 'stopped', terminal => 1),
+			attempt('effect', 1, 0, 2 * $MINUTE, outcome => 'succeeded', terminal => 1, error => 0),
+			attempt('async', 1, 200, 2 * $MINUTE) ],
+		views => [
+			(map { { key => $_, state => 'succeeded', attempts => 1 } } qw(plain crash effect async)),
+			{ key => 'second', state => 'succeeded', attempts => 2 },
+			{ key => 'dead', state => 'dead', attempts => 1 },
+			{ key => 'cancelled', state => 'cancelled', attempts => 0 } ],
+		letters => [ { key => 'dead' } ],
+		effects => [ { key => 'effect' } ],
+		faults => [ [ 5 * $MINUTE, 5.1 * $MINUTE ] ] };
+}
+
+# The rows of a ledger for a key; without: drops them.
+sub rows
+{
+	my ($world, $what, $key) = @_;
+
+	return grep { $_->{key} eq $key } @{ $world->{$what} };
+}
+
+sub without
+{
+	my ($world, $key, @ledgers) = @_;
+
+	@{ $world->{$_} } = grep { $_->{key} ne $key } @{ $world->{$_} } foreach @ledgers;
+	return;
+}
+
+# Finds the first violation, e.g. "lost: plain committed and is not stored".
+sub verdict
+{
+	my ($world) = @_;
+	my ($found) = RetryTest::Checker::check($world);
+
+	return join '; ', map { my $kind = $_; map { "$kind: $_" } @{ $found->{$kind} } } sort keys %$found;
+}
+
+sub caught
+{
+	my ($name, $plant, $expected) = @_;
+	my $world = world();
+
+	$plant->($world);
+	like(verdict($world), qr/$expected/, $name);
+	return;
+}
+
+sub accepted
+{
+	my ($name, $change) = @_;
+	my $world = world();
+
+	$change->($world);
+	is(verdict($world), '', $name);
+	return;
+}
+
+is(verdict(world()), '', 'ledgers that agree');
+accepted('an asynchronous commit may be lost',
+	sub { without($_[0], 'async', qw(stored attempts arrivals views)) });
+accepted('who did not see its commit may have lost it or not', sub {
+	push @{ $_[0]{stored} }, { key => 'unsure', cancelled => 0 };
+	push @{ $_[0]{views} }, { key => 'unsure', state => 'succeeded', attempts => 1 };
+	push @{ $_[0]{arrivals} }, arrival('unsure', 1, 200, $MINUTE);
+	push @{ $_[0]{attempts} }, attempt('unsure', 1, 200, 2 * $MINUTE); });
+accepted('an attempt without an answer need not have arrived', sub {
+	my ($first) = rows($_[0], 'attempts', 'second');
+	$first->{status} = 0;
+	@{ $_[0]{arrivals} } = grep { !($_->{key} eq 'second' && $_->{attempt} == 1) } @{ $_[0]{arrivals} }; });
+sub delayed
+{
+	my ($world) = @_;
+	my ($first) = rows($world, 'attempts', 'second');
+
+	$first->{status} = 0;
+	push @{ $world->{arrivals} }, arrival('second', 1, 500, 5 * $MINUTE);
+	return;
+}
+
+accepted('a network may deliver late what was given up',
+	sub { delayed($_[0]); push @{ $_[0]{faults} }, [ 1.5 * $MINUTE, 4.9 * $MINUTE, 'network', 1 ] });
+accepted('a network may deliver nothing of what dies', sub {
+	$_->{status} = 0 foreach rows($_[0], 'attempts', 'dead');
+	without($_[0], 'dead', 'arrivals'); });
+accepted('what a failover loses is sent again', sub {
+	push @{ $_[0]{arrivals} }, arrival('plain', 1, 200, 5.05 * $MINUTE);
+	$_[0]{failovers} = [ [ 1.5 * $MINUTE, 5 * $MINUTE ] ]; });
+accepted('a clock that was ahead', sub {
+	$_[0]{clock} = [ [ 1.5 * $MINUTE, 100 * $MINUTE ], [ 2.5 * $MINUTE, 0 ] ];
+	$_->{finished} += 100 * $MINUTE foreach grep { $_->{finished} == 2 * $MINUTE } @{ $_[0]{attempts} }; });
+
+caught('a task is gone', sub { without($_[0], 'plain', qw(stored attempts arrivals views)) }, 'lost: plain committed and is not stored');
+caught('a task is gone though it was sent', sub { without($_[0], 'plain', qw(stored attempts views)) }, 'phantom: plain arrived and is not stored');
+caught('a task was never sent', sub { without($_[0], 'plain', 'arrivals') }, 'lost: plain committed and never arrived');
+caught('a task is left lying', sub { without($_[0], 'plain', 'attempts'); (rows($_[0], 'views', 'plain'))[0]{state} = 'pending' }, 'lost: plain is pending, not succeeded');
+caught('a task is left half-way', sub { $_->{terminal} = 0, $_->{outcome} = 'failed', $_->{status} = 500 foreach rows($_[0], 'attempts', 'plain') }, 'lost: plain is retrying, not succeeded');
+caught('a task died that should not', sub { $_->{outcome} = 'failed' foreach rows($_[0], 'attempts', 'plain') }, 'lost: plain is dead, not succeeded');
+caught('a task lived that should not', sub { $_->{outcome} = 'succeeded' foreach rows($_[0], 'attempts', 'dead') }, 'lost: dead is succeeded, not dead');
+caught('a cancellation was forgotten', sub { $_->{cancelled} = 0 foreach rows($_[0], 'stored', 'cancelled') }, 'lost: cancelled is pending, not cancelled');
+caught('a function was not run', sub { without($_[0], 'effect', 'effects') }, 'lost: effect committed and its function has left nothing');
+caught('what was rolled back is sent', sub { push @{ $_[0]{arrivals} }, arrival('undone', 1, 200, $MINUTE) }, 'phantom: undone arrived and was rolled back');
+caught('what was rolled back is stored', sub { push @{ $_[0]{stored} }, { key => 'undone' } }, 'phantom: undone was rolled back and is stored');
+caught('what nobody enqueued is stored', sub { push @{ $_[0]{stored} }, { key => 'ghost' } }, 'phantom: ghost is stored and nobody enqueued it');
+caught('what was cancelled is sent', sub { push @{ $_[0]{arrivals} }, arrival('cancelled', 1, 200, $MINUTE) }, 'phantom: cancelled arrived and was cancelled');
+caught('a number is missing', sub { $_->{attempt}++ foreach rows($_[0], 'attempts', 'second') }, 'gap: second has attempts 2,3');
+caught('a number is there twice', sub { $_->{attempt} = 1 foreach rows($_[0], 'attempts', 'second') }, 'gap: second has attempts 1,1');
+caught('an attempt after the end', sub { (rows($_[0], 'attempts', 'second'))[0]{terminal} = 1 }, 'gap: second has another attempt after its end');
+caught('attempts of no task', sub { without($_[0], 'async', qw(stored arrivals views)) }, 'gap: async has attempts and is not stored');
+caught('an answer that was not given', sub { (rows($_[0], 'attempts', 'second'))[0]{status} = 503 }, 'gap: second attempt 1 was answered 500, 503 is recorded');
+caught('an answer to what was not sent', sub { $_[0]{arrivals}[1]{attempt} = 7 }, 'gap: second attempt 1 is recorded and never arrived');
+caught('an answer that was misjudged', sub { (rows($_[0], 'attempts', 'plain'))[0]{outcome} = 'failed' }, 'gap: plain attempt 1 has status 200 and is recorded as failed');
+caught('a request that is not recorded', sub { push @{ $_[0]{arrivals} }, arrival('plain', 2, 200, 5 * $MINUTE) }, 'gap: plain attempts 2 arrived and are not recorded');
+caught('sent too early', sub { $_[0]{arrivals}[2]{wall} = 1.9 * $MINUTE }, 'early: second attempt 2 arrived before attempt 1 was recorded');
+caught('sent too early by a clock that was ahead', sub {
+	$_[0]{clock} = [ [ 1.5 * $MINUTE, 100 * $MINUTE ], [ 2.5 * $MINUTE, 0 ] ];
+	$_->{finished} += 100 * $MINUTE foreach grep { $_->{finished} == 2 * $MINUTE } @{ $_[0]{attempts} };
+	$_[0]{arrivals}[2]{wall} = 1.9 * $MINUTE; }, 'early: second attempt 2 arrived before attempt 1');
+caught('sent again without a fault', sub { $_[0]{faults} = [] }, 'double: crash attempt 1 arrived without a fault');
+caught('sent again though the fault was before', sub { $_[0]{faults} = [ [ $MINUTE, 2 * $MINUTE ] ] }, 'double: crash attempt 1 arrived without a fault');
+caught('sent again after it was recorded', sub { (rows($_[0], 'attempts', 'crash'))[0]{finished} = 4.5 * $MINUTE }, 'double: crash attempt 1 arrived after it was recorded');
+caught('an earlier attempt again', sub { push @{ $_[0]{arrivals} }, arrival('second', 1, 500, 5 * $MINUTE) }, 'double: second attempt 1 arrived without a fault after attempt 2');
+caught('late though no network was at fault', sub { delayed($_[0]); push @{ $_[0]{faults} }, [ 1.5 * $MINUTE, 4.9 * $MINUTE, 'crash' ] },
+	'double: second attempt 1 arrived after it was recorded');
+caught('late though it was given up before', sub { delayed($_[0]); push @{ $_[0]{faults} }, [ 3 * $MINUTE, 4.9 * $MINUTE, 'network', 1 ] },
+	'double: second attempt 1 arrived after it was recorded');
+caught('stored twice', sub { push @{ $_[0]{stored} }, { key => 'plain' } }, 'double: plain is stored more than once');
+caught('a function was run twice', sub { push @{ $_[0]{effects} }, { key => 'effect' } }, 'double: effect has left 2 rows');
+caught('not shown', sub { without($_[0], 'plain', 'views') }, 'state: plain is shown 0 times');
+caught('shown twice', sub { push @{ $_[0]{views} }, rows($_[0], 'views', 'plain') }, 'state: plain is shown 2 times');
+caught('shown in another state', sub { (rows($_[0], 'views', 'plain'))[0]{state} = 'running' }, 'state: plain is succeeded by the facts and shown as running');
+caught('shown with other attempts', sub { (rows($_[0], 'views', 'second'))[0]{attempts} = 1 }, 'state: second has 2 attempts and is shown with 1');
+caught('dead without a letter', sub { without($_[0], 'dead', 'letters') }, 'state: dead is dead and has 0 dead letters');
+caught('a letter of one that lives', sub { push @{ $_[0]{letters} }, { key => 'plain' } }, 'state: plain is succeeded and has 1 dead letters');
+done_testing();
