@@ -241,6 +241,10 @@ LANGUAGE C IMMUTABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'retry_check_headers';
 COMMENT ON FUNCTION retry.check_headers(jsonb) IS
 'True for an object of header names and string values that may be sent, and for null; an ERROR that says why for any other';
 
+CREATE FUNCTION retry.secret_names(headers jsonb) RETURNS text[]
+LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'retry_secret_names';
+COMMENT ON FUNCTION retry.secret_names(jsonb) IS 'Names of the secrets that headers of a scene refer to as {{secret:name}}';
+
 CREATE FUNCTION retry.check_status_list(list text, column_name text DEFAULT NULL) RETURNS boolean
 LANGUAGE C IMMUTABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'retry_check_status_list';
 COMMENT ON FUNCTION retry.check_status_list(text, text) IS
@@ -407,6 +411,8 @@ CREATE TABLE retry.scene
 					CONSTRAINT scene_retry_share_valid CHECK (retry_share >= 0 AND retry_share <= 100),
 	retry_floor		int NOT NULL DEFAULT 10
 					CONSTRAINT scene_retry_floor_valid CHECK (retry_floor BETWEEN 1 AND 100000),
+	secret			text
+					CONSTRAINT scene_secret_valid CHECK (secret ~ '^[a-z0-9_-]{1,63}$'),
 	paused			boolean NOT NULL DEFAULT false,
 	resume_over		interval
 					CONSTRAINT scene_resume_over_valid CHECK (resume_over BETWEEN '0' AND '30 days'),
@@ -417,7 +423,11 @@ CREATE TABLE retry.scene
 	created_at		timestamptz NOT NULL DEFAULT now(),
 	PRIMARY KEY (group_name, name),
 	CONSTRAINT scene_url_or_targets CHECK (url IS NULL OR targets IS NULL),
-	CONSTRAINT scene_route_all_has_targets CHECK (route <> 'all' OR targets IS NOT NULL)
+	CONSTRAINT scene_route_all_has_targets CHECK (route <> 'all' OR targets IS NOT NULL),
+	CONSTRAINT scene_secret_not_sql CHECK (secret IS NULL OR NOT starts_with(url, 'sql:')),
+	CONSTRAINT scene_secret_headers_have_url CHECK (
+		coalesce(cardinality(retry.secret_names(headers)), 0) = 0
+		OR targets IS NOT NULL OR url IS NOT NULL AND NOT starts_with(url, 'sql:'))
 );
 COMMENT ON TABLE retry.scene IS
 'One kind of call and how it is retried; a change counts for the next attempt of every task of the scene';
@@ -428,7 +438,7 @@ COMMENT ON COLUMN retry.scene.url IS 'Absolute http or https URL, or function (s
 COMMENT ON COLUMN retry.scene.targets IS 'Base URLs that share the work, each ''URL'' or ''URL weight=N'', instead of url; route says which of them is called';
 COMMENT ON COLUMN retry.scene.route IS 'How a target is chosen for each attempt: hash (by key, else reference, else task; moves least when targets change), random, round_robin, least_in_flight, lru (least recently used), first or last (the first or last healthy one), all (one task for each target)';
 COMMENT ON COLUMN retry.scene.method IS 'HTTP method, in capitals';
-COMMENT ON COLUMN retry.scene.headers IS 'Headers of every request, {"Name": "value"}; the task''s own win';
+COMMENT ON COLUMN retry.scene.headers IS 'Headers of every request, {"Name": "value"}; the task''s own win; {{secret:name}} in a value stands for a secret of the group';
 COMMENT ON COLUMN retry.scene.timeout IS 'Time for one whole attempt, from 1 ms to 1 h';
 COMMENT ON COLUMN retry.scene.connect_timeout IS 'Time for the connection of one attempt, from 1 ms to 1 h';
 COMMENT ON COLUMN retry.scene.backoff IS 'When the next attempt follows a failed one';
@@ -462,6 +472,7 @@ COMMENT ON COLUMN retry.scene.breaker_window IS 'The breaker judges by the calls
 COMMENT ON COLUMN retry.scene.breaker_open IS 'For so long, and by chance up to a quarter more, an open breaker lets nothing pass, then single calls as probes; twice as long each time that they fail, up to 1 min or this, whichever is longer';
 COMMENT ON COLUMN retry.scene.retry_share IS 'Retries of a lane wait when they are more than this part of its first attempts, plus retry_floor a second; null: they never do';
 COMMENT ON COLUMN retry.scene.retry_floor IS 'So many retries a second are always within the budget of retry_share';
+COMMENT ON COLUMN retry.scene.secret IS 'Name of a secret of its group, see retry.set_secret(), with which every request is signed (header webhook-signature); while it is not set the tasks wait';
 COMMENT ON COLUMN retry.scene.paused IS 'While true nothing of the scene is sent; nothing is lost';
 COMMENT ON COLUMN retry.scene.resume_over IS 'When the scene is resumed, what has become due meanwhile is spread over this time; null: all at once';
 COMMENT ON COLUMN retry.scene.resumed_at IS 'When the scene was last resumed with resume_over set; the server sets it';
@@ -469,6 +480,29 @@ COMMENT ON COLUMN retry.scene.archived IS 'While true the scene takes no new tas
 COMMENT ON COLUMN retry.scene.deleted_at IS 'When a DELETE archived the scene: upkeep removes it when nothing refers to it any more; null: nobody deleted it. The server sets it, and takes it back when archived is set to false';
 COMMENT ON COLUMN retry.scene.description IS 'For people';
 COMMENT ON COLUMN retry.scene.created_at IS 'When the scene was created';
+
+CREATE TABLE retry.secret
+(
+	group_id		int NOT NULL REFERENCES retry.scene_group (id) ON DELETE CASCADE,
+	name			text NOT NULL
+					CONSTRAINT secret_name_valid CHECK (name ~ '^[a-z0-9_-]{1,63}$'),
+	set_at			timestamptz NOT NULL,
+	signs_until		timestamptz,
+	signs			boolean NOT NULL,
+	value			text NOT NULL,
+	PRIMARY KEY (group_id, name, set_at)
+);
+-- Row security keeps it from pg_read_all_data; its values are in no statistics and in no dump.
+ALTER TABLE retry.secret ENABLE ROW LEVEL SECURITY;
+ALTER TABLE retry.secret ALTER COLUMN value SET STATISTICS 0;
+COMMENT ON TABLE retry.secret IS
+'Secrets of groups, written by retry.set_secret() and never dumped; look at retry.secrets instead';
+COMMENT ON COLUMN retry.secret.group_id IS 'The group whose scenes may name it';
+COMMENT ON COLUMN retry.secret.name IS 'Name, as scenes have it';
+COMMENT ON COLUMN retry.secret.set_at IS 'When this value was set';
+COMMENT ON COLUMN retry.secret.signs_until IS 'A former value: it signs, besides the current one, until then; null: the current one';
+COMMENT ON COLUMN retry.secret.signs IS 'The value is a key that signs';
+COMMENT ON COLUMN retry.secret.value IS 'The value';
 
 CREATE TABLE retry.lane_override
 (
@@ -1175,6 +1209,24 @@ LANGUAGE C VOLATILE AS 'MODULE_PATHNAME', 'retry_order_dropped';
 COMMENT ON FUNCTION retry.order_dropped() IS
 'Trigger: dead tasks of a scene that no longer waits for them hold up nothing, also when it waits once more';
 
+CREATE FUNCTION retry.check_secret(group_name text, name text) RETURNS boolean
+LANGUAGE C STABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'retry_check_secret';
+COMMENT ON FUNCTION retry.check_secret(text, text) IS 'False when a secret is set, but is no key that signs';
+
+CREATE FUNCTION retry.check_scene_secret() RETURNS trigger
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+	IF NOT retry.check_secret(NEW.group_name, NEW.secret) THEN
+		RAISE EXCEPTION 'scene "%/%", column "secret": secret "%" is no key that signs', NEW.group_name, NEW.name, NEW.secret
+			USING ERRCODE = 'invalid_parameter_value', COLUMN = 'secret',
+				HINT = 'A key is written whsec_ and the base64 of 24 to 64 bytes. Other secrets can be named in headers.';
+	END IF;
+	RETURN NEW;
+END
+$$;
+COMMENT ON FUNCTION retry.check_scene_secret() IS
+'Trigger: a scene''s secret, if it is set already, must be a key that signs';
+
 CREATE FUNCTION retry.callback_renamed() RETURNS trigger
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
@@ -1214,6 +1266,13 @@ VALUES ('default', 'What belongs to no other group');
 INSERT INTO retry.scene (group_name, name, description)
 VALUES ('default', 'default', 'Tasks whose target is a plain URL');
 
+/*
+ * With wal_level = minimal what this transaction takes from a sequence that it
+ * made is not logged, nor is what others take next: a crash would have them give
+ * the same numbers again.  After setval() the next number is logged.
+ */
+SELECT setval(pg_get_serial_sequence('retry.scene_group', 'id'), 1), setval(pg_get_serial_sequence('retry.scene', 'id'), 1);
+
 CREATE TRIGGER merge_builtin BEFORE INSERT ON retry.scene_group
 	FOR EACH ROW WHEN (NEW.name = 'default') EXECUTE FUNCTION retry.merge_builtin();
 CREATE TRIGGER merge_builtin BEFORE INSERT ON retry.scene
@@ -1222,6 +1281,8 @@ CREATE TRIGGER archive_scene BEFORE DELETE ON retry.scene
 	FOR EACH ROW EXECUTE FUNCTION retry.archive_scene();
 CREATE TRIGGER check_function BEFORE INSERT OR UPDATE OF url ON retry.scene
 	FOR EACH ROW WHEN (starts_with(NEW.url, 'sql:')) EXECUTE FUNCTION retry.check_function();
+CREATE TRIGGER check_scene_secret BEFORE INSERT OR UPDATE OF secret, group_name ON retry.scene
+	FOR EACH ROW WHEN (NEW.secret IS NOT NULL) EXECUTE FUNCTION retry.check_scene_secret();
 CREATE TRIGGER keep_group BEFORE DELETE ON retry.scene_group
 	FOR EACH ROW EXECUTE FUNCTION retry.keep_group();
 CREATE TRIGGER check_row BEFORE INSERT OR UPDATE ON retry.scene_group
@@ -1257,6 +1318,10 @@ CREATE TRIGGER config_changed AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON re
 	FOR EACH STATEMENT EXECUTE FUNCTION retry.config_changed();
 CREATE TRIGGER mark_foreign_row BEFORE INSERT OR UPDATE ON retry.schedule_definition
 	FOR EACH ROW EXECUTE FUNCTION retry.mark_foreign_schedule();
+CREATE TRIGGER config_changed AFTER INSERT OR UPDATE OR DELETE ON retry.secret
+	FOR EACH ROW EXECUTE FUNCTION retry.config_changed();
+CREATE TRIGGER config_truncated AFTER TRUNCATE ON retry.secret
+	FOR EACH STATEMENT EXECUTE FUNCTION retry.config_changed();
 CREATE TRIGGER config_changed AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON retry.disabled_url
 	FOR EACH STATEMENT EXECUTE FUNCTION retry.config_changed();
 CREATE TRIGGER config_changed AFTER INSERT ON retry.installation
@@ -1269,6 +1334,8 @@ ALTER TABLE retry.scene_group ENABLE ALWAYS TRIGGER config_changed;
 ALTER TABLE retry.scene ENABLE ALWAYS TRIGGER config_changed;
 ALTER TABLE retry.lane_override ENABLE ALWAYS TRIGGER config_changed;
 ALTER TABLE retry.schedule_definition ENABLE ALWAYS TRIGGER config_changed;
+ALTER TABLE retry.secret ENABLE ALWAYS TRIGGER config_changed;
+ALTER TABLE retry.secret ENABLE ALWAYS TRIGGER config_truncated;
 ALTER TABLE retry.disabled_url ENABLE ALWAYS TRIGGER config_changed;
 ALTER TABLE retry.schedule_definition ENABLE ALWAYS TRIGGER mark_foreign_row;
 
@@ -1431,6 +1498,21 @@ CREATE FUNCTION retry.revoke(role regrole, group_name text) RETURNS void
 LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'retry_revoke';
 COMMENT ON FUNCTION retry.revoke(regrole, text) IS 'Takes back what retry.grant() gave';
 
+CREATE FUNCTION retry.set_secret(
+	name		text,
+	value		text,
+	group_name	text DEFAULT 'default',
+	overlap		interval DEFAULT '24 h'
+) RETURNS void
+LANGUAGE C VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'retry_set_secret';
+COMMENT ON FUNCTION retry.set_secret(text, text, text, interval) IS
+'Sets a secret of a group; the value before goes on signing, besides the new one, for the time of the overlap. For members of the group''s owner. Pass the value as a bound parameter';
+
+CREATE FUNCTION retry.drop_secret(name text, group_name text DEFAULT 'default') RETURNS void
+LANGUAGE C VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'retry_drop_secret';
+COMMENT ON FUNCTION retry.drop_secret(text, text) IS
+'Deletes all values of a secret; tasks of scenes that name it wait until it is set again. For members of the group''s owner';
+
 CREATE FUNCTION retry.cancel(id uuid) RETURNS boolean
 LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'retry_cancel';
 COMMENT ON FUNCTION retry.cancel(uuid) IS
@@ -1562,6 +1644,30 @@ CREATE FUNCTION retry.once(consumer text, message_id text) RETURNS boolean
 LANGUAGE C VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'retry_once';
 COMMENT ON FUNCTION retry.once(text, text) IS
 'For receivers that live in PostgreSQL: true for the first call with a message in a transaction that commits, false for all after. Each role has consumers of its own';
+
+CREATE FUNCTION retry.verify_signature(
+	secret		text,
+	id			text,
+	"timestamp"	text,
+	body		bytea,
+	signature	text,
+	tolerance	interval DEFAULT '5 min'
+) RETURNS boolean
+LANGUAGE C VOLATILE PARALLEL SAFE AS 'MODULE_PATHNAME', 'retry_verify_signature';
+COMMENT ON FUNCTION retry.verify_signature(text, text, text, bytea, text, interval) IS
+'For receivers: true when one of the signatures in header webhook-signature is by this key, and webhook-timestamp is within the tolerance of now; false for whatever else is given, nulls too';
+
+CREATE FUNCTION retry.verify_signature(
+	secrets		text[],
+	id			text,
+	"timestamp"	text,
+	body		bytea,
+	signature	text,
+	tolerance	interval DEFAULT '5 min'
+) RETURNS boolean
+LANGUAGE C VOLATILE PARALLEL SAFE AS 'MODULE_PATHNAME', 'retry_verify_signature_any';
+COMMENT ON FUNCTION retry.verify_signature(text[], text, text, bytea, text, interval) IS
+'The same, with several keys of which any will do';
 
 CREATE FUNCTION retry.schedule(
 	name			text,
@@ -2041,6 +2147,24 @@ COMMENT ON VIEW retry.copied IS
 COMMENT ON COLUMN retry.copied.boundary IS 'What came with it, as in retry.installation';
 COMMENT ON COLUMN retry.copied.xmax IS 'End of that snapshot: adoptions with an earlier one were the original''s';
 
+CREATE VIEW retry.secret_uses AS
+SELECT s.id AS scene_id, s.name AS scene, g.id AS group_id, n.name, bool_or(n.signs) AS signs
+FROM retry.scene s
+JOIN retry.scene_group g ON g.name = s.group_name
+CROSS JOIN LATERAL (
+	SELECT s.secret, true WHERE s.secret IS NOT NULL
+	UNION ALL SELECT u.name, false FROM unnest(retry.secret_names(s.headers)) u (name)) AS n (name, signs)
+GROUP BY s.id, s.name, g.id, n.name;
+COMMENT ON VIEW retry.secret_uses IS 'Which scene needs which secret, and whether to sign with it';
+
+CREATE VIEW retry.missing_secrets AS
+SELECT u.scene_id, u.group_id, u.name
+FROM retry.secret_uses u
+WHERE NOT EXISTS (
+	SELECT FROM retry.secret x
+	WHERE x.group_id = u.group_id AND x.name = u.name AND x.signs_until IS NULL AND (x.signs OR NOT u.signs));
+COMMENT ON VIEW retry.missing_secrets IS 'Secrets that scenes need and that are not set: tasks of these scenes wait';
+
 CREATE VIEW retry.task_rows AS
 SELECT
 	t.leaf, t.id, t.scene_id, t.lane_hash,
@@ -2054,6 +2178,7 @@ SELECT
 	CASE
 		WHEN g.paused THEN 'group paused'
 		WHEN s.paused THEN 'scene paused'
+		WHEN t.scene_id IN (SELECT m.scene_id FROM retry.missing_secrets m) THEN 'missing secret'
 		WHEN (t.inert OR
 			-- usually there is none, which is asked once
 			EXISTS (SELECT FROM retry.copied) AND
@@ -2364,6 +2489,30 @@ COMMENT ON COLUMN retry.disabled_urls.reason IS 'What the administrator gave as 
 COMMENT ON COLUMN retry.disabled_urls.disabled_by IS 'Role that enqueued the task, or the administrator';
 COMMENT ON COLUMN retry.disabled_urls.held IS 'How many tasks wait for it, as far as the dispatchers have met them since they started; those whose held_reason in retry.tasks is ''disabled URL'' are counted exactly there';
 
+CREATE VIEW retry.secrets WITH (security_barrier) AS
+SELECT
+	g.name AS group_name, k.name,
+	max(x.set_at) AS set_at,
+	now() - max(x.set_at) AS age,
+	count(x.set_at) FILTER (WHERE x.signs_until IS NULL OR x.signs_until > now()) AS active,
+	max(x.signs_until) FILTER (WHERE x.signs_until > now()) AS overlap_until,
+	bool_or(x.signs) FILTER (WHERE x.signs_until IS NULL) AS signs,
+	(SELECT array_agg(u.scene ORDER BY u.scene) FROM retry.secret_uses u WHERE u.group_id = k.group_id AND u.name = k.name) AS used_by
+FROM (SELECT group_id, name FROM retry.secret UNION SELECT group_id, name FROM retry.secret_uses) k
+JOIN retry.scene_group g ON g.id = k.group_id
+LEFT JOIN retry.secret x ON x.group_id = k.group_id AND x.name = k.name
+WHERE k.group_id IN (SELECT retry.my_groups())
+GROUP BY g.name, k.group_id, k.name;
+COMMENT ON VIEW retry.secrets IS 'Secrets of the groups that the current role owns or was granted: names and ages, never values';
+COMMENT ON COLUMN retry.secrets.group_name IS 'The group whose scenes may name it';
+COMMENT ON COLUMN retry.secrets.name IS 'Its name';
+COMMENT ON COLUMN retry.secrets.set_at IS 'When its current value was set; null: a scene names it, and it is not set';
+COMMENT ON COLUMN retry.secrets.age IS 'For how long it has that value';
+COMMENT ON COLUMN retry.secrets.active IS 'Values in force: more than one while they overlap after a change';
+COMMENT ON COLUMN retry.secrets.overlap_until IS 'When the last of the former values is over; null: there is none';
+COMMENT ON COLUMN retry.secrets.signs IS 'True: its value is a key that signs; false: it can only be named in headers';
+COMMENT ON COLUMN retry.secrets.used_by IS 'Scenes of the group that name it; null: none';
+
 CREATE VIEW retry.schedule_rows AS
 SELECT s.*,
 	CASE
@@ -2524,7 +2673,7 @@ COMMENT ON COLUMN retry.dispatchers.oldest_due IS 'Earliest due time of what it 
 
 GRANT USAGE ON SCHEMA retry TO PUBLIC;
 GRANT SELECT ON retry.tasks, retry.attempts, retry.running, retry.dead_letters TO PUBLIC;
-GRANT SELECT ON retry.schedules, retry.disabled_urls, retry.events, retry.lanes, retry.targets TO PUBLIC;
+GRANT SELECT ON retry.schedules, retry.secrets, retry.disabled_urls, retry.events, retry.lanes, retry.targets TO PUBLIC;
 GRANT SELECT ON retry.dispatchers TO pg_monitor;
 REVOKE EXECUTE ON FUNCTION retry.purge(timestamptz) FROM PUBLIC;
 REVOKE EXECUTE ON FUNCTION retry.adopt() FROM PUBLIC;

@@ -193,7 +193,7 @@ read_method(JsonbValue *value, TimestampTz now, JsonbValue *stored)
 static void
 read_headers(JsonbValue *value, TimestampTz now, JsonbValue *stored)
 {
-	retry_check_header_object(JsonbValueToJsonb(value));
+	retry_check_header_object(JsonbValueToJsonb(value), false);
 	*stored = *value;
 }
 

@@ -168,6 +168,12 @@ check_local(FunctionCallInfo fcinfo, const Call *call)
 				 errmsg("scene \"%s/%s\" sends to all of its targets, which a call in the session does not",
 						o->scene.group.name, o->scene.name),
 				 errhint("Enqueue it, or give the argument url.")));
+	if (call->mode == MODE_LOCAL && call->scene->missing_secret != NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("secret \"%s\" of scene \"%s/%s\" is not set", call->scene->missing_secret,
+						o->scene.group.name, o->scene.name),
+				 errhint("With mode => 'local_remote' a task is enqueued, which waits until it is.")));
 	if (call->mode == MODE_LOCAL && call->scene->paused)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
@@ -266,7 +272,7 @@ make_attempt(Call *call, TupleTableSlot *row)
 	if (!retry_request_prepare(row, call->scene, call->made + 1, now, &prepared))
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("scene \"%s\" has no URL to call", call->scene->name)));
+				 errmsg("scene \"%s\": %s", call->scene->name, prepared.why)));
 	retry_judge_limits(call->scene, PG_INT32_MAX, prepared.expires_at, prepared.backoff,
 					   &call->limits, &call->zone);
 	if (retry_policy_spent(0, 0, &call->limits, now, &spent))

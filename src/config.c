@@ -2,7 +2,7 @@
  * config.c
  *		A dispatcher's copy of the scenes, and of what may be sent at all.
  *
- * Three small tables are read whole, straight from the heap, so that no plan,
+ * Four small tables are read whole, straight from the heap, so that no plan,
  * no statistics and no lock that a session holds stands between a dispatcher
  * and its work.  A new copy replaces the old one only when it is complete;
  * until then, and for a scene whose new row makes no sense, the old one counts.
@@ -34,6 +34,7 @@
 
 #include "config.h"
 #include "scene.h"
+#include "scene_secret.h"
 #include "store.h"
 #include "wakeup.h"
 
@@ -65,6 +66,7 @@ typedef struct Copy
 	List	   *adopted;		/* pg_snapshot: what adopt() let go here */
 	void	   *copied;			/* the newest pg_snapshot of what came with a
 								 * copied database; NULL: it is no copy */
+	RetrySecrets *secrets;
 } Copy;
 
 struct RetryConfig
@@ -362,11 +364,13 @@ read_resumptions(const SceneRow *row, const Group *group, RetryScene *scene)
 }
 
 /*
- * Fills a scene from its row, in the current memory context.  False, with what
- * is wrong, for a row that no constraint would have let in.
+ * Fills a scene from its row, in the current memory context; its secrets later
+ * when there are none yet (NULL).  False, with what is wrong, for a row that no
+ * constraint would have let in.
  */
 static bool
-read_scene(const SceneRow *row, const Group *group, RetryScene *scene, const char **wrong)
+read_scene(const SceneRow *row, const Group *group, const RetrySecrets *secrets,
+		   RetryScene *scene, const char **wrong)
 {
 	const Datum *values = row->values;
 
@@ -413,6 +417,9 @@ read_scene(const SceneRow *row, const Group *group, RetryScene *scene, const cha
 	scene->on_dead = text_or_null(row, Scene_on_dead);
 	scene->paused = DatumGetBool(values[Scene_paused]) || group->paused;
 	read_resumptions(row, group, scene);
+	scene->secret = text_or_null(row, Scene_secret);
+	if (secrets != NULL)
+		retry_scene_take_secrets(scene, secrets);
 	return read_rules(row, scene, wrong);
 }
 
@@ -445,7 +452,7 @@ compare_scenes(const ListCell *a, const ListCell *b)
 
 /* The scene of a row; when that cannot be used, its former version, or one that holds. */
 static RetryScene *
-usable_scene(RetryConfig *config, TableRead *read, List *groups)
+usable_scene(RetryConfig *config, const RetrySecrets *secrets, TableRead *read, List *groups)
 {
 	HeapTuple	tuple = ExecCopySlotHeapTuple(read->slot);
 	RetryScene *scene = palloc0(sizeof(RetryScene));
@@ -459,7 +466,7 @@ usable_scene(RetryConfig *config, TableRead *read, List *groups)
 	id = DatumGetInt32(row.values[Scene_id]);
 	group = find_group(groups, TextDatumGetCString(row.values[Scene_group_name]));
 	scene->row = tuple;
-	if (group != NULL && read_scene(&row, group, scene, &wrong))
+	if (group != NULL && read_scene(&row, group, secrets, scene, &wrong))
 		return scene;
 
 	old = retry_config_scene(config, id);
@@ -472,7 +479,7 @@ usable_scene(RetryConfig *config, TableRead *read, List *groups)
 		memset(scene, 0, sizeof(RetryScene));
 		scene->row = heap_copytuple(old->row);
 		heap_deform_tuple(scene->row, RelationGetDescr(read->rel), row.values, row.isnull);
-		if (read_scene(&row, group, scene, &wrong))
+		if (read_scene(&row, group, secrets, scene, &wrong))
 			return scene;
 	}
 	hold_scene(id, scene);
@@ -486,7 +493,7 @@ read_scenes(RetryConfig *config, Copy *copy, TableRead *read, List *groups)
 	ListCell   *cell;
 
 	while (table_read_next(read))
-		scenes = lappend(scenes, usable_scene(config, read, groups));
+		scenes = lappend(scenes, usable_scene(config, copy->secrets, read, groups));
 
 	list_sort(scenes, compare_scenes);
 	copy->scenes = palloc(Max(list_length(scenes), 1) * sizeof(RetryScene *));
@@ -529,12 +536,25 @@ retry_config_one_scene(int32 id, Snapshot snapshot)
 	ScanKeyEntryInitialize(&key, 0, Group_name + 1, BTEqualStrategyNumber, InvalidOid,
 						   DEFAULT_COLLATION_OID, F_TEXTEQ, row.values[Scene_group_name]);
 	if (!read_row("scene_group", "scene_group_pkey", &key, snapshot, group, group_isnull) ||
-		!read_scene(&row, read_group(group, group_isnull), scene, &wrong))
+		!read_scene(&row, read_group(group, group_isnull), NULL, scene, &wrong))
 		ereport(ERROR,
 				(errcode(ERRCODE_DATA_CORRUPTED),
 				 errmsg("column %s of scene %d cannot be used", wrong, id),
 				 errhint("Correct the row in retry.scene.")));
+	if (retry_scene_needs_secrets(scene))
+		retry_scene_take_secrets(scene, retry_secrets_of_group(scene->group_id, snapshot));
 	return scene;
+}
+
+static RetrySecrets *
+read_secrets(TableRead *read)
+{
+	RetrySecrets *secrets = retry_secrets_create();
+
+	while (table_read_next(read))
+		retry_secrets_add(secrets, read->slot->tts_values, read->slot->tts_isnull);
+	retry_secrets_sort(secrets);
+	return secrets;
 }
 
 /* Installations */
@@ -570,11 +590,13 @@ retry_config_read(RetryConfig *config, Snapshot snapshot)
 {
 	TableRead	groups = {0};
 	TableRead	scenes = {0};
+	TableRead	secrets = {0};
 	TableRead	installations = {0};
 	bool		complete;
 
 	complete = table_read_begin(&groups, "scene_group", snapshot) &&
 		table_read_begin(&scenes, "scene", snapshot) &&
+		table_read_begin(&secrets, "secret", snapshot) &&
 		table_read_begin(&installations, "installation", snapshot);
 	if (complete)
 	{
@@ -585,6 +607,7 @@ retry_config_read(RetryConfig *config, Snapshot snapshot)
 		Copy	   *copy = palloc0(sizeof(Copy));
 
 		copy->context = context;
+		copy->secrets = read_secrets(&secrets);
 		read_scenes(config, copy, &scenes, read_groups(&groups));
 		read_installations(copy, &installations);
 		MemoryContextSwitchTo(old);
@@ -596,6 +619,7 @@ retry_config_read(RetryConfig *config, Snapshot snapshot)
 	}
 	table_read_end(&groups);
 	table_read_end(&scenes);
+	table_read_end(&secrets);
 	table_read_end(&installations);
 	return complete;
 }

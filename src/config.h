@@ -19,6 +19,7 @@
 #include "policy.h"
 #include "rate.h"
 #include "route.h"
+#include "secret.h"
 #include "task.h"
 
 typedef struct RetryScene
@@ -48,7 +49,13 @@ typedef struct RetryScene
 	RetryFlowRules flow;		/* what it says of its lanes */
 	RetryLaneRules lanes;		/* and of which lane a task goes into */
 	RetryRate	rate;			/* of all its lanes together; count 0: none */
-	bool		paused;			/* the scene or its group */
+	char	   *secret;			/* its requests are signed with; NULL: none */
+	const RetrySecret *signing; /* its values */
+	int			nsigning;
+	bool		fills_secrets;	/* secrets are filled into headers */
+	char	   *missing_secret; /* one that is not set; NULL: none */
+	bool		paused;			/* the scene or its group, or a secret is
+								 * missing */
 	TimestampTz resumed_at;		/* of the scene or its group, the later; with
 								 * resume_over_us > 0 */
 	int64		resume_over_us; /* what was due before resumed_at is spread

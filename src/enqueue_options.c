@@ -20,6 +20,7 @@
 #include "compat.h"
 #include "enqueue_options.h"
 #include "guc.h"
+#include "secret_ref.h"
 #include "sqltarget.h"
 #include "target.h"
 #include "url.h"
@@ -216,8 +217,37 @@ check_header(const JsonbValue *name, const JsonbValue *value)
 				 errmsg("invalid header: %s", why)));
 }
 
+/*
+ * References to secrets.  Whoever may use a scene may give a task headers, but
+ * is not to choose what its group's secrets are sent as.
+ */
+static void
+check_references(const JsonbValue *name, const JsonbValue *value, bool of_scene)
+{
+	const char *text = value->val.string.val;
+	int			from = 0;
+	RetrySecretRef ref;
+	RetrySecretFound found;
+
+	while ((found = retry_secret_ref_next(text, value->val.string.len, from, &ref)) != RETRY_SECRET_REF_NONE)
+	{
+		if (!of_scene)
+			ereport(ERROR,
+					(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+					 errmsg("header \"%.*s\" of a task names a secret", name->val.string.len, name->val.string.val),
+					 errhint("Secrets are filled into the headers of scenes only.")));
+		if (found == RETRY_SECRET_REF_BAD)
+			ereport(ERROR,
+					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+					 errmsg("header \"%.*s\" has {{secret: without a name and }}", name->val.string.len, name->val.string.val),
+					 errhint("Write {{secret:name}}, the name of 1 to %d lower-case letters, digits, _ and -.",
+							 RETRY_SECRET_NAME_MAX)));
+		from = ref.end;
+	}
+}
+
 void
-retry_check_header_object(Jsonb *headers)
+retry_check_header_object(Jsonb *headers, bool of_scene)
 {
 	JsonbIterator *it;
 	JsonbValue	name;
@@ -236,6 +266,7 @@ retry_check_header_object(Jsonb *headers)
 	{
 		(void) JsonbIteratorNext(&it, &value, true);
 		check_header(&name, &value);
+		check_references(&name, &value, of_scene);
 		bytes += name.val.string.len + value.val.string.len;
 	}
 	if (bytes > RETRY_HEADERS_MAX_BYTES)
@@ -412,7 +443,7 @@ read_request(const Args *args, RetryEnqueueOptions *o)
 	if (arg_given(args, Arg_headers))
 	{
 		o->headers = DatumGetJsonbP(arg_value(args, Arg_headers));
-		retry_check_header_object(o->headers);
+		retry_check_header_object(o->headers, false);
 	}
 	o->content_type = arg_text(args, Arg_content_type);
 	if (o->content_type != NULL)
@@ -527,7 +558,7 @@ Datum
 retry_check_headers(PG_FUNCTION_ARGS)
 {
 	if (!PG_ARGISNULL(0))
-		retry_check_header_object(PG_GETARG_JSONB_P(0));
+		retry_check_header_object(PG_GETARG_JSONB_P(0), true);
 	PG_RETURN_BOOL(true);
 }
 

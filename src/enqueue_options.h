@@ -83,7 +83,9 @@ extern void retry_check_short_text(const char *what, const text *value);
 extern void retry_check_expiry(TimestampTz expires_at, TimestampTz now);
 extern void retry_check_max_attempts(int32 max_attempts);
 extern void retry_check_task_url(const char *url);
-extern void retry_check_header_object(Jsonb *headers);
+
+/* Only headers of a scene may name secrets. */
+extern void retry_check_header_object(Jsonb *headers, bool of_scene);
 
 /* The same; the timeout in milliseconds, and the method in capitals, in which it is stored. */
 extern int32 retry_check_timeout(const Interval *timeout);

@@ -14,6 +14,7 @@
 #include "utils/timestamp.h"
 
 #include "request.h"
+#include "scene_secret.h"
 #include "store.h"
 #include "uuid7.h"
 
@@ -22,7 +23,7 @@
 
 /* Room for the lines that are ours, without the key; and how many they are. */
 #define OWN_BYTES	512
-#define OWN_LINES	6
+#define OWN_LINES	7
 
 /* Header lines being written. */
 typedef struct Lines
@@ -190,6 +191,13 @@ add_headers(Lines *lines, int from, Jsonb *headers)
 	}
 }
 
+/* As webhook-timestamp has it. */
+static int64
+unix_seconds(TimestampTz moment)
+{
+	return moment / USECS_PER_SEC + UNIX_SHIFT_S;
+}
+
 /* The headers by which a receiver knows the message and the attempt. */
 static void
 add_own(Lines *lines, const pg_uuid_t *id, const text *key, int32 attempt_no,
@@ -208,10 +216,43 @@ add_own(Lines *lines, const pg_uuid_t *id, const text *key, int32 attempt_no,
 	to = begin_line(lines, "webhook-id: ");
 	end_line(lines, write_uuid(to, id));
 
-	add_number(lines, "webhook-timestamp: ", now / USECS_PER_SEC + UNIX_SHIFT_S);
+	add_number(lines, "webhook-timestamp: ", unix_seconds(now));
 	add_number(lines, "Retry-Attempt: ", attempt_no);
 	if (expires_at < DT_NOEND)
 		add_number(lines, "Retry-Deadline-Ms: ", expires_at > now ? (expires_at - now) / 1000 : 0);
+}
+
+/* The signature by each value of the scene's secret that is in force, the newest first. */
+static void
+add_signatures(Lines *lines, const RetryScene *scene, const pg_uuid_t *id, TimestampTz now,
+			   const RetryHttpRequest *http)
+{
+	char		id_text[2 * UUID_LEN + 4];
+	char		timestamp[32];
+	RetrySigned message = {
+		.id = id_text,
+		.id_len = write_uuid(id_text, id) - id_text,
+		.timestamp = timestamp,
+		.timestamp_len = sprintf(timestamp, INT64_FORMAT, unix_seconds(now)),
+		.body = http->body,
+		.body_len = http->body_len
+	};
+	char	   *to = begin_line(lines, "webhook-signature:");
+
+	for (int i = 0; i < scene->nsigning; i++)
+	{
+		const RetrySecret *secret = &scene->signing[i];
+
+		if (secret->key.len == 0 || secret->signs_until <= now)
+			continue;
+		*to++ = ' ';
+		if (!retry_sign(&secret->key, &message, to))
+			ereport(ERROR,
+					(errcode(ERRCODE_OUT_OF_MEMORY),
+					 errmsg("retry: a request of scene \"%s\" cannot be signed", scene->name)));
+		to += RETRY_SIGNATURE_LEN;
+	}
+	end_line(lines, to);
 }
 
 /* The value of a text column, terminated, in the current memory context; or NULL. */
@@ -297,6 +338,7 @@ prepare_headers(TupleTableSlot *slot, const RetryScene *scene, int32 attempt_no,
 		type = DatumGetTextPP(slot->tts_values[Task_content_type]);
 		bytes += VARSIZE_ANY_EXHDR(type);
 	}
+	bytes += scene->nsigning * (RETRY_SIGNATURE_LEN + 1);
 
 	/* each header takes 8 bytes of an object besides its strings; we add 3 */
 	if (!slot->tts_isnull[Task_headers])
@@ -314,6 +356,8 @@ prepare_headers(TupleTableSlot *slot, const RetryScene *scene, int32 attempt_no,
 	lines.at = (char *) (lines.line + most);
 
 	add_own(&lines, id, key, attempt_no, now, prepared->expires_at);
+	if (scene->nsigning > 0)
+		add_signatures(&lines, scene, id, now, &prepared->http);
 	first = lines.count;
 	if (prepared->http.has_body && type != NULL)
 	{
@@ -345,9 +389,17 @@ retry_request_prepare(TupleTableSlot *slot, const RetryScene *scene, int32 attem
 	if (http->url == NULL)
 	{
 		if (scene->url == NULL && scene->ntargets == 0)
+		{
+			prepared->why = "neither the task nor its scene has a URL";
 			return false;
+		}
 		if (scene->ntargets == 0)
 			http->url = pstrdup(scene->url);
+	}
+	else if (!retry_scene_may_call(scene, http->url))
+	{
+		prepared->why = "its scene's headers hold secrets, and its URL is not of the scene's origin";
+		return false;
 	}
 	http->method = text_column(slot, Task_method);
 	if (http->method == NULL)

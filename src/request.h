@@ -22,13 +22,15 @@ typedef struct RetryPrepared
 	int32		max_attempts;
 	TimestampTz expires_at;		/* no attempt starts after it; DT_NOEND: never */
 	RetryBackoff *backoff;		/* the task's own copy; NULL: the scene's */
+	const char *why;			/* it cannot be made, a constant */
 } RetryPrepared;
 
 /*
  * Reads the task's row ("slot", columns in the order of store.h) and fills
  * "prepared" with copies in the current memory context; the URL is left to
- * whoever chooses among the scene's targets, if it has some.  False when the task
- * has no URL to go to (its scene lost it): the caller holds it back.
+ * whoever chooses among the scene's targets, if it has some.  False, with "why",
+ * when the task has no URL to go to (its scene lost it), or one that its scene's
+ * secrets must not go to.  ERROR when memory is short.
  */
 extern bool retry_request_prepare(TupleTableSlot *slot, const RetryScene *scene,
 								  int32 attempt_no, TimestampTz now, RetryPrepared *prepared);

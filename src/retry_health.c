@@ -282,6 +282,23 @@ check_foreign(ReturnSetInfo *result, RetryReader *reader, const RetryConfig *con
 			   "SELECT retry.adopt() lets this database send them; make sure that their origin does not send them too");
 }
 
+/* Are there scenes whose tasks wait for a secret? */
+static void
+check_secrets(ReturnSetInfo *result, RetryConfig *config)
+{
+	const RetryScene *scene;
+	int			waiting = 0;
+
+	for (int n = 0; (scene = retry_config_nth_scene(config, n)) != NULL; n++)
+		waiting += scene->missing_secret != NULL;
+	if (waiting == 0)
+		report(result, "secrets", OK, "every secret that a scene names is set", NULL);
+	else
+		report(result, "secrets", WARN,
+			   psprintf("tasks of %d scene(s) wait for a secret that is not set", waiting),
+			   "Those without set_at in retry.secrets are not set; SELECT retry.set_secret() lets the tasks go");
+}
+
 /*
  * A leaf holds the days whose number is its own modulo the ring.  Tomorrow's
  * should be empty by now; if it is not, old and new tasks will share it.
@@ -328,7 +345,10 @@ retry_health(PG_FUNCTION_ARGS)
 	/* a locked table says nothing of health: what it would tell is left out */
 	reader = retry_reader_begin(GetActiveSnapshot(), true);
 	if (retry_config_read(config, GetActiveSnapshot()))
+	{
 		check_foreign(result, reader, config);
+		check_secrets(result, config);
+	}
 	check_ring(result, reader);
 	retry_reader_end(reader);
 	return (Datum) 0;

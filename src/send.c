@@ -402,7 +402,7 @@ prepare(RetryTurn *turn, Transfer *t)
 		return;
 	if (!retry_request_prepare(slot, scene, entry->attempts + 1, turn->now, &t->prepared))
 	{
-		rejected.why = "neither the task nor its scene has a URL";
+		rejected.why = t->prepared.why;
 		end_unsent(d, t, turn->now, rejected);
 		return;
 	}

@@ -305,6 +305,7 @@ run(void)
 	going = going && attempt(retry_upkeep_consumed, &upkeep, 0);
 	going = going && attempt(retry_upkeep_runs, &upkeep, 0);
 	going = going && attempt(retry_upkeep_events, &upkeep, 0);
+	going = going && attempt(retry_upkeep_secrets, &upkeep, 0);
 	going = going && attempt(retry_upkeep_scenes, &upkeep, 0);
 	if (going && requests != NULL && !upkeep.blocked)
 		delete_requests(requests);

@@ -53,6 +53,9 @@ extern void retry_upkeep_consumed(RetryUpkeep *upkeep, int unused);
 /* Events older than the history. */
 extern void retry_upkeep_events(RetryUpkeep *upkeep, int unused);
 
+/* Deletes former values of secrets that sign no longer. */
+extern void retry_upkeep_secrets(RetryUpkeep *upkeep, int unused);
+
 /* Notes on old runs of schedules, but for what says how far each has come. */
 extern void retry_upkeep_runs(RetryUpkeep *upkeep, int unused);
 

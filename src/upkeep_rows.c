@@ -211,6 +211,19 @@ retry_upkeep_events(RetryUpkeep *upkeep, int unused)
 	delete_older("deleting old events", delete_events, upkeep->cutoff);
 }
 
+/* ---------------------------------------------------------------- secrets */
+
+static const char *const delete_secrets =
+"DELETE FROM retry.secret s WHERE (s.group_id, s.name, s.set_at) IN"
+" (SELECT x.group_id, x.name, x.set_at FROM retry.secret x WHERE x.signs_until < $1"
+"  LIMIT $2 FOR UPDATE SKIP LOCKED)";
+
+void
+retry_upkeep_secrets(RetryUpkeep *upkeep, int unused)
+{
+	delete_older("deleting former secrets", delete_secrets, GetCurrentTimestamp());
+}
+
 /* ---------------------------------------------------------------- keys */
 
 /* Where a batch ended: the primary key of retry.key. */

@@ -21,6 +21,7 @@ UNIT_rate = rate.c
 UNIT_policy = policy.c status_list.c backoff.c backoff_text.c cron.c httpdate.c
 UNIT_ratelimit_header = ratelimit_header.c httpdate.c
 UNIT_route = route.c url.c
+UNIT_sign = sign.c secret_ref.c
 UNIT_status_list = status_list.c
 UNIT_throttle = throttle.c
 UNIT_url = url.c
@@ -33,9 +34,12 @@ UNIT_LIBS = -L$(shell $(PG_CONFIG) --pkglibdir) -L$(shell $(PG_CONFIG) --libdir)
 	-lpgcommon -lpgport $(shell $(CURL_CONFIG) --libs) -lm -lpthread
 UNIT_FRONTEND_lane = -DFRONTEND
 
+# the sums of libpgcommon are OpenSSL's where the server's are
+UNIT_LIBS_sign = $(if $(shell grep 'define USE_OPENSSL 1' $(shell $(PG_CONFIG) --includedir-server)/pg_config.h),-lcrypto)
+
 build/unit/%: test/unit/test_%.c test/unit/check.h $(wildcard src/*.c src/*.h)
 	@mkdir -p build/unit
-	$(CC) $(UNIT_CFLAGS) $(UNIT_FRONTEND_$*) -o $@ $< $(addprefix src/,$(UNIT_$*)) $(UNIT_LIBS)
+	$(CC) $(UNIT_CFLAGS) $(UNIT_FRONTEND_$*) -o $@ $< $(addprefix src/,$(UNIT_$*)) $(UNIT_LIBS) $(UNIT_LIBS_$*)
 
 .PHONY: unit fuzz
 unit: $(addprefix build/unit/,$(UNIT_TESTS))
@@ -46,7 +50,7 @@ FUZZ_SECONDS ?= 10
 
 build/fuzz/%: test/fuzz/fuzz_%.c $(wildcard src/*.c src/*.h)
 	@mkdir -p build/fuzz
-	clang $(UNIT_CFLAGS) -fsanitize=fuzzer,address,undefined -o $@ $< $(addprefix src/,$(UNIT_$*)) $(UNIT_LIBS)
+	clang $(UNIT_CFLAGS) -fsanitize=fuzzer,address,undefined -o $@ $< $(addprefix src/,$(UNIT_$*)) $(UNIT_LIBS) $(UNIT_LIBS_$*)
 
 fuzz: $(addprefix build/fuzz/,$(FUZZ_TESTS))
 	@for t in $(FUZZ_TESTS); do echo "# fuzz $$t"; \

@@ -1,0 +1,78 @@
+/*
+ * scene_secret.c
+ *		What a scene needs of its group's secrets, and whom it may tell them.
+ *
+ * All of it is decided when the configuration is read, so that an attempt only
+ * signs.  A scene that needs a secret which is not set is treated as paused:
+ * its tasks wait, and go on by themselves when the configuration is read again
+ * because it was set.
+ */
+#include "postgres.h"
+
+#include "scene_secret.h"
+#include "sqltarget.h"
+#include "url.h"
+
+bool
+retry_scene_needs_secrets(const RetryScene *scene)
+{
+	return scene->secret != NULL ||
+		(scene->headers != NULL && retry_headers_name_secrets(scene->headers));
+}
+
+void
+retry_scene_take_secrets(RetryScene *scene, const RetrySecrets *secrets)
+{
+	Jsonb	   *filled;
+	char	   *missing;
+
+	if (!retry_scene_needs_secrets(scene))
+		return;
+	if (scene->secret != NULL)
+	{
+		scene->signing = retry_secrets_find(secrets, scene->group_id, scene->secret,
+											strlen(scene->secret), &scene->nsigning);
+		if (scene->signing == NULL || scene->signing->key.len == 0)
+			scene->missing_secret = scene->secret;
+	}
+	if (scene->headers != NULL && retry_headers_name_secrets(scene->headers))
+	{
+		filled = retry_headers_fill(scene->headers, secrets, scene->group_id, &missing);
+		if (filled == NULL)
+			scene->missing_secret = missing;
+		else
+			scene->headers = filled;
+		scene->fills_secrets = true;
+	}
+	if (scene->missing_secret != NULL)
+		scene->paused = true;
+}
+
+static bool
+same_origin(const RetryUrl *url, const char *other)
+{
+	RetryUrl	parsed;
+	char		why[256];
+
+	return retry_url_check(other, &parsed, why, sizeof(why)) && strcmp(url->origin, parsed.origin) == 0;
+}
+
+bool
+retry_scene_may_call(const RetryScene *scene, const char *url)
+{
+	RetryUrl	parsed;
+	char		why[256];
+
+	if (!scene->fills_secrets || retry_is_sql_target(url))
+		return true;
+	if (!retry_url_check(url, &parsed, why, sizeof(why)))
+		return false;
+	if (scene->url != NULL && same_origin(&parsed, scene->url))
+		return true;
+	for (int i = 0; i < scene->ntargets; i++)
+	{
+		if (same_origin(&parsed, scene->targets[i].url))
+			return true;
+	}
+	return false;
+}

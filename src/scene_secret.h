@@ -1,0 +1,31 @@
+/*
+ * scene_secret.h
+ *		What a scene needs of its group's secrets, and whom it may tell them.
+ *
+ * A dispatcher and a session that calls for itself read scenes in two ways; what
+ * is missing, and where a token must not go, is the same for both.
+ */
+#ifndef RETRY_SCENE_SECRET_H
+#define RETRY_SCENE_SECRET_H
+
+#include "config.h"
+#include "secret.h"
+
+/*
+ * Gives a scene that was just read, in the current memory context, the values
+ * that it signs with and fills into its headers.  When one that it needs is not
+ * set (or does not sign, and should), the scene is as if paused, and says why in
+ * missing_secret.  The values stay those of "secrets", which must live as long.
+ */
+extern void retry_scene_take_secrets(RetryScene *scene, const RetrySecrets *secrets);
+
+/* Does it need any? */
+extern bool retry_scene_needs_secrets(const RetryScene *scene);
+
+/*
+ * May a request of the scene go to this URL, which its task brought?  Secrets in
+ * headers go to origins of the scene's own URL or targets only.
+ */
+extern bool retry_scene_may_call(const RetryScene *scene, const char *url);
+
+#endif							/* RETRY_SCENE_SECRET_H */

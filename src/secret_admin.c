@@ -1,0 +1,415 @@
+/*
+ * secret_admin.c
+ *		retry.set_secret() and retry.drop_secret().
+ *
+ * A value passes from the argument straight into the table's heap: no SQL
+ * statement has it as text or parameter, so nothing that shows, logs or counts
+ * statements sees it here.  What the caller's own statement looks like is the
+ * caller's business, see doc/security.md.
+ */
+#include "postgres.h"
+
+#include "access/genam.h"
+#include "access/htup_details.h"
+#include "access/stratnum.h"
+#include "access/table.h"
+#include "access/xact.h"
+#include "catalog/indexing.h"
+#include "catalog/pg_collation.h"
+#include "catalog/pg_type.h"
+#include "executor/spi.h"
+#include "fmgr.h"
+#include "mb/pg_wchar.h"
+#include "miscadmin.h"
+#include "storage/lmgr.h"
+#include "utils/array.h"
+#include "utils/builtins.h"
+#include "utils/fmgroids.h"
+#include "utils/fmgrprotos.h"
+#include "utils/snapmgr.h"
+#include "utils/timestamp.h"
+
+#include "compat.h"
+#include "access.h"
+#include "scene.h"
+#include "secret.h"
+#include "statement.h"
+#include "store.h"
+#include "url.h"
+#include "wakeup.h"
+
+PG_FUNCTION_INFO_V1(retry_set_secret);
+PG_FUNCTION_INFO_V1(retry_drop_secret);
+PG_FUNCTION_INFO_V1(retry_secret_names);
+PG_FUNCTION_INFO_V1(retry_check_secret);
+
+#define OVERLAP_MAX_DAYS	366
+
+/* A secret that is being changed; its group is locked against others who do. */
+typedef struct Change
+{
+	RetryGroupRow group;
+	char	   *name;
+	Relation	rel;
+	Snapshot	snapshot;		/* sees all that was changed before */
+	TimestampTz now;
+	TimestampTz until;			/* former values sign no longer than this */
+	int			kept;			/* former values that go on */
+	TimestampTz newest;			/* of the former ones */
+} Change;
+
+static void
+refuse_null(FunctionCallInfo fcinfo, const char *const *names, int count)
+{
+	for (int i = 0; i < count; i++)
+	{
+		if (PG_ARGISNULL(i))
+			ereport(ERROR,
+					(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+					 errmsg("%s must not be null", names[i])));
+	}
+}
+
+/* Checks what both functions are given, and begins the change. */
+static void
+begin_change(Change *change, const text *name, const text *group_name, const char *function)
+{
+	char	   *group = text_to_cstring(group_name);
+
+	memset(change, 0, sizeof(*change));
+	change->name = text_to_cstring(name);
+	if (!retry_group_by_name(GetActiveSnapshot(), group, &change->group))
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_OBJECT),
+				 errmsg("group \"%s\" does not exist", group),
+				 errhint("Groups are rows of retry.scene_group.")));
+	if (!retry_owns_group(GetUserId(), &change->group))
+		ereport(ERROR,
+				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+				 errmsg("role \"%s\" may not change secrets of group \"%s\"",
+						GetUserNameFromId(GetUserId(), true), group),
+				 errhint("Members of the group's owner may.")));
+	if (!retry_name_check(change->name))
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("name of a secret: \"%.100s\" is not 1 to %d lower-case letters, digits, _ and -",
+						change->name, RETRY_SECRET_NAME_MAX)));
+	PreventCommandIfReadOnly(function);
+	PreventCommandIfParallelMode(function);
+	PreventCommandDuringRecovery(function);
+
+	change->rel = table_open(retry_relation_oid("secret"), RowExclusiveLock);
+	LockDatabaseObject(RelationGetRelid(change->rel), change->group.id, 0, ExclusiveLock);
+	change->snapshot = RegisterSnapshot(GetLatestSnapshot());
+	change->now = GetCurrentTimestamp();
+}
+
+/* For people, and to the dispatchers. */
+static void
+end_change(Change *change, const char *kind)
+{
+	Oid			types[] = {INT4OID, TEXTOID, TEXTOID};
+	Datum		values[lengthof(types)];
+	RetryRoleSwitch caller;
+
+	UnregisterSnapshot(change->snapshot);
+	table_close(change->rel, NoLock);
+	CommandCounterIncrement();
+
+	values[0] = Int32GetDatum(change->group.id);
+	values[1] = CStringGetTextDatum(kind);
+	values[2] = CStringGetTextDatum(psprintf("\"%s\", by %s", change->name,
+											 GetUserNameFromId(GetSessionUserId(), false)));
+	if (SPI_connect() != SPI_OK_CONNECT)
+		ereport(ERROR,
+				(errcode(ERRCODE_INTERNAL_ERROR),
+				 errmsg("could not connect to SPI")));
+	retry_become_owner(&caller);
+	retry_statement("INSERT INTO retry.event (at, group_id, kind, detail)"
+					" VALUES (pg_catalog.clock_timestamp(), $1, $2, $3)",
+					lengthof(types), types, values, NULL, SPI_OK_INSERT);
+	retry_become_caller(&caller);
+	SPI_finish();
+	retry_wakeup_config();
+}
+
+static SysScanDesc
+scan_values(Relation rel, Snapshot snapshot, int32 group_id, const char *name)
+{
+	ScanKeyData keys[2];
+
+	ScanKeyInit(&keys[0], Secret_group_id + 1, BTEqualStrategyNumber, F_INT4EQ, Int32GetDatum(group_id));
+	ScanKeyEntryInitialize(&keys[1], 0, Secret_name + 1, BTEqualStrategyNumber, InvalidOid,
+						   DEFAULT_COLLATION_OID, F_TEXTEQ, CStringGetTextDatum(name));
+	return systable_beginscan(rel, retry_relation_oid("secret_pkey"), true, snapshot, lengthof(keys), keys);
+}
+
+/* The value is the current one. */
+static bool
+is_current(Change *change, const text *value)
+{
+	SysScanDesc scan = scan_values(change->rel, change->snapshot, change->group.id, change->name);
+	HeapTuple	tuple;
+	bool		same = false;
+
+	while (HeapTupleIsValid(tuple = systable_getnext(scan)))
+	{
+		Datum		values[Secret_natts];
+		bool		isnull[Secret_natts];
+
+		heap_deform_tuple(tuple, RelationGetDescr(change->rel), values, isnull);
+		if (isnull[Secret_signs_until])
+			same = DatumGetBool(DirectFunctionCall2Coll(texteq, DEFAULT_COLLATION_OID,
+														values[Secret_value], PointerGetDatum(value)));
+	}
+	systable_endscan(scan);
+	return same;
+}
+
+/*
+ * Former values sign until the end of the overlap, or their own if that is
+ * earlier; what is over is deleted, and so is what "same" is, which comes anew.
+ * Returns how many there were.
+ */
+static int
+retire_values(Change *change, const text *same)
+{
+	SysScanDesc scan = scan_values(change->rel, change->snapshot, change->group.id, change->name);
+	HeapTuple	tuple;
+	int			count = 0;
+
+	while (HeapTupleIsValid(tuple = systable_getnext(scan)))
+	{
+		Datum		values[Secret_natts];
+		bool		isnull[Secret_natts];
+		bool		replace[Secret_natts] = {0};
+		TimestampTz until = change->until;
+
+		count++;
+		heap_deform_tuple(tuple, RelationGetDescr(change->rel), values, isnull);
+		change->newest = Max(change->newest, DatumGetTimestampTz(values[Secret_set_at]));
+		if (!isnull[Secret_signs_until])
+			until = Min(until, DatumGetTimestampTz(values[Secret_signs_until]));
+		if (until <= change->now ||
+			(same != NULL && DatumGetBool(DirectFunctionCall2Coll(texteq, DEFAULT_COLLATION_OID,
+																  values[Secret_value], PointerGetDatum(same)))))
+		{
+			CatalogTupleDelete(change->rel, &tuple->t_self);
+			continue;
+		}
+		values[Secret_signs_until] = TimestampTzGetDatum(until);
+		isnull[Secret_signs_until] = false;
+		replace[Secret_signs_until] = true;
+		CatalogTupleUpdate(change->rel, &tuple->t_self,
+						   heap_modify_tuple(tuple, RelationGetDescr(change->rel), values, isnull, replace));
+		change->kept++;
+	}
+	systable_endscan(scan);
+	return count;
+}
+
+/* ERROR, which never shows the value, unless it can be one; true: it signs. */
+static bool
+check_value(const char *name, const text *value)
+{
+	const char *bytes = VARDATA_ANY(value);
+	int			len = VARSIZE_ANY_EXHDR(value);
+	RetrySignKey key;
+	char		why[256];
+
+	if (len < 1 || len > RETRY_SECRET_MAX_BYTES)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("value of secret \"%s\" has %d bytes, not 1 to %d", name, len, RETRY_SECRET_MAX_BYTES)));
+	if (retry_sign_is_key_like(bytes, len))
+	{
+		bool		good = retry_sign_read_key(bytes, len, &key);
+
+		explicit_bzero(&key, sizeof(key));
+		if (!good)
+			ereport(ERROR,
+					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+					 errmsg("value of secret \"%s\" begins with %s, but is no key", name, RETRY_SIGN_PREFIX),
+					 errhint("What follows must be the base64 of %d to %d bytes.",
+							 RETRY_SIGN_KEY_MIN, RETRY_SIGN_KEY_MAX)));
+		return true;
+	}
+	if (!retry_header_check("X", 1, bytes, len, why, sizeof(why)))
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("value of secret \"%s\" has control characters", name),
+				 errdetail("It could not stand in a header."),
+				 errhint("Look for a line break at its end.")));
+	return false;
+}
+
+/* The scenes of the group that sign with the secret, "a, b"; NULL: none. */
+static char *
+scenes_signing(int32 group_id, const char *name)
+{
+	Oid			types[] = {INT4OID, TEXTOID};
+	Datum		values[] = {Int32GetDatum(group_id), CStringGetTextDatum(name)};
+	MemoryContext caller_context = CurrentMemoryContext;
+	RetryRoleSwitch caller;
+	char	   *found;
+
+	if (SPI_connect() != SPI_OK_CONNECT)
+		ereport(ERROR,
+				(errcode(ERRCODE_INTERNAL_ERROR),
+				 errmsg("could not connect to SPI")));
+	retry_become_owner(&caller);
+	retry_statement("SELECT pg_catalog.string_agg(s.name, ', ' ORDER BY s.name)"
+					" FROM retry.scene s JOIN retry.scene_group g ON g.name OPERATOR(pg_catalog.=) s.group_name"
+					" WHERE g.id OPERATOR(pg_catalog.=) $1 AND s.secret OPERATOR(pg_catalog.=) $2",
+					lengthof(types), types, values, NULL, SPI_OK_SELECT);
+	found = SPI_getvalue(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1);
+	if (found != NULL)
+		found = MemoryContextStrdup(caller_context, found);
+	retry_become_caller(&caller);
+	SPI_finish();
+	return found;
+}
+
+/* When former values are over; ERROR for an overlap that makes no sense. */
+static TimestampTz
+end_of_overlap(TimestampTz now, Interval *overlap)
+{
+	TimestampTz until = DatumGetTimestampTz(DirectFunctionCall2(timestamptz_pl_interval,
+																TimestampTzGetDatum(now),
+																IntervalPGetDatum(overlap)));
+
+	if (until < now || until > now + OVERLAP_MAX_DAYS * USECS_PER_DAY)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("overlap is not between 0 and %d days: %s", OVERLAP_MAX_DAYS,
+						DatumGetCString(DirectFunctionCall1(interval_out, IntervalPGetDatum(overlap))))));
+	return until;
+}
+
+static void
+insert_value(Change *change, bool signs, const text *value)
+{
+	Datum		values[Secret_natts];
+	bool		isnull[Secret_natts] = {0};
+
+	values[Secret_group_id] = Int32GetDatum(change->group.id);
+	values[Secret_name] = CStringGetTextDatum(change->name);
+
+	/* a clock that was set back must not make it older than the others */
+	values[Secret_set_at] = TimestampTzGetDatum(Max(change->now, change->newest + 1));
+	values[Secret_signs_until] = (Datum) 0;
+	isnull[Secret_signs_until] = true;
+	values[Secret_signs] = BoolGetDatum(signs);
+	values[Secret_value] = PointerGetDatum(value);
+	CatalogTupleInsert(change->rel, heap_form_tuple(RelationGetDescr(change->rel), values, isnull));
+}
+
+/* retry.set_secret(name, value, group_name, overlap) */
+Datum
+retry_set_secret(PG_FUNCTION_ARGS)
+{
+	static const char *const names[] = {"name", "value", "group_name", "overlap"};
+	Change		change;
+	text	   *value;
+	bool		signs;
+	int			former;
+
+	refuse_null(fcinfo, names, lengthof(names));
+	begin_change(&change, PG_GETARG_TEXT_PP(0), PG_GETARG_TEXT_PP(2), "retry.set_secret()");
+	value = PG_GETARG_TEXT_PP(1);
+	change.until = end_of_overlap(change.now, PG_GETARG_INTERVAL_P(3));
+	signs = check_value(change.name, value);
+	if (!signs)
+	{
+		char	   *scenes = scenes_signing(change.group.id, change.name);
+
+		if (scenes != NULL)
+			ereport(ERROR,
+					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+					 errmsg("value of secret \"%s\" is no key, but it signs for scenes of group \"%s\": %s",
+							change.name, change.group.name, scenes),
+					 errhint("A key is written %s and the base64 of %d to %d bytes.",
+							 RETRY_SIGN_PREFIX, RETRY_SIGN_KEY_MIN, RETRY_SIGN_KEY_MAX)));
+	}
+
+	/* to be told the same twice is not a rotation */
+	if (is_current(&change, value))
+	{
+		UnregisterSnapshot(change.snapshot);
+		table_close(change.rel, NoLock);
+		PG_RETURN_VOID();
+	}
+	former = retire_values(&change, value);
+	if (change.kept >= RETRY_SECRET_MAX_VALUES)
+		ereport(ERROR,
+				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
+				 errmsg("secret \"%s\" has %d former values that are still in force", change.name, change.kept),
+				 errhint("A shorter overlap ends them earlier; overlap => '0' at once.")));
+	insert_value(&change, signs, value);
+	end_change(&change, former > 0 ? "secret rotated" : "secret set");
+	PG_RETURN_VOID();
+}
+
+/* retry.drop_secret(name, group_name) */
+Datum
+retry_drop_secret(PG_FUNCTION_ARGS)
+{
+	static const char *const names[] = {"name", "group_name"};
+	Change		change;
+
+	refuse_null(fcinfo, names, lengthof(names));
+	begin_change(&change, PG_GETARG_TEXT_PP(0), PG_GETARG_TEXT_PP(1), "retry.drop_secret()");
+	change.until = DT_NOBEGIN;
+	if (retire_values(&change, NULL) == 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_OBJECT),
+				 errmsg("secret \"%s\" of group \"%s\" is not set", change.name, change.group.name),
+				 errhint("The view retry.secrets shows those that are.")));
+	end_change(&change, "secret dropped");
+	PG_RETURN_VOID();
+}
+
+/* retry.secret_names(headers): those that the headers name. */
+Datum
+retry_secret_names(PG_FUNCTION_ARGS)
+{
+	Jsonb	   *headers = PG_GETARG_JSONB_P(0);
+	ArrayBuildState *names = initArrayResult(TEXTOID, CurrentMemoryContext, false);
+	JsonbIterator *it = JsonbIteratorInit(&headers->root);
+	JsonbIteratorToken token;
+	JsonbValue	part;
+
+	while ((token = JsonbIteratorNext(&it, &part, true)) != WJB_DONE)
+	{
+		int			from = 0;
+		RetrySecretRef ref;
+
+		if (token != WJB_VALUE || part.type != jbvString)
+			continue;
+		while (retry_secret_ref_next(part.val.string.val, part.val.string.len, from, &ref) == RETRY_SECRET_REF_GOOD)
+		{
+			text	   *name = cstring_to_text_with_len(part.val.string.val + ref.name_at, ref.name_len);
+
+			names = accumArrayResult(names, PointerGetDatum(name), false, TEXTOID, CurrentMemoryContext);
+			from = ref.end;
+		}
+	}
+	PG_RETURN_DATUM(makeArrayResult(names, CurrentMemoryContext));
+}
+
+/* retry.check_secret(group_name, name): for the trigger of retry.scene. */
+Datum
+retry_check_secret(PG_FUNCTION_ARGS)
+{
+	char	   *group_name = text_to_cstring(PG_GETARG_TEXT_PP(0));
+	text	   *name = PG_GETARG_TEXT_PP(1);
+	RetryGroupRow group;
+	const RetrySecret *secret;
+	int			count;
+
+	if (!retry_group_by_name(GetActiveSnapshot(), group_name, &group))
+		PG_RETURN_BOOL(true);
+	secret = retry_secrets_find(retry_secrets_of_group(group.id, GetActiveSnapshot()), group.id,
+								VARDATA_ANY(name), VARSIZE_ANY_EXHDR(name), &count);
+	PG_RETURN_BOOL(secret == NULL || secret->key.len > 0);
+}
