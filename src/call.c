@@ -30,6 +30,7 @@
 #include "rate_table.h"
 #include "record.h"
 #include "request.h"
+#include "scene_secret.h"
 #include "session_http.h"
 #include "shmem.h"
 #include "sqltarget.h"
@@ -238,6 +239,7 @@ keep_answer(Call *call, const RetryHttpResult *result)
 {
 	call->http_status = result->http_status;
 	call->response = NULL;
+	retry_scene_mask(call->scene, unconstify(char *, result->body), result->body_len);
 	if (result->body_len > 0)
 	{
 		call->response = palloc(VARHDRSZ + result->body_len);

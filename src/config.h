@@ -52,7 +52,8 @@ typedef struct RetryScene
 	char	   *secret;			/* its requests are signed with; NULL: none */
 	const RetrySecret *signing; /* its values */
 	int			nsigning;
-	bool		fills_secrets;	/* secrets are filled into headers */
+	const RetrySecrets *filled; /* its group's are filled into headers; NULL:
+								 * none are */
 	char	   *missing_secret; /* one that is not set; NULL: none */
 	bool		paused;			/* the scene or its group, or a secret is
 								 * missing */

@@ -13,6 +13,9 @@
 #include "sqltarget.h"
 #include "url.h"
 
+/* Shorter values are not looked for: too much that is none would be hidden. */
+#define MASKED_LEAST	8
+
 bool
 retry_scene_needs_secrets(const RetryScene *scene)
 {
@@ -42,10 +45,31 @@ retry_scene_take_secrets(RetryScene *scene, const RetrySecrets *secrets)
 			scene->missing_secret = missing;
 		else
 			scene->headers = filled;
-		scene->fills_secrets = true;
+		scene->filled = secrets;
 	}
 	if (scene->missing_secret != NULL)
 		scene->paused = true;
+}
+
+void
+retry_scene_mask(const RetryScene *scene, char *answer, size_t len)
+{
+	if (scene == NULL || scene->filled == NULL)
+		return;
+	for (int i = 0; i < scene->filled->count; i++)
+	{
+		const RetrySecret *secret = &scene->filled->list[i];
+		char	   *end = answer + len;
+		char	   *at = answer;
+
+		if (secret->group_id != scene->group_id || secret->value_len < MASKED_LEAST)
+			continue;
+		while ((at = memmem(at, end - at, secret->value, secret->value_len)) != NULL)
+		{
+			memset(at, '*', secret->value_len);
+			at += secret->value_len;
+		}
+	}
 }
 
 static bool
@@ -63,7 +87,7 @@ retry_scene_may_call(const RetryScene *scene, const char *url)
 	RetryUrl	parsed;
 	char		why[256];
 
-	if (!scene->fills_secrets || retry_is_sql_target(url))
+	if (scene->filled == NULL || retry_is_sql_target(url))
 		return true;
 	if (!retry_url_check(url, &parsed, why, sizeof(why)))
 		return false;

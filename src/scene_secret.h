@@ -28,4 +28,11 @@ extern bool retry_scene_needs_secrets(const RetryScene *scene);
  */
 extern bool retry_scene_may_call(const RetryScene *scene, const char *url);
 
+/*
+ * Writes stars over the values, of 8 bytes and more, of secrets of the scene's
+ * group in what a receiver answered: some repeat the headers that they got.
+ * Does nothing for a scene whose headers name none, or NULL.
+ */
+extern void retry_scene_mask(const RetryScene *scene, char *answer, size_t len);
+
 #endif							/* RETRY_SCENE_SECRET_H */

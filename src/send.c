@@ -25,6 +25,7 @@
 #include "judge.h"
 #include "ordered.h"
 #include "scene_rate.h"
+#include "scene_secret.h"
 #include "sqlsend.h"
 #include "sqltarget.h"
 #include "uuid7.h"
@@ -579,6 +580,8 @@ judge(RetryDispatcher *d, Transfer *t, const RetryAnswer *answer)
 	retry_judge_limits(scene, t->prepared.max_attempts, t->prepared.expires_at,
 					   t->prepared.backoff, &limits, &zone);
 	set_verdict(t, retry_judge_exchange(scene, &limits, answer, &at));
+	if (t->result != NULL)
+		retry_scene_mask(scene, unconstify(char *, t->result->body), t->result->body_len);
 	retry_govern_answered(d, t, answer);
 	if (t->result != NULL)
 		retry_disabled_note(d, &t->ended, scene, t->result->url, t->enqueued_by);

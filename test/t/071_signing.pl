@@ -153,13 +153,13 @@ others_go_on($node, $receiver, 'a dropped secret');
 is(sql("SELECT state || ' ' || held_reason FROM retry.tasks WHERE id = '$id'"), 'pending missing secret', 'a dropped secret is missing');
 
 # A secret in a header is filled in, and goes nowhere but to the scene's origin.
-sql("SELECT retry.set_secret('shown', 'filled-in')");
+sql("SELECT retry.set_secret('shown', 'filled')");
 scene('shown', url => $echo, headers => '{"Authorization": "Bearer {{secret:shown}}", "X-Twice": "{{secret:shown}},{{secret:shown}}"}');
 (undef, $request) = sent(q('shown', '{}'));
-is($request->{header}{authorization}, 'Bearer filled-in', 'a header is filled in');
-is($request->{header}{'x-twice'}, 'filled-in,filled-in', 'as often as it is named');
+is($request->{header}{authorization}, 'Bearer filled', 'a header is filled in');
+is($request->{header}{'x-twice'}, 'filled,filled', 'as often as it is named');
 (undef, $request) = sent("'shown', '{}', url => '" . $receiver->url('/echo?other') . "'");
-is($request->{header}{authorization}, 'Bearer filled-in', 'for another path too');
+is($request->{header}{authorization}, 'Bearer filled', 'for another path too');
 my $thief = start_endpoint();
 $id = enqueue($node, "'shown', '{}', url => '" . $thief->url('/ok') . "'");
 wait_state($node, $id, 'dead', description => 'for another host it is refused');
@@ -169,6 +169,18 @@ $id = enqueue($node, q('shown', '{}', delay => '1 day'));
 sql("SELECT retry.amend('$id', '{\"url\": \"" . $thief->url('/ok') . "\"}'), retry.run_now('$id')");
 wait_state($node, $id, 'dead', description => 'and if the task is amended so');
 is($thief->stats->{total}, 0, 'that host never got a request');
+
+# A receiver that repeats it does not tell it to those who see the answer.
+sql("SELECT retry.set_secret('shown', '$token', overlap => '0')");
+my $stars = '*' x length $token;
+wait_for(sub { (sent(q('shown', '{}')))[1]{header}{authorization} ne 'Bearer filled' }, 'a header has the new value');
+(undef, $request) = sent(q('shown', '{}'));
+is($request->{header}{authorization}, "Bearer $stars", 'what is repeated is kept as stars');
+is($request->{header}{'x-twice'}, "$stars,$stars", 'wherever it is');
+unlike(sql("SELECT convert_from((retry.call('shown', '{}')).response, 'UTF8')"), qr/\Q$token/, 'nor has the caller of a call in the session');
+scene('repeats', url => "$echo?status=500", max_attempts => 1, headers => '{"X-Token": "{{secret:token}}"}');
+$id = enqueue($node, q('repeats', '{}'));
+wait_state($node, $id, 'dead', description => 'one whose token is repeated dies');
 
 # Values are in no view, no log, no dump, no row but that of the secret.
 scene('failing', url => $receiver->url('/status/500'), max_attempts => 2, backoff => 'fixed 10ms', secret => 'key',
