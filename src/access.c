@@ -29,6 +29,7 @@
 
 #include "compat.h"
 #include "access.h"
+#include "row_memo.h"
 #include "store.h"
 
 PG_FUNCTION_INFO_V1(retry_my_scenes);
@@ -44,12 +45,24 @@ retry_owns_group(Oid role, const RetryGroupRow *group)
 static bool
 was_granted(Snapshot snapshot, Oid role, int32 group_id)
 {
+	static struct
+	{
+		RetryRowMemo memo;
+		int32		group_id;
+		Oid			member;
+	}			last;			/* that was found to grant something */
 	Relation	rel = table_open(retry_relation_oid("group_member"), AccessShareLock);
 	ScanKeyData key;
 	SysScanDesc scan;
 	HeapTuple	tuple;
 	bool		granted = false;
 
+	if (last.group_id == group_id && retry_memo_holds(&last.memo, rel, snapshot) &&
+		has_privs_of_role(role, last.member))
+	{
+		table_close(rel, NoLock);
+		return true;
+	}
 	ScanKeyInit(&key, Member_group_id + 1, BTEqualStrategyNumber, F_INT4EQ, Int32GetDatum(group_id));
 	scan = systable_beginscan(rel, retry_relation_oid("group_member_pkey"), true, snapshot, 1, &key);
 	while (!granted && HeapTupleIsValid(tuple = systable_getnext(scan)))
@@ -59,6 +72,11 @@ was_granted(Snapshot snapshot, Oid role, int32 group_id)
 														   RelationGetDescr(rel), &isnull));
 
 		granted = has_privs_of_role(role, member);
+		if (granted && retry_memo_keep(&last.memo, tuple))
+		{
+			last.group_id = group_id;
+			last.member = member;
+		}
 	}
 	systable_endscan(scan);
 	table_close(rel, NoLock);
