@@ -95,10 +95,10 @@ BEGIN
 	END LOOP;
 END
 $$;
-SELECT retry.enqueue('memo', body => 'a', content_type => 'text/plain', delay => '1 day') IS NOT NULL AS stored,
+SELECT retry.enqueue('memo', body => 'a', content_type => 'text/memo', delay => '1 day') IS NOT NULL AS stored,
 	goes_to();
 SET enable_seqscan = off;
-SELECT count(*) FROM retry.task WHERE content_type = 'text/plain';
+SELECT count(*) FROM retry.task WHERE content_type = 'text/memo';
 RESET enable_seqscan;
 DO $$
 DECLARE
@@ -109,7 +109,7 @@ BEGIN
 	END LOOP;
 END
 $$;
-SELECT retry.enqueue('memo', body => 'a', content_type => 'text/plain', delay => '1 day') IS NOT NULL AS stored;
+SELECT retry.enqueue('memo', body => 'a', content_type => 'text/memo', delay => '1 day') IS NOT NULL AS stored;
 
 -- leave as it was
 REVOKE SELECT ON retry.task FROM regress_memo;
