@@ -77,7 +77,7 @@ like(facts($held), qr/^1\|failed\|419\|(\|f\|t|could not be recorded: .*\|f\|f)\
 is(scalar $receiver->ledger('held'), 2, 'and no other was made');
 
 # An attempt that is in the store already counts as recorded.
-my $twice = enqueue($node, target('/delay/1500') . ", key => 'twice'");
+my $twice = enqueue($node, target('/delay/3000') . ", key => 'twice'");
 wait_state($node, $twice, 'running');
 $node->safe_psql('postgres', <<"SQL");
 INSERT INTO retry.attempt (leaf, attempt_no, task_id, lane_hash, finished_at, duration_us, scene_id, outcome)
@@ -91,7 +91,7 @@ is(facts($twice), '1|succeeded|||t|f', 'the row that was there stays');
 is(scalar $receiver->ledger('twice'), 1, 'it was sent once');
 
 # The same for a dead letter: the attempt is recorded without a second one.
-my $letter = enqueue($node, target('/delay/1500?status=410') . ", key => 'letter', max_attempts => 1, timeout => '1 s'");
+my $letter = enqueue($node, target('/delay/4500?status=410') . ", key => 'letter', max_attempts => 1, timeout => '3 s'");
 wait_state($node, $letter, 'running');
 $node->safe_psql('postgres', <<"SQL");
 INSERT INTO retry.dead_letter
@@ -99,7 +99,7 @@ SELECT t.*, 'rejected', now(), 1, NULL, 'by hand', NULL FROM retry.task t WHERE 
 SQL
 wait_sql($node, "SELECT count(*) FROM retry.attempt WHERE task_id = '$letter'",
 	'the attempt is recorded', expected => '1');
-like(facts($letter), qr/^1\|failed\|\|timeout: no answer within 1 s\|t\|f$/, '... in full');
+like(facts($letter), qr/^1\|failed\|\|timeout: no answer within 3 s\|t\|f$/, '... in full');
 is($node->safe_psql('postgres', "SELECT reason, error FROM retry.dead_letter WHERE id = '$letter'"),
 	'rejected|by hand', 'the dead letter that was there stays');
 
@@ -107,7 +107,8 @@ is($node->safe_psql('postgres', "SELECT reason, error FROM retry.dead_letter WHE
 foreach my $table ('attempt', 'dead_letter')
 {
 	my $key = "locked-$table";
-	my $id = enqueue($node, target('/status/422') . ", key => '$key', delay => '500 ms'");
+	$node->safe_psql('postgres', "UPDATE retry.scene SET paused = true WHERE name = 'default'");
+	my $id = enqueue($node, target('/status/422') . ", key => '$key'");
 	my $leaf = $node->safe_psql('postgres', "SELECT to_char(leaf, 'FM00') FROM retry.task WHERE id = '$id'");
 	my $name = $table eq 'attempt' ? "attempt_$leaf" : $table;
 	my $holder = session($node);
@@ -115,6 +116,7 @@ foreach my $table ('attempt', 'dead_letter')
 	# the lock that lets a task be read and its attempt not be written
 	$holder->query_safe('BEGIN');
 	$holder->query_safe("LOCK TABLE retry.$name IN SHARE MODE");
+	$node->safe_psql('postgres', "UPDATE retry.scene SET paused = false WHERE name = 'default'");
 	wait_for(sub { scalar($receiver->ledger($key)) == 1 }, "retry.$name is locked: the task is sent");
 	if ($table eq 'dead_letter')
 	{
