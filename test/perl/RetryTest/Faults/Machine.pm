@@ -74,11 +74,12 @@ sub _limits
 		my $pid;
 
 		return {
-			name => $name, lasts => 2,
+			name => $name, lasts => 2, repeats => 1,
 			begin => sub {
 				$pid = ($chaos->pids('retry dispatcher'))[0] or return;
 				my $value = $now->($pid) or return;
 				system("prlimit --pid $pid --$option=$value: 2>/dev/null");
+				_demand($chaos);
 			},
 			end => sub {
 				system("prlimit --pid $pid --$option=unlimited: 2>/dev/null || prlimit --pid $pid --$option=1024: 2>/dev/null")
@@ -87,8 +88,24 @@ sub _limits
 	};
 
 	return (
-		$limit->('out-of-memory', 'as', sub { _status($_[0], 'VmSize') * 1024 + int(rand(512)) * 1024 }),
+		$limit->('out-of-memory', 'as', sub { _status($_[0], 'VmSize') * 1024 + int(rand(128)) * 1024 }),
 		$limit->('out-of-files', 'nofile', sub { my @open = glob "/proc/$_[0]/fd/*"; return @open + int(rand(4)) }));
+}
+
+# Tasks that cannot be sent without more memory and more connections.
+sub _demand
+{
+	my ($chaos) = @_;
+	my $url = $chaos->receiver->url('/ok');
+	my @keys = map { $chaos->new_key('large') } 1 .. 20;
+	my $calls = join ', ', map {
+		"retry.enqueue('$url', jsonb_build_object('x', repeat('x', 400000)), key => '$_', lane => '$_', $chaos->{campaign}{options})"
+	} @keys;
+
+	$chaos->campaign->note(T => $_) foreach @keys;
+	defined $chaos->try_sql("SELECT num_nonnulls($calls)") or return;
+	$chaos->campaign->note(C => $_) foreach @keys;
+	return;
 }
 
 sub _status
