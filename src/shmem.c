@@ -15,6 +15,7 @@
 #include <time.h>
 
 #include "access/transam.h"
+#include "access/xlog.h"
 #include "miscadmin.h"
 #include "postmaster/bgworker.h"
 #include "postmaster/interrupt.h"
@@ -173,6 +174,13 @@ retry_shmem_database(void)
 
 	if (my_database != NULL || retry_shared == NULL || !OidIsValid(MyDatabaseId))
 		return my_database;
+
+	/*
+	 * what a standby receives raises nothing here: an entry made now would
+	 * know too little of it after the promotion
+	 */
+	if (RecoveryInProgress())
+		return NULL;
 
 	xid = U64FromFullTransactionId(ReadNextFullTransactionId());
 	LWLockAcquire(retry_shared->lock, LW_EXCLUSIVE);

@@ -154,7 +154,8 @@ extern void retry_warn_not_preloaded(void);
 
 /*
  * The entry of this process's database, made on first use; NULL when the
- * library is not preloaded or no entry is free.  Valid until the process ends.
+ * library is not preloaded, no entry is free, or the server is a standby.  Valid
+ * until the process ends.
  * Only for processes that are connected to a database.
  */
 extern RetryDatabase *retry_shmem_database(void);

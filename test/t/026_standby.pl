@@ -72,8 +72,18 @@ $campaign->await_arrival('the primary sends');
 is($standby->safe_psql('postgres', "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'retry dispatcher'"),
 	'0', 'no dispatcher on the standby');
 like($standby->safe_psql('postgres', "SELECT count(*) FROM retry.tasks"), qr/^\d+$/, 'its tasks can be looked at');
+is($standby->safe_psql('postgres', "SELECT status FROM retry.health() WHERE check_name = 'enabled'"), 'ok', 'and its health');
 wait_sql($standby, "SELECT count(*) > 50 FROM retry.attempt", 'it has received attempts');
 $campaign->stop;
+
+# What is prepared after somebody looked at the standby, and before the primary
+# last wrote down where it was, is known to the standby by nothing but its number.
+$prepare->('prepared-7');
+enqueue($primary, "'$url', '{}', key => 'after-7'");
+$arrives->('after-7', 'another task is sent');
+my ($old) = workers($primary, 'retry dispatcher');
+$primary->safe_psql('postgres', "SELECT pg_terminate_backend($old)");
+wait_for(sub { my ($new) = workers($primary, 'retry dispatcher'); $new && $new != $old }, 'another dispatcher goes on');
 
 # What was under way when the primary died may be sent again by its successor.
 my $last = enqueue($primary, "'" . $receiver->url('/delay/1500') . "', '{}', key => 'under-way'");
@@ -87,6 +97,9 @@ $standby->promote;
 $campaign->moment($from, time());
 $campaign->{node} = $standby;
 wait_for(sub { scalar($receiver->ledger('under-way')) == 2 }, 'promoted: it sends again what was under way');
+# before anything is enqueued there, which would make it look
+$standby->safe_psql('postgres', "COMMIT PREPARED 'prepared-7'");
+$arrives->('prepared-7', 'promoted: COMMIT PREPARED of what came after the standby was looked at');
 enqueue($standby, "'$url', '{}', key => 'promoted'");
 $arrives->('promoted', 'promoted: it sends what is new');
 $standby->safe_psql('postgres', "COMMIT PREPARED 'prepared-5'; ROLLBACK PREPARED 'prepared-6'");
@@ -96,7 +109,7 @@ $campaign->await_end;
 is(scalar $receiver->ledger('prepared-6'), 0, 'promoted: ROLLBACK PREPARED, never sent');
 
 $campaign->note(C => $_)
-  foreach 'promoted', 'later', 'under-way', 'after-prepare', 'after-crash', 'after-4', map { "prepared-$_" } 1, 2, 4, 5;
+  foreach 'promoted', 'later', 'under-way', 'after-prepare', 'after-crash', 'after-4', 'after-7', map { "prepared-$_" } 1, 2, 4, 5, 7;
 $campaign->note(T => $_) foreach keys %{ $campaign->promises->{C} };
 $campaign->note(R => $_) foreach 'prepared-3', 'prepared-6';
 $campaign->report;

@@ -18,6 +18,7 @@ package RetryTest::Campaign;
 use strict;
 use warnings FATAL => 'all';
 
+use Cwd ();
 use POSIX ();
 use PostgreSQL::Test::Utils;
 use RetryTest;
@@ -242,6 +243,19 @@ sub children_of
 	return @pids;
 }
 
+# Process ids of a server that lost its postmaster: all work in its data folder.
+# Its children at some moment before are not all of them.  One that was started
+# after that, and outlives the others, waits for ever for a lock that one of
+# them held when it was killed, since nobody is left to clear the memory they share.
+sub orphans_of
+{
+	my ($node) = @_;
+	my $folder = Cwd::realpath($node->data_dir);
+
+	return grep { (readlink("/proc/$_/cwd") // '') eq $folder && (_state($_) // 'Z') ne 'Z' }
+	  map { m{(\d+)$} } glob '/proc/[0-9]*';
+}
+
 # kill_server(%options): kill -9 of the postmaster, and of all its children at
 # once (all => 1) or of none, so that they find out by themselves; then waits
 # until they are gone, does what is to be done meanwhile (between => SUB), and
@@ -257,14 +271,14 @@ sub kill_server
 
 	$node->kill9;
 	kill 'KILL', @pids if $opt{all};
-	foreach my $pid (@pids, $postmaster)
+	# first the postmaster, which may have been starting another child
+	usleep(1_000) while (_state($postmaster) // 'Z') ne 'Z' && time() < $deadline;
+	while (@pids = orphans_of($node))
 	{
-		while ((_state($pid) // 'Z') ne 'Z')
-		{
-			die "process $pid does not notice that its postmaster is gone"
-			  if time() > $deadline;
-			usleep(5_000);
-		}
+		die "process $pids[0] does not notice that its postmaster is gone"
+		  if time() > $deadline;
+		kill 'KILL', @pids if $opt{all};
+		usleep(5_000);
 	}
 	# Where nobody collects it at once, a dead postmaster still seems to run.
 	unlink $node->data_dir . '/postmaster.pid',
