@@ -11,6 +11,7 @@
 #include "postgres.h"
 
 #include "access/table.h"
+#include "access/xlog.h"
 #include "fmgr.h"
 #include "funcapi.h"
 #include "miscadmin.h"
@@ -106,12 +107,14 @@ check_enabled(ReturnSetInfo *result)
 static void
 check_launcher(ReturnSetInfo *result)
 {
-	if (retry_shmem_launcher_pid() != 0)
+	if (RecoveryInProgress())
+		report(result, "launcher", OK, "the server is a standby: it starts when that is promoted", NULL);
+	else if (retry_shmem_launcher_pid() != 0)
 		report(result, "launcher", OK,
 			   psprintf("running as process %d", (int) retry_shmem_launcher_pid()), NULL);
 	else
 		report(result, "launcher", CRITICAL, "the launcher is not running",
-			   "It starts again within seconds, unless max_worker_processes is too low or the server is a standby");
+			   "It starts again within seconds, unless max_worker_processes is too low");
 }
 
 static void
@@ -160,7 +163,9 @@ check_dispatchers(ReturnSetInfo *result, const RetryWorker *workers, int count)
 	for (int i = 0; i < count; i++)
 		running += workers[i].phase == RETRY_WORKER_RUNNING;
 
-	if (running == retry_dispatchers)
+	if (RecoveryInProgress())
+		report(result, "dispatchers", OK, "the server is a standby, which delivers nothing", NULL);
+	else if (running == retry_dispatchers)
 		report(result, "dispatchers", OK, psprintf("%d running", running), NULL);
 	else if (db != NULL && db->state == RETRY_DB_EXCLUDED)
 		report(result, "dispatchers", CRITICAL,

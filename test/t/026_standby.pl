@@ -72,7 +72,7 @@ $campaign->await_arrival('the primary sends');
 is($standby->safe_psql('postgres', "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'retry dispatcher'"),
 	'0', 'no dispatcher on the standby');
 like($standby->safe_psql('postgres', "SELECT count(*) FROM retry.tasks"), qr/^\d+$/, 'its tasks can be looked at');
-is($standby->safe_psql('postgres', "SELECT status FROM retry.health() WHERE check_name = 'enabled'"), 'ok', 'and its health');
+is($standby->safe_psql('postgres', "SELECT * FROM retry.health() WHERE status <> 'ok' AND check_name <> 'backlog'"), '', 'and nothing is wrong with it');
 wait_sql($standby, "SELECT count(*) > 50 FROM retry.attempt", 'it has received attempts');
 $campaign->stop;
 
