@@ -27,6 +27,13 @@ is($copy->safe_psql('postgres', "SELECT oid FROM pg_database WHERE datname = 'po
 	$origin->safe_psql('postgres', "SELECT oid FROM pg_database WHERE datname = 'postgres'"), 'databases with one number');
 $origin->safe_psql('postgres', 'DO $$ BEGIN FOR i IN 1 .. 5000 LOOP PERFORM pg_current_xact_id(); COMMIT; END LOOP; END $$');
 
+is($origin->safe_psql('postgres', <<'SQL'), '', 'whatever rows are deleted from can be published');
+SELECT c.relname FROM pg_class c
+WHERE relnamespace = 'retry'::regnamespace AND relkind = 'r' AND relreplident = 'd'
+	AND NOT EXISTS (SELECT FROM pg_index i WHERE i.indrelid = c.oid AND i.indisprimary)
+	AND relname NOT IN ('installation', 'place', 'checkpoint_a', 'checkpoint_b')
+SQL
+
 hold_nothing($origin);
 $origin->safe_psql('postgres', <<SQL);
 INSERT INTO retry.scene (name, url, backoff, max_attempts) VALUES
