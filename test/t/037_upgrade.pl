@@ -12,7 +12,7 @@ use Test::More;
 my $receiver = start_endpoint();
 my $url = $receiver->url('');
 my $conf = "retry.poll_interval = 200ms\n";
-my $old = new_node('old', conf => $conf);
+my $old = new_node('old', extension => 0, conf => $conf);
 my $dump = "${PostgreSQL::Test::Utils::tmp_check}/all.sql";
 
 sub sent
@@ -21,7 +21,7 @@ sub sent
 	return scalar @got;
 }
 
-# The old one: tasks of each kind, in a database of its own and the usual one.
+# The old one: tasks of each kind.
 $old->safe_psql('postgres', 'CREATE ROLE app; CREATE DATABASE shop');
 my %opt = (dbname => 'shop');
 $old->safe_psql('shop', <<SQL);
