@@ -107,7 +107,7 @@ extern void retry_disabled_note(struct RetryDispatcher *d, RetryEnded *ended,
 								const struct RetryScene *scene, const char *url, Oid enqueued_by);
 
 /*
- * Puts the row in, for record.c; makes the appender, in a context that lives as
+ * Puts the row in, for record_batch.c; makes the appender, in a context that lives as
  * long, if there is none yet.  False when the table is locked: nobody waits.
  */
 extern bool retry_gone_append(RetryAppender **appender, MemoryContext context, const RetryGone *gone);

@@ -2,7 +2,7 @@
  * govern.h
  *		What the lanes of a dispatcher learn from their attempts.
  *
- * Between the leaves, which know nothing of tasks, and send.c, which knows
+ * Between the leaves, which know nothing of tasks, and those that send, which know
  * nothing of breakers: from an answer to what it says of the endpoint, from a
  * scene to the rules of its lanes, and from what has changed to an event.
  */

@@ -3,7 +3,7 @@
  *		From the end of one exchange to the verdict over its task.
  *
  * The policy is pure and knows neither HTTP client nor jsonpath; this brings
- * both to it.  It is apart from send.c because a dispatcher is not the only
+ * both to it.  It is apart from send_end.c because a dispatcher is not the only
  * one that makes attempts, and an answer should mean the same to all.
  *
  * A scene without conditions on the body costs nothing here: no timer, no

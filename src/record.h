@@ -79,16 +79,10 @@ extern int	retry_record(dlist_head *ended, struct RetryConfig *config);
 extern Datum retry_error_datum(const char *error);
 
 /*
- * The text of an error as it is stored, palloc'd: cut, with what is no valid
- * UTF-8 replaced by question marks; in a database of another encoding,
- * whatever is not ASCII.
- */
-extern Datum retry_error_datum(const char *error);
-
-/*
  * Records one attempt, whole, in the current transaction, and stores who is to
- * be told of it: both count if that commits.  Waits for locks; raises an ERROR when it cannot be stored, a unique
- * violation when its number is there already.  Sets nothing in "ended".
+ * be told of it: both count if that commits.  Waits for locks; raises an ERROR
+ * when it cannot be stored, a unique violation when its number is there already.
+ * Sets nothing in "ended".
  */
 extern void retry_record_here(RetryEnded *ended, struct RetryConfig *config);
 

@@ -2,7 +2,7 @@
  * transfer.h
  *		One attempt in a dispatcher, from a lane's entry to its record.
  *
- * What send.c keeps of each attempt that it has taken from a lane, for the few
+ * What a dispatcher keeps of each attempt that it has taken from a lane, for the few
  * files that take part in sending: one prepares, starts and ends attempts,
  * others do so in special ways.  Nobody else includes this.
  */
@@ -69,5 +69,19 @@ typedef struct RetrySender
 	XLogRecPtr	flush;			/* what is to be sent is durable from here */
 	uint64		flush_xid;		/* the last transaction looked at for that */
 } RetrySender;
+
+/* One that is in no list; it lives until it is freed, which takes what it holds along. */
+extern RetrySending *retry_sending_new(RetryDispatcher *d);
+extern void retry_sending_free(RetryDispatcher *d, RetrySending *t);
+
+/* Gives an entry back: it is read again from its place.  Frees it. */
+extern void retry_sending_put_back(RetryDispatcher *d, RetrySending *t);
+
+/* What became of it; ended.error is set before. */
+extern void retry_sending_set_verdict(RetrySending *t, RetryVerdict verdict);
+
+/* An attempt that ends without having been sent; the verdict says why. */
+extern void retry_sending_end_unsent(RetryDispatcher *d, RetrySending *t, TimestampTz now,
+									 RetryVerdict verdict);
 
 #endif							/* RETRY_TRANSFER_H */

@@ -66,7 +66,7 @@ typedef struct RetryDispatcher
 	bool		leaf_live[RETRY_LEAVES];	/* may have something unresolved */
 	dlist_head	ended;			/* attempts that have ended and wait to be
 								 * recorded */
-	struct RetrySender *sender; /* see send.c */
+	struct RetrySender *sender; /* see transfer.h */
 	RetrySqlSender *sql;		/* see sqlsend.h */
 	bool		busy;			/* something changed since the last checkpoint */
 } RetryDispatcher;
@@ -196,7 +196,7 @@ extern void retry_own_slots(RetryTurn *turn);
 extern void retry_own_release(RetryDispatcher *d);
 extern bool retry_owner_settled(const RetryDispatcher *d);
 
-/* send.c */
+/* send.c, send_prepare.c, send_end.c */
 extern void retry_send_create(RetryDispatcher *d);
 
 /* In a turn: takes entries from the lanes and makes their requests ready. */

@@ -1,0 +1,78 @@
+/*
+ * record_private.h
+ *		What the files share that record attempts: record.c tries, and tries
+ *		smaller, record_batch.c puts a batch in, record_values.c makes its values.
+ *
+ * Included by those three only.
+ */
+#ifndef RETRY_RECORD_PRIVATE_H
+#define RETRY_RECORD_PRIVATE_H
+
+#include "callback.h"
+#include "dead_head.h"
+#include "record.h"
+#include "store.h"
+
+/* How much of an attempt is stored. */
+typedef struct RetryRecordForm
+{
+	bool		bare;			/* the fact, and why it is not more */
+	RetryCallbackForm callback;
+} RetryRecordForm;
+
+/* One transaction's worth of attempts. */
+typedef struct RetryRecordBatch
+{
+	RetryConfig *config;
+	RetryEnded **items;
+	int			count;
+	bool	   *stored;			/* of each item: it was put in */
+	bool		finished;		/* a task has ended among those put in */
+	RetryRecordForm form;
+	bool		has_letter;		/* the dead letter is there already */
+	const char *why;			/* when bare: the error that led to it */
+	bool		wait;			/* for locks; else what is locked is left out */
+
+	/* from here on: of the transaction, see begin_batch */
+	MemoryContext context;		/* until its end */
+	MemoryContext row_context;	/* until the next row */
+	RetryAppender *attempts[RETRY_LEAVES];
+	bool		locked[RETRY_LEAVES];
+	RetryHeadNotes head_notes;
+	RetryAppender *letters;
+	bool		letters_locked;
+	RetryAppender *gone;
+	RetryReader *reader;
+	RetryAppender *tasks[RETRY_LEAVES]; /* for callbacks */
+	TimestampTz now;			/* when these are enqueued */
+	const char *last_target;	/* the text that last_callback is of */
+	const char *last_column;
+	RetryCallback last_callback;
+	Oid			outcome_oid[RETRY_OUTCOMES];
+	char		last_ip[64];
+	Datum		last_address;
+} RetryRecordBatch;
+
+/* record_batch.c */
+
+/*
+ * Puts the items in, in a transaction of its own that it commits, and sets
+ * "stored" of each that was not locked, and "finished".  Raises errors, with the
+ * transaction still open.
+ */
+extern void retry_record_batch(RetryRecordBatch *batch);
+
+/* record_values.c: in the current memory context, but for what a batch keeps. */
+
+/*
+ * Error, status and response, into these columns: the same in an attempt and
+ * in a dead letter.
+ */
+extern void retry_record_answer(const RetryRecordBatch *batch, const RetryEnded *ended,
+								Datum *values, bool *isnull, int status, int error, int response);
+
+/* A row of retry.attempt. */
+extern void retry_record_attempt(RetryRecordBatch *batch, const RetryEnded *ended,
+								 Datum *values, bool *isnull);
+
+#endif							/* RETRY_RECORD_PRIVATE_H */
