@@ -228,6 +228,7 @@ give_back(RetryHttp *http, RetryTransfer *t)
 	{
 		free(t->arena);
 		t->arena = NULL;
+		t->url = NULL;
 		t->arena_size = 0;
 	}
 	if (t->response_size > KEEP_RESPONSE)

@@ -68,8 +68,8 @@ typedef struct RetryTransfer
 	int			header_count;	/* lines at the beginning of arena */
 	const char *body;
 	size_t		body_len;
-	const char *url;
-	uint32		origin_hash;
+	const char *url;			/* stays for the next request to look at */
+	uint32		origin_hash;	/* of that */
 
 	/* the answer, as far as it came */
 	char	   *response;

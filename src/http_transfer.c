@@ -464,18 +464,52 @@ hash_origin(const char *origin)
 	return hash;
 }
 
-/* Everything that can be wrong with a request before it is sent. */
-static void
-check_request(RetryTransfer *t, const RetryHttpRequest *request, const char *method,
-			  RetryUrl *url)
+/*
+ * The URL of a request: false, with the transfer failed, when it cannot be sent;
+ * else its length, without the fragment.  Most requests of a handle go where its
+ * last one went, and are not read again.
+ */
+static bool
+check_url(RetryTransfer *t, const char *text, int *length)
 {
 	char		why[RETRY_HTTP_ERROR_TEXT] = "";
 	char		rule[RETRY_NETGUARD_RULE_TEXT];
+	RetryUrl	url;
 	bool		literal;
+
+	if (t->url != NULL && t->http->proxy[0] == '\0' && strcmp(t->url, text) == 0)
+	{
+		*length = strlen(text);
+		return true;
+	}
+	if (!retry_url_check(text, &url, why, sizeof(why)))
+	{
+		retry_transfer_fail(t, RETRY_HTTP_BAD_REQUEST, "%s", why);
+		return false;
+	}
+
+	/* through a proxy the address is never seen: judge at least literal ones */
+	if (t->http->proxy[0] != '\0' && (url.ipv4 || url.ipv6) &&
+		!retry_netguard_check_text(&t->http->netguard, url.host, &literal, rule, sizeof(rule)))
+	{
+		retry_transfer_fail(t, RETRY_HTTP_BLOCKED, "blocked network: %s is in %s", url.host, rule);
+		return false;
+	}
+	t->origin_hash = hash_origin(url.origin);
+	*length = url.length;
+	return true;
+}
+
+/* Everything that can be wrong with a request before it is sent. */
+static void
+check_request(RetryTransfer *t, const RetryHttpRequest *request, const char *method, int *url_len)
+{
+	char		why[RETRY_HTTP_ERROR_TEXT] = "";
 	int			i;
 
-	if (!retry_url_check(request->url, url, why, sizeof(why)) ||
-		!retry_method_check(method, why, sizeof(why)))
+	if (!check_url(t, request->url, url_len))
+		return;
+	if (!retry_method_check(method, why, sizeof(why)))
 	{
 		retry_transfer_fail(t, RETRY_HTTP_BAD_REQUEST, "%s", why);
 		return;
@@ -486,14 +520,8 @@ check_request(RetryTransfer *t, const RetryHttpRequest *request, const char *met
 			retry_transfer_fail(t, RETRY_HTTP_BAD_REQUEST, "%s", why);
 			return;
 		}
-	t->origin_hash = hash_origin(url->origin);
 	if (request->has_body && strcmp(method, "HEAD") == 0)
 		retry_transfer_fail(t, RETRY_HTTP_BAD_REQUEST, "a HEAD request cannot carry a body");
-
-	/* through a proxy the address is never seen: judge at least literal ones */
-	else if (t->http->proxy[0] != '\0' && (url->ipv4 || url->ipv6) &&
-			 !retry_netguard_check_text(&t->http->netguard, url->host, &literal, rule, sizeof(rule)))
-		retry_transfer_fail(t, RETRY_HTTP_BLOCKED, "blocked network: %s is in %s", url->host, rule);
 }
 
 /* Does a server expect Content-Length: 0 when this method has no body? */
@@ -530,13 +558,13 @@ bool
 retry_transfer_prepare(RetryTransfer *t, const RetryHttpRequest *request)
 {
 	const char *method = request->method;
-	RetryUrl	url;
+	int			url_len;
 	int			body_mode;
 
 	if (method == NULL)
 		method = request->has_body ? "POST" : "GET";
 	reset_answer(t, request->tag);
-	check_request(t, request, method, &url);
+	check_request(t, request, method, &url_len);
 	if (t->result.error != RETRY_HTTP_OK)
 		return true;
 
@@ -544,7 +572,7 @@ retry_transfer_prepare(RetryTransfer *t, const RetryHttpRequest *request)
 		body_mode = BODY_SENT;
 	else
 		body_mode = strcmp(method, "HEAD") == 0 ? BODY_HEAD : BODY_NONE;
-	return apply_request(t, request, method, body_mode, url.length);
+	return apply_request(t, request, method, body_mode, url_len);
 }
 
 bool
@@ -564,7 +592,7 @@ retry_transfer_repeat(RetryTransfer *t, const RetryTransfer *source, const char 
 	};
 	RetryHttpRequest only_url = {.url = request.url};
 	const char **headers = malloc(sizeof(char *) * (source->header_count + 1));
-	RetryUrl	parsed;
+	int			url_len;
 	bool		done = true;
 
 	if (headers == NULL)
@@ -575,9 +603,9 @@ retry_transfer_repeat(RetryTransfer *t, const RetryTransfer *source, const char 
 
 	/* all but the URL was checked the first time */
 	reset_answer(t, tag);
-	check_request(t, &only_url, source->method, &parsed);
+	check_request(t, &only_url, source->method, &url_len);
 	if (t->result.error == RETRY_HTTP_OK)
-		done = apply_request(t, &request, source->method, source->body_mode, parsed.length);
+		done = apply_request(t, &request, source->method, source->body_mode, url_len);
 	free(headers);
 	return done;
 }

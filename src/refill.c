@@ -94,12 +94,29 @@ retry_turn_leaf_live(const RetryTurn *turn, int leaf)
 	return turn->d->leaf_live[leaf] && !retry_shmem_leaf_done(turn->d->db, leaf);
 }
 
+/*
+ * Do the facts say what the entry presumes, and that it is still to be sent?
+ * Counts the attempts that do not count.
+ */
+static bool
+is_current(RetryTurn *turn, RetryEntry *entry)
+{
+	RetryProbe	probe;
+
+	if (entry->attempts == 0)
+		return !retry_task_tried(turn->reader, entry->leaf, &entry->pos.id) &&
+			!retry_task_cancelled(turn->reader, entry->leaf, &entry->pos.id);
+	retry_probe_task(turn->reader, entry->leaf, &entry->pos.id, &probe);
+	entry->pendings = probe.pendings;
+	return !probe.terminal && !probe.cancelled && probe.attempts == entry->attempts;
+}
+
 RetryAdmitted
 retry_admit(RetryTurn *turn, RetryLane *lane, const RetryCandidate *c)
 {
 	RetryDispatcher *d = turn->d;
 	RetryEntry	entry = c->entry;
-	RetryProbe	probe;
+	bool		current;
 
 	if (c->cancel || c->amend || c->step || retry_lanes_holds(d->lanes, &c->entry.pos.id))
 		return RETRY_ADMIT_SKIPPED;
@@ -108,13 +125,12 @@ retry_admit(RetryTurn *turn, RetryLane *lane, const RetryCandidate *c)
 	if (c->xid != 0 && !retry_config_may_send(d->config, c->inert, c->xid))
 		return RETRY_ADMIT_SKIPPED;
 
-	retry_probe_task(turn->reader, c->entry.leaf, &c->entry.pos.id, &probe);
+	current = is_current(turn, &entry);
 	if (retry_reader_leaf_blocked(turn->reader, c->entry.leaf))
 		return RETRY_ADMIT_NO_ROOM; /* an index is locked: the probe knows
 									 * nothing */
-	if (probe.terminal || probe.cancelled || probe.attempts != c->entry.attempts)
+	if (!current)
 		return RETRY_ADMIT_SKIPPED;
-	entry.pendings = probe.pendings;
 
 	if (entry.scene_id != 0)
 	{

@@ -66,6 +66,12 @@ typedef struct OpenLeaf
 	OpenIndex	index[RETRY_INDEXES];
 	TupleTableSlot *by_tid;
 	BlockNumber task_blocks;	/* the table of tasks had at least so many */
+
+	/* no task from untried_from on, to before untried_to, has an attempt */
+	bool		untried_known;
+	bool		untried_to_end; /* nor has any after that */
+	pg_uuid_t	untried_from;
+	pg_uuid_t	untried_to;
 } OpenLeaf;
 
 struct RetryReader
@@ -499,6 +505,38 @@ retry_probe_task(RetryReader *reader, int n, const pg_uuid_t *id, RetryProbe *pr
 		probe->next_due = isnull ? 0 : DatumGetTimestampTz(due);
 	}
 	probe->cancelled = retry_task_cancelled(reader, n, id);
+}
+
+static inline int
+compare_ids(const pg_uuid_t *a, const pg_uuid_t *b)
+{
+	return memcmp(a->data, b->data, UUID_LEN);
+}
+
+bool
+retry_task_tried(RetryReader *reader, int n, const pg_uuid_t *id)
+{
+	OpenLeaf   *leaf = reader->leaf[n];
+	ScanKeyData key;
+	TupleTableSlot *slot;
+	bool		isnull;
+
+	if (leaf->untried_known && compare_ids(id, &leaf->untried_from) >= 0 &&
+		(leaf->untried_to_end || compare_ids(id, &leaf->untried_to) < 0))
+		return false;
+
+	ScanKeyInit(&key, 1, BTGreaterEqualStrategyNumber, F_UUID_GE, UUIDPGetDatum(id));
+	retry_scan_start(reader, RETRY_ATTEMPT_NO, n, 1, &key);
+	slot = retry_scan_next(reader, RETRY_ATTEMPT_NO, n, ForwardScanDirection);
+	if (leaf->blocked)
+		return false;
+	leaf->untried_known = true;
+	leaf->untried_to_end = slot == NULL;
+	leaf->untried_from = *id;
+	if (slot == NULL)
+		return false;
+	leaf->untried_to = *DatumGetUUIDP(slot_getattr(slot, Attempt_task_id + 1, &isnull));
+	return compare_ids(&leaf->untried_to, id) == 0;
 }
 
 /* True when the slot holds the task with this id. */

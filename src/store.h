@@ -164,6 +164,14 @@ typedef struct RetryProbe
 /* One or two index descents; the leaf must be open. */
 extern void retry_probe_task(RetryReader *reader, int leaf, const pg_uuid_t *id, RetryProbe *probe);
 
+/*
+ * Of that, only whether there is an attempt.  What is found counts for the ids
+ * after it, too, up to the next that has one: those that were enqueued after all
+ * that were tried cost one look together.  Nothing is known (false) when an
+ * index is locked, see retry_reader_leaf_blocked.
+ */
+extern bool retry_task_tried(RetryReader *reader, int leaf, const pg_uuid_t *id);
+
 /* The slot of the last attempt, until the next call; NULL: there is none.  The leaf must be open. */
 extern TupleTableSlot *retry_last_attempt(RetryReader *reader, int leaf, const pg_uuid_t *id);
 

@@ -360,6 +360,33 @@ is_framing_header(const char *name, size_t len)
 	return len >= 6 && pg_strncasecmp(name, "proxy-", 6) == 0;
 }
 
+/*
+ * False when surely no byte is a control character; eight at a time, since all
+ * headers of all attempts come by here.
+ */
+static bool
+may_have_control(const char *text, size_t len)
+{
+	const uint64 ones = UINT64CONST(0x0101010101010101);
+	const uint64 highs = UINT64CONST(0x8080808080808080);
+	size_t		i;
+
+	for (i = 0; i + sizeof(uint64) <= len; i += sizeof(uint64))
+	{
+		uint64		bytes;
+		uint64		deleted;
+
+		memcpy(&bytes, text + i, sizeof(bytes));
+		deleted = bytes ^ (ones * 0x7f);
+		if ((((bytes - ones * ' ') & ~bytes) | ((deleted - ones) & ~deleted)) & highs)
+			return true;
+	}
+	for (; i < len; i++)
+		if ((unsigned char) text[i] < ' ' || text[i] == 0x7f)
+			return true;
+	return false;
+}
+
 bool
 retry_header_check(const char *name, size_t name_len, const char *value, size_t value_len,
 				   char *err, size_t err_size)
@@ -382,6 +409,8 @@ retry_header_check(const char *name, size_t name_len, const char *value, size_t 
 		snprintf(err, err_size, "header \"%.*s\" is set by the client itself", (int) name_len, name);
 		return false;
 	}
+	if (!may_have_control(value, value_len))
+		return true;
 	for (i = 0; i < value_len; i++)
 	{
 		unsigned char c = value[i];

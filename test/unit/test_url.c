@@ -189,6 +189,34 @@ test_headers(void)
 	check_header("Proxy-Authorization: x", "header \"Proxy-Authorization\" is set by the client itself");
 }
 
+/* Each byte, as a name, and at each place of a value. */
+static void
+test_bytes_of_headers(void)
+{
+	static const char *const token = "!#$%&'*+-.^_`|~0123456789"
+	"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ";
+	int			wrong_names = 0;
+	int			wrong_values = 0;
+	char		value[21];
+	char		err[300];
+
+	for (int c = 1; c < 256; c++)
+	{
+		char		name = (char) c;
+		bool		control = (c < ' ' && c != '\t') || c == 0x7f;
+
+		wrong_names += retry_header_check(&name, 1, "", 0, err, sizeof(err)) != (strchr(token, c) != NULL);
+		for (int at = 0; at < sizeof(value); at++)
+		{
+			memset(value, c % 2 == 0 ? 0xff : 'a', sizeof(value));
+			value[at] = (char) c;
+			wrong_values += retry_header_check("X", 1, value, sizeof(value), err, sizeof(err)) == control;
+		}
+	}
+	CHECK_INT(wrong_names, 0, "every byte is a name, or not");
+	CHECK_INT(wrong_values, 0, "no control character but a tab is in a value, wherever it stands");
+}
+
 static void
 check_canonical(const char *url, const char *expected)
 {
@@ -229,5 +257,6 @@ main(void)
 	test_lengths();
 	test_methods();
 	test_headers();
+	test_bytes_of_headers();
 	return check_done();
 }
