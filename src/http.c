@@ -84,15 +84,14 @@ limit_connections(RetryHttp *http, RetryHttpShard *shard)
 static RetryHttpShard *
 choose_shard(RetryHttp *http, const RetryTransfer *t)
 {
-	RetryHttpShard *shard = NULL;
-	int			i;
+	RetryHttpShard *shard;
+	int			i = 0;
 
-	for (i = 0; i < http->shard_count; i++)
+	do
 	{
 		shard = &http->shards[(t->origin_hash + i) % http->shard_count];
-		if (shard->running < http->shard_size)
-			break;
-	}
+	} while (shard->running >= http->shard_size && ++i < http->shard_count);
+
 	/* if there was none: the limit was lowered under way */
 	if (shard->multi == NULL)
 	{
@@ -485,12 +484,15 @@ retry_http_cancel(RetryHttp *http, void *tag)
 static void
 free_list(RetryTransferList *list)
 {
-	RetryTransfer *t;
+	RetryTransfer *t = list->head;
 
-	while ((t = list->head) != NULL)
+	memset(list, 0, sizeof(*list));
+	while (t != NULL)
 	{
-		list_remove(list, t);
+		RetryTransfer *next = t->next;
+
 		free_transfer(t);
+		t = next;
 	}
 }
 
@@ -503,13 +505,9 @@ retry_http_destroy(RetryHttp *http)
 	if (http == NULL)
 		return;
 	block_signals(&old);
-	while (http->running.head != NULL)
-	{
-		RetryTransfer *t = http->running.head;
-
-		stop_transfer(http, t);
-		free_transfer(t);
-	}
+	for (RetryTransfer *t = http->running.head; t != NULL; t = t->next)
+		curl_multi_remove_handle(t->shard->multi, t->easy);
+	free_list(&http->running);
 	free_list(&http->queued);
 	free_list(&http->done);
 	free_list(&http->fetched);
