@@ -37,6 +37,7 @@
 #include "utils/timestamp.h"
 
 #include "compat.h"
+#include "crash.h"
 #include "disabled.h"
 #include "dispatcher.h"
 #include "extension.h"
@@ -47,6 +48,7 @@
 #include "http_settings.h"
 #include "ordered.h"
 #include "place.h"
+#include "quarantine.h"
 #include "scene_rate.h"
 #include "schedule.h"
 #include "sqlsend.h"
@@ -207,6 +209,7 @@ create_dispatcher(RetryWorker *worker)
 	d->rates = retry_scene_rates_create(d);
 	retry_send_create(d);
 	d->sql = retry_sql_create();
+	d->quarantine = retry_quarantine_create();
 	MemoryContextSwitchTo(old);
 	configure_http();
 }
@@ -438,7 +441,8 @@ wait_time(void)
 
 	next = Min(next, turn_again);
 	next = Min(next, retry_schedules_next());
-	if (retry_enabled && d->owned != 0 && !blocked)
+	if (retry_enabled && d->owned != 0 && !blocked &&
+		(d->quarantine == NULL || !retry_quarantine_closed(d)))
 	{
 		next = Min(next, retry_lanes_next_due(d->lanes));
 		next = Min(next, retry_sweep_next(d));
@@ -452,6 +456,8 @@ wait_time(void)
 		ms = Min(ms, retry_hedge_timeout_ms(d));
 	if (retry_sql_timeout_ms(d) >= 0)
 		ms = Min(ms, retry_sql_timeout_ms(d));
+	if (d->quarantine != NULL && retry_quarantine_timeout_ms(d) >= 0)
+		ms = Min(ms, retry_quarantine_timeout_ms(d));
 	return ms;
 }
 
@@ -589,6 +595,7 @@ retry_dispatcher_main(Datum main_arg)
 		proc_exit(0);
 	pqsignal(SIGTERM, SignalHandlerForShutdownRequest);
 
+	retry_crash_watch_dispatcher(worker);
 	create_dispatcher(worker);
 	events = retry_create_wait_event_set(3);
 	AddWaitEventToSet(events, WL_LATCH_SET, PGINVALID_SOCKET, MyLatch, NULL);

@@ -28,6 +28,7 @@ typedef enum RetryEventKind
 	RETRY_EVENT_URL_DISABLED,
 	RETRY_EVENT_URL_ENABLED,
 	RETRY_EVENT_LIMIT_CHANGED,	/* the concurrency that a lane found out */
+	RETRY_EVENT_QUARANTINED,	/* a task, for crashes */
 	RETRY_EVENT_DROPPED,		/* events, since there were too many */
 	RETRY_EVENT_KINDS
 } RetryEventKind;

@@ -56,6 +56,7 @@
 #include "amend.h"
 #include "callback.h"
 #include "config.h"
+#include "crash.h"
 #include "extension.h"
 #include "guc.h"
 #include "judge.h"
@@ -548,6 +549,7 @@ retry_executor_main(Datum arg)
 	pin_settings();
 	if (retry_shmem_database() == NULL)
 		proc_exit(0);
+	retry_crash_watch_executor(DatumGetInt32(arg));
 	job_context = AllocSetContextCreate(TopMemoryContext, "retry job", ALLOCSET_DEFAULT_SIZES);
 	config = retry_config_create();
 

@@ -54,12 +54,16 @@ list_remove(RetryTransferList *list, RetryTransfer *t)
 	list->count--;
 }
 
+/* But for faults: a process that is at fault with those blocked dies unheard. */
 static void
 block_signals(sigset_t *old)
 {
+	static const int faults[] = {SIGSEGV, SIGBUS, SIGILL, SIGABRT, SIGTRAP, SIGSYS};
 	sigset_t	all;
 
 	sigfillset(&all);
+	for (int i = 0; i < (int) (sizeof(faults) / sizeof(faults[0])); i++)
+		sigdelset(&all, faults[i]);
 	sigprocmask(SIG_SETMASK, &all, old);
 }
 

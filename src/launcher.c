@@ -52,6 +52,7 @@
 #include "utils/wait_event.h"
 
 #include "compat.h"
+#include "crash.h"
 #include "guc.h"
 #include "launcher.h"
 #include "shmem.h"
@@ -156,6 +157,9 @@ note_database(Form_pg_database form)
 	{
 		memset((char *) db + sizeof(Oid), 0, sizeof(Database) - sizeof(Oid));
 		db->state = RETRY_DB_UNKNOWN;
+
+		/* this launcher is new, maybe because a dispatcher crashed again */
+		db->not_before = retry_monotonic_us() + AFTER_MS(retry_crash_pause_ms(db->oid));
 	}
 	namestrcpy(&db->name, NameStr(form->datname));
 	db->seen = true;

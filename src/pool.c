@@ -464,6 +464,16 @@ retry_pool_leave(void)
 
 /* ---------------------------------------------------------------- for everybody */
 
+int
+retry_pool_at_work(int executor, Oid *database, RetryEntry *entry)
+{
+	const RetryExecutor *e = &pool->executors[executor];
+
+	*database = e->database;
+	*entry = e->job.entry;
+	return e->phase == EXECUTOR_BUSY && e->began_at != 0 && !e->committed ? 1 : 0;
+}
+
 void
 retry_pool_stop(Oid database)
 {

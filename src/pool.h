@@ -129,6 +129,13 @@ extern bool retry_pool_leave(void);
 
 /* ---- for everybody ---- */
 
+/*
+ * After a crash, for the postmaster: 1 when the executor was at a task's
+ * function and had not committed, with the database and the task; else 0, with
+ * the database.  Takes no lock.
+ */
+extern int	retry_pool_at_work(int executor, Oid *database, RetryEntry *entry);
+
 /* Asks the executors of a database to leave; one at work is not disturbed. */
 extern void retry_pool_stop(Oid database);
 

@@ -56,6 +56,8 @@ typedef struct RetryEnded
 	void	   *owner;			/* the dispatcher's: what to release
 								 * afterwards */
 	bool		ordered;		/* its lane was ordered when it was sent */
+	bool		row_unread;		/* its task's row must not be read: its dead
+								 * letter is empty, and nobody is told */
 	bool		recorded;		/* set by retry_record */
 	int			failures;		/* of recording it */
 } RetryEnded;

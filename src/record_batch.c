@@ -21,6 +21,7 @@
 
 #include "amend.h"
 #include "disabled.h"
+#include "letter.h"
 #include "record_private.h"
 #include "wakeup.h"
 #include "writer.h"
@@ -149,6 +150,8 @@ open_tables(RetryRecordBatch *batch, const RetryEnded *ended, Needs *needs)
 		return false;
 	if (letter && !open_letters(batch))
 		return false;
+	if (ended->row_unread)
+		return true;
 	if (!retry_head_duty(&batch->head_notes, batch->config, ended, batch->wait, &needs->head))
 		return false;
 	if ((letter || target != NULL || retry_head_needs_task(&needs->head)) && !find_task(batch, ended, &needs->task))
@@ -175,15 +178,10 @@ add_letter(RetryRecordBatch *batch, const RetryEnded *ended, TupleTableSlot *tas
 	Datum		values[Dead_natts];
 	bool		isnull[Dead_natts];
 
-	for (int i = 0; i < Task_natts; i++)
-	{
-		values[i] = task->tts_values[i];
-		isnull[i] = task->tts_isnull[i];
-
-		/* what may lie elsewhere may be what cannot be read */
-		if (batch->form.bare && TupleDescAttr(task->tts_tupleDescriptor, i)->attlen < 0)
-			isnull[i] = true;
-	}
+	if (ended->row_unread)
+		retry_letter_unread(ended, values, isnull);
+	else
+		retry_letter_of_task(task, batch->form.bare, values, isnull);
 	put_letter(batch, ended, values, isnull);
 }
 
@@ -293,7 +291,7 @@ store_item(RetryRecordBatch *batch, RetryEnded *ended)
 	if (!open_tables(batch, ended, &needs))
 		return false;
 	old = MemoryContextSwitchTo(batch->row_context);
-	if (needs.task != NULL && is_dead(ended) && !batch->has_letter)
+	if ((needs.task != NULL || ended->row_unread) && is_dead(ended) && !batch->has_letter)
 		add_letter(batch, ended, needs.task);
 	if (needs.task != NULL && retry_head_needs_task(&needs.head))
 	{

@@ -22,8 +22,10 @@
 
 #include "compat.h"
 #include "config.h"
+#include "crash.h"
 #include "extension.h"
 #include "guc.h"
+#include "quarantine.h"
 #include "shmem.h"
 #include "store.h"
 
@@ -175,6 +177,33 @@ check_dispatchers(ReturnSetInfo *result, const RetryWorker *workers, int count)
 		report(result, "dispatchers", running == 0 ? CRITICAL : WARN,
 			   psprintf("%d running, %d configured", running, retry_dispatchers),
 			   "Dispatchers start within seconds; the server's log says why they do not");
+}
+
+/* Have dispatchers or executors crashed lately, and what was under way then? */
+static void
+check_crashes(ReturnSetInfo *result)
+{
+	int			pause = retry_crash_pause_ms(MyDatabaseId);
+	RetryCrashes crashes;
+	RetrySuspects suspects;
+	char	   *detail;
+
+	retry_crash_summary(MyDatabaseId, &crashes);
+	retry_quarantine_count(&suspects);
+	if (crashes.n == 0)
+	{
+		report(result, "crashes", OK, "no dispatcher or executor has crashed in the last day", NULL);
+		return;
+	}
+	detail = psprintf("%d crash(es) of dispatchers or executors in the last day, the last at %s; %d attempts were under way then, %d of them put aside",
+					  crashes.n, timestamptz_to_str(crashes.last.at), suspects.suspected, suspects.condemned);
+	if (pause > 0)
+		report(result, "crashes", CRITICAL,
+			   psprintf("%s; the next start of the dispatchers waits for %d ms", detail, pause),
+			   "The server's log has the crashes; what is quarantined in retry.dead_letters is not the whole cause. ALTER SYSTEM SET retry.enabled = off stops delivery");
+	else
+		report(result, "crashes", WARN, detail,
+			   "See the server's log, and retry.dead_letters with reason = 'quarantined'; retry.replay() tries a task again");
 }
 
 /* Is there memory for what the dispatchers show? */
@@ -343,6 +372,7 @@ retry_health(PG_FUNCTION_ARGS)
 		check_executors(result);
 		check_work(result, workers, count);
 		check_shown(result, workers, count);
+		check_crashes(result);
 	}
 	check_enabled(result);
 	check_version(result);

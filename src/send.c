@@ -18,6 +18,7 @@
 #include "govern.h"
 #include "guc.h"
 #include "hedge.h"
+#include "quarantine.h"
 #include "sqlsend.h"
 #include "sqltarget.h"
 
@@ -73,6 +74,8 @@ retry_sending_free(RetryDispatcher *d, Transfer *t)
 	if (t->error != NULL)
 		pfree(t->error);
 	retry_callback_forget(&t->ended);
+	if (d->quarantine != NULL)
+		retry_quarantine_left(d, t);
 	dlist_push_head(&s->unused, &t->node);
 }
 
@@ -243,4 +246,6 @@ retry_send_each(RetryDispatcher *d,
 
 		visit(ended->lane_hash, &ended->entry.pos, arg);
 	}
+	if (d->quarantine != NULL)
+		retry_quarantine_each(d, visit, arg);
 }

@@ -19,8 +19,10 @@
 #include "callback.h"
 #include "disabled.h"
 #include "govern.h"
+#include "guc.h"
 #include "judge.h"
 #include "ordered.h"
+#include "quarantine.h"
 #include "scene_rate.h"
 #include "sqlsend.h"
 #include "sqltarget.h"
@@ -242,6 +244,18 @@ keep_backoff(RetryDispatcher *d, Transfer *t)
 	t->prepared.backoff = kept;
 }
 
+/* Has it crashed the server too often?  Then its task is put aside. */
+static bool
+end_condemned(RetryTurn *turn, Transfer *t, RetrySuspicion as)
+{
+	RetryVerdict verdict;
+
+	if (t->suspicion == RETRY_SUSPECT_NONE || !retry_quarantine_condemned(turn->d, t, as, &verdict))
+		return false;
+	retry_sending_end_unsent(turn->d, t, turn->now, verdict);
+	return true;
+}
+
 /*
  * The row of an entry, with what was asked to be changed in it; NULL: it is not
  * to be sent, or cannot be read now, and is dealt with.
@@ -320,7 +334,7 @@ prepare(RetryTurn *turn, Transfer *t)
 		retry_sending_end_unsent(d, t, turn->now, rejected);
 		return;
 	}
-	if (is_held(turn, t, scene, slot))
+	if (is_held(turn, t, scene, slot) || end_condemned(turn, t, RETRY_SUSPECT_CONDEMNED))
 		return;
 	if (!retry_request_prepare(slot, scene, entry->attempts + 1, turn->now, &t->prepared))
 	{
@@ -351,33 +365,61 @@ prepare(RetryTurn *turn, Transfer *t)
 		note_commit(d->sender, DatumGetUInt64(slot_getattr(slot, Task_xid + 1, &isnull)));
 }
 
+/* The next entry of the lanes; NULL when none may be sent now. */
+static Transfer *
+take(RetryTurn *turn)
+{
+	RetryDispatcher *d = turn->d;
+	RetryLane  *lane;
+	RetryEntry	entry;
+	Transfer   *t;
+
+	if (!retry_lanes_take(d->lanes, turn->now_us, &lane, &entry))
+		return NULL;
+	t = retry_sending_new(d);
+	t->lane = lane;
+	t->taken_us = turn->now_us;
+	t->ended.entry = entry;
+	t->ended.scene_id = entry.scene_id;
+	t->ended.lane_hash = lane->hash;
+	t->ended.started_at = turn->now;
+	t->ended.owner = t;
+	return t;
+}
+
 void
 retry_send_prepare(RetryTurn *turn)
 {
 	RetryDispatcher *d = turn->d;
 	RetrySender *s = d->sender;
-	RetryLane  *lane;
-	RetryEntry	entry;
 
 	retry_lanes_unblock_due(d->lanes, turn->now_us);
 	retry_scene_rates_run(d, turn->now_us);
 	for (int i = 0; i < PREPARE_BUDGET; i++)
 	{
-		Transfer   *t;
+		Transfer   *t = NULL;
 
-		if (s->nfree_shared == 0 || !retry_lanes_take(d->lanes, turn->now_us, &lane, &entry))
+		if (s->nfree_shared == 0)
 			return;
-		t = retry_sending_new(d);
-		t->lane = lane;
-		t->taken_us = turn->now_us;
-		t->ended.entry = entry;
-		t->ended.lane_hash = lane->hash;
-		t->ended.started_at = turn->now;
-		t->ended.owner = t;
+		if (d->quarantine != NULL)
+		{
+			t = retry_quarantine_next(d, s->nfree_shared < retry_max_in_flight);
+			if (t == NULL && retry_quarantine_closed(d))
+				return;
+		}
+		if (t == NULL)
+		{
+			t = take(turn);
+			if (t == NULL)
+				return;
+			if (d->quarantine != NULL && retry_quarantine_hold(d, t))
+				continue;
+		}
 		publish(s, t);
 		/* in the list first: an error on the way gives it back */
 		dlist_push_tail(&s->taken, &t->node);
-		prepare(turn, t);
+		if (!end_condemned(turn, t, RETRY_SUSPECT_UNREADABLE))
+			prepare(turn, t);
 	}
 	turn->more = true;
 }

@@ -26,6 +26,7 @@
 #include "utils/timestamp.h"
 
 #include "compat.h"
+#include "crash.h"
 #include "guc.h"
 #include "held_count.h"
 #include "pool.h"
@@ -67,6 +68,7 @@ request_memory(void)
 	RequestNamedLWLockTranche(TRANCHE, 1);
 	retry_pool_request_memory();
 	retry_held_count_request_memory();
+	retry_crash_request_memory();
 }
 
 /* Runs in the postmaster, again after each crash; elsewhere under EXEC_BACKEND. */
@@ -89,6 +91,7 @@ create_memory(void)
 	}
 	retry_pool_create_memory();
 	retry_held_count_create_memory();
+	retry_crash_create_memory();
 	LWLockRelease(AddinShmemInitLock);
 }
 

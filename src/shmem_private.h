@@ -1,7 +1,7 @@
 /*
  * shmem_private.h
- *		What the shared memory of retry looks like inside, for shmem.c, holds.c
- *		and rate_table.c alone.
+ *		What the shared memory of retry looks like inside, for shmem.c, holds.c,
+ *		rate_table.c and crash.c alone.
  *
  * The first two keep who works where and who wants whom to leave under one
  * lock, so that no dispatcher starts in a database at the moment at which it is

@@ -12,6 +12,7 @@
 #include "access/xlogdefs.h"
 #include "lib/pairingheap.h"
 
+#include "quarantine.h"
 #include "request.h"
 #include "turn.h"
 
@@ -44,6 +45,7 @@ typedef struct RetrySending
 	RetryLane  *lane;			/* it stays until this is recorded */
 	int64		taken_us;		/* retry_monotonic_us() then */
 	int32		rated;			/* scene whose rate counts it; 0: none */
+	RetrySuspicion suspicion;	/* see quarantine.h */
 	int			shared;			/* its entry in shared memory; -1 none */
 	RetryPrepared prepared;
 	int64		previous_delay_us;

@@ -68,6 +68,7 @@ typedef struct RetryDispatcher
 								 * recorded */
 	struct RetrySender *sender; /* see transfer.h */
 	RetrySqlSender *sql;		/* see sqlsend.h */
+	struct RetryQuarantine *quarantine; /* NULL: nothing is under suspicion */
 	bool		busy;			/* something changed since the last checkpoint */
 } RetryDispatcher;
 
@@ -217,7 +218,7 @@ extern void retry_send_settle(RetryDispatcher *d);
 /* Transfers that are under way. */
 extern int	retry_send_flying(const RetryDispatcher *d);
 
-/* Entries sent, or ended and not yet recorded; each of a lane and with its place. */
+/* Entries sent, held apart, or ended and not yet recorded; each of a lane and with its place. */
 extern void retry_send_each(RetryDispatcher *d,
 							void (*visit) (int64 lane_hash, const RetryPos *pos, void *arg), void *arg);
 
