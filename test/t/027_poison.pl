@@ -63,6 +63,7 @@ is(health(), 'ok', 'no crash so far');
 # In a crowd: of 150 attempts under way at the first crash one is the cause.
 $node->safe_psql('postgres', "SELECT retry.enqueue('" . $receiver->url('/delay/300') . "', '{}', key => 'good-' || n, lane => 'l' || n % 10) FROM generate_series(1, 150) n");
 my $bad = enqueue($node, "'" . $poison->url('/crowd') . "'");
+$poison->arm;
 end_is($bad, 'in a crowd');
 wait_value("SELECT count(*) FROM retry.tasks WHERE state = 'succeeded'", '150', 'in a crowd: all others are delivered');
 cmp_ok($poison->deaths, '>=', 3, 'in a crowd: three crashes and more');
@@ -82,6 +83,7 @@ $poison = RetryTest::Poison->new;
 sql("INSERT INTO retry.scene (name, url, ordered, max_in_flight) VALUES ('line', '" . $receiver->url('/ok/line') . "', true, 1)");
 my $head = enqueue($node, "'line', '{}', url => '" . $poison->url('/line') . "'");
 my $next = enqueue($node, "'line', '{}'");
+$poison->arm;
 end_is($head, 'in an ordered lane');
 wait_state($node, $next, 'succeeded', description => 'in an ordered lane: the next goes on');
 is($poison->deaths, 3, 'in an ordered lane: after three crashes');
@@ -90,10 +92,12 @@ is($poison->deaths, 3, 'in an ordered lane: after three crashes');
 # is held up for it.
 sql(<<'SQL');
 CREATE TABLE done (what text);
+CREATE TABLE armed ();
 CREATE FUNCTION crash(j jsonb) RETURNS void LANGUAGE plpgsql AS $$
 BEGIN
 	INSERT INTO public.done VALUES ('crash');
 	IF j ? 'really' THEN
+		WHILE NOT EXISTS (SELECT FROM public.armed) LOOP PERFORM pg_sleep(0.01); END LOOP;
 		EXECUTE format('COPY (SELECT 1) TO PROGRAM ''kill -SEGV %s''', pg_backend_pid());
 		PERFORM pg_sleep(60);
 	END IF;
@@ -101,6 +105,7 @@ END $$;
 SQL
 my $from = -s $node->logfile;
 my $crash = enqueue($node, q('sql:public.crash', '{"really": 1}'));
+$node->psql('postgres', 'INSERT INTO armed DEFAULT VALUES');
 end_is($crash, 'a function');
 my $well = enqueue($node, q('sql:public.crash', '{}'));
 wait_state($node, $well, 'succeeded', description => 'a function: the next call of it');
@@ -112,14 +117,19 @@ $node->append_conf('postgresql.conf', "restart_after_crash = off\n");
 $node->reload;
 $poison = RetryTest::Poison->new;
 $bad = enqueue($node, "'" . $poison->url('/restart') . "'");
+$poison->arm;
 foreach my $n (1 .. 3)
 {
 	wait_for(sub { !-e $node->data_dir . '/postmaster.pid' }, "without restart: crash $n ends the server");
-	$node->{_pid} = undef;
+	$from = -s $node->logfile;
 	$node->append_conf('postgresql.conf', "restart_after_crash = on\n") if $n == 3;
-	$node->start;
+
+	# it may be down again before pg_ctl has seen it up, so its word is not asked
+	PostgreSQL::Test::Utils::system_log('pg_ctl', '-W', '-D', $node->data_dir, '-l', $node->logfile, 'start');
+	wait_for(sub { slurp_file($node->logfile, $from) =~ /ready to accept connections/ }, "without restart: start $n");
 }
 end_is($bad, 'without restart');
+$node->_update_pid(1);
 is($poison->deaths, 3, 'without restart: after three crashes');
 others_go_on($node, $receiver, 'without restart');
 
@@ -133,10 +143,13 @@ sub crash_while_recording
 	sql("BEGIN; LOCK TABLE retry.dead_letter; PREPARE TRANSACTION 'lock'");
 	$from = -s $node->logfile;
 	$bad = enqueue($node, "'" . $poison->url('/letter') . "', on_dead => '" . $receiver->url('/ok/told') . "'");
+	$poison->arm;
 	foreach my $n (1 .. $times)
 	{
-		wait_for(sub { (() = slurp_file($node->logfile, $from) =~ /task $bad is put aside/g) == $n }, "$what: its death is to be recorded ($n)");
-		kill 'SEGV', workers($node, 'retry dispatcher%');
+		my @pids;
+
+		wait_for(sub { (@pids = slurp_file($node->logfile, $from) =~ /\[(\d+)\] WARNING:  retry: task $bad is put aside/g) == $n }, "$what: its death is to be recorded ($n)");
+		kill 'SEGV', $pids[-1];
 		wait_for(sub { crashes($from) == 3 + $n }, "$what: crash while it is ($n)");
 	}
 	wait_sql($node, 'SELECT count(*) FROM retry.dispatchers', "$what: the dispatchers are there", expected => '2');

@@ -1,6 +1,7 @@
 # A receiver whose callers crash: whichever process of a server sends it a
 # request dies of SIGSEGV before there is an answer, as if the task were poison,
-# until the receiver is cured; then it answers 200.  It acts by itself, so what a
+# from when the receiver is armed (until then requests wait) to when it is cured;
+# then it answers 200.  It acts by itself, so what a
 # server does about it is the server's own doing.
 package RetryTest::Poison;
 
@@ -26,6 +27,7 @@ sub new
 	my $self = bless {
 		port => $listen->sockport,
 		log => "$base.log",
+		armed => "$base.armed",
 		cured => "$base.cured",
 		signal => $opt{signal} // 'SEGV'
 	}, $class;
@@ -54,6 +56,15 @@ sub deaths
 
 	return 0 if !-e $self->{log};
 	return scalar grep { /died/ } split /\n/, slurp_file($self->{log});
+}
+
+# Whoever has enqueued has got the answer, and its session may end now.
+sub arm
+{
+	my ($self) = @_;
+
+	append_to_file($self->{armed}, "yes\n");
+	return;
 }
 
 # From now on it answers.
@@ -91,6 +102,7 @@ sub _serve
 		my $request = '';
 
 		sysread($socket, $request, 65536, length $request) or last while $request !~ /\r\n\r\n/;
+		usleep(10_000) while !-e $self->{armed} && !-e $self->{cured};
 		if (!-e $self->{cured})
 		{
 			my $pid = _caller($socket);
