@@ -1,6 +1,10 @@
 /*
  * letter.h
  *		What a dead letter keeps of its task.
+ *
+ * Usually all of its row.  When the row cannot be stored a second time, what
+ * is of fixed length; and when it must not even be read, since whoever reads it
+ * crashes, what was known of it without: a dead letter there is in any case.
  */
 #ifndef RETRY_LETTER_H
 #define RETRY_LETTER_H
