@@ -558,7 +558,7 @@ bool
 retry_transfer_prepare(RetryTransfer *t, const RetryHttpRequest *request)
 {
 	const char *method = request->method;
-	int			url_len;
+	int			url_len = 0;
 	int			body_mode;
 
 	if (method == NULL)
