@@ -214,16 +214,18 @@ write_file(void)
 	Header		header = {.magic = FILE_MAGIC,.sizes = struct_sizes(),
 	.nsuspects = nsuspects,.ncrashes = ncrashes};
 	FILE	   *file = AllocateFile(FILE_NAME ".tmp", PG_BINARY_W);
-	bool		good;
 
 	if (file != NULL)
 	{
+		bool		good;
+
 		INIT_CRC32C(header.crc);
-		COMP_CRC32C(header.crc, suspects, nsuspects * sizeof(RetrySuspect));
+		if (nsuspects > 0)
+			COMP_CRC32C(header.crc, suspects, nsuspects * sizeof(RetrySuspect));
 		COMP_CRC32C(header.crc, crashes, ncrashes * sizeof(RetryCrash));
 		FIN_CRC32C(header.crc);
 		good = fwrite(&header, sizeof(header), 1, file) == 1 &&
-			fwrite(suspects, sizeof(RetrySuspect), nsuspects, file) == nsuspects &&
+			(nsuspects == 0 || fwrite(suspects, sizeof(RetrySuspect), nsuspects, file) == nsuspects) &&
 			fwrite(crashes, sizeof(RetryCrash), ncrashes, file) == ncrashes;
 		good = FreeFile(file) == 0 && good;
 		if (good && durable_rename(FILE_NAME ".tmp", FILE_NAME, LOG) == 0)

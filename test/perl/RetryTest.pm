@@ -128,7 +128,8 @@ sub wait_sql
 
 	return wait_for(
 		sub {
-			(undef, $out, $err) = $node->psql($dbname, $query);
+			# dies when psql has ended before it could be told the query
+			eval { (undef, $out, $err) = $node->psql($dbname, $query); 1 } or $out = '';
 			return ($out // '') eq $expected;
 		},
 		$description,
