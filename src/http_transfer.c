@@ -592,7 +592,7 @@ retry_transfer_repeat(RetryTransfer *t, const RetryTransfer *source, const char 
 	};
 	RetryHttpRequest only_url = {.url = request.url};
 	const char **headers = malloc(sizeof(char *) * (source->header_count + 1));
-	int			url_len;
+	int			url_len = 0;
 	bool		done = true;
 
 	if (headers == NULL)
