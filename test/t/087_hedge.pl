@@ -209,9 +209,10 @@ $id = task('hedged', '/ok');
 wait_for(sub { $receiver->stats->{in_progress} == 2 }, 'both transfers hang');
 is(sql("SELECT attempt_no FROM retry.running WHERE id = '$id'"), 1, 'to people it is one attempt');
 sql("SELECT retry.cancel('$id')");
+# It comes back later: libcurl repeats by itself what a used connection has lost.
 $receiver->stop('KILL');
-$receiver->start;
 wait_sql($node, "SELECT count(*) FROM retry.attempts WHERE task_id = '$id'", 'cancelled meanwhile: its attempt is recorded', expected => 1);
+$receiver->start;
 is(attempts($id), '1 failed none true', 'as it ended');
 wait_state($node, $id, 'cancelled');
 
