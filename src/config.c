@@ -36,6 +36,7 @@
 #include "scene.h"
 #include "scene_secret.h"
 #include "store.h"
+#include "table_read.h"
 #include "wakeup.h"
 
 /* Columns of retry.installation. */
@@ -75,14 +76,6 @@ struct RetryConfig
 	Copy	   *copy;			/* NULL before the first reading */
 };
 
-/* One table being read. */
-typedef struct TableRead
-{
-	Relation	rel;
-	TableScanDesc scan;
-	TupleTableSlot *slot;
-} TableRead;
-
 RetryConfig *
 retry_config_create(void)
 {
@@ -90,39 +83,6 @@ retry_config_create(void)
 
 	config->parent = CurrentMemoryContext;
 	return config;
-}
-
-/* Opens a table if it can be locked at once. */
-static bool
-table_read_begin(TableRead *read, const char *name, Snapshot snapshot)
-{
-	Oid			oid = retry_relation_oid(name);
-
-	if (!ConditionalLockRelationOid(oid, AccessShareLock))
-		return false;
-	read->rel = table_open(oid, NoLock);
-	read->slot = table_slot_create(read->rel, NULL);
-	read->scan = table_beginscan(read->rel, snapshot, 0, NULL);
-	return true;
-}
-
-static bool
-table_read_next(TableRead *read)
-{
-	if (!table_scan_getnextslot(read->scan, ForwardScanDirection, read->slot))
-		return false;
-	slot_getallattrs(read->slot);
-	return true;
-}
-
-static void
-table_read_end(TableRead *read)
-{
-	if (read->rel == NULL)
-		return;
-	table_endscan(read->scan);
-	ExecDropSingleTupleTableSlot(read->slot);
-	table_close(read->rel, AccessShareLock);
 }
 
 /* Values */
@@ -169,11 +129,11 @@ read_group(const Datum *values, const bool *isnull)
 }
 
 static List *
-read_groups(TableRead *read)
+read_groups(RetryTableRead *read)
 {
 	List	   *groups = NIL;
 
-	while (table_read_next(read))
+	while (retry_table_read_next(read))
 		groups = lappend(groups, read_group(read->slot->tts_values, read->slot->tts_isnull));
 	return groups;
 }
@@ -452,7 +412,7 @@ compare_scenes(const ListCell *a, const ListCell *b)
 
 /* The scene of a row; when that cannot be used, its former version, or one that holds. */
 static RetryScene *
-usable_scene(RetryConfig *config, const RetrySecrets *secrets, TableRead *read, List *groups)
+usable_scene(RetryConfig *config, const RetrySecrets *secrets, RetryTableRead *read, List *groups)
 {
 	HeapTuple	tuple = ExecCopySlotHeapTuple(read->slot);
 	RetryScene *scene = palloc0(sizeof(RetryScene));
@@ -487,12 +447,12 @@ usable_scene(RetryConfig *config, const RetrySecrets *secrets, TableRead *read, 
 }
 
 static void
-read_scenes(RetryConfig *config, Copy *copy, TableRead *read, List *groups)
+read_scenes(RetryConfig *config, Copy *copy, RetryTableRead *read, List *groups)
 {
 	List	   *scenes = NIL;
 	ListCell   *cell;
 
-	while (table_read_next(read))
+	while (retry_table_read_next(read))
 		scenes = lappend(scenes, usable_scene(config, copy->secrets, read, groups));
 
 	list_sort(scenes, compare_scenes);
@@ -547,11 +507,11 @@ retry_config_one_scene(int32 id, Snapshot snapshot)
 }
 
 static RetrySecrets *
-read_secrets(TableRead *read)
+read_secrets(RetryTableRead *read)
 {
 	RetrySecrets *secrets = retry_secrets_create();
 
-	while (table_read_next(read))
+	while (retry_table_read_next(read))
 		retry_secrets_add(secrets, read->slot->tts_values, read->slot->tts_isnull);
 	retry_secrets_sort(secrets);
 	return secrets;
@@ -567,9 +527,9 @@ boundary_xmax(void *boundary)
 }
 
 static void
-read_installations(Copy *copy, TableRead *read)
+read_installations(Copy *copy, RetryTableRead *read)
 {
-	while (table_read_next(read))
+	while (retry_table_read_next(read))
 	{
 		Datum	   *values = read->slot->tts_values;
 		void	   *boundary;
@@ -588,16 +548,16 @@ read_installations(Copy *copy, TableRead *read)
 bool
 retry_config_read(RetryConfig *config, Snapshot snapshot)
 {
-	TableRead	groups = {0};
-	TableRead	scenes = {0};
-	TableRead	secrets = {0};
-	TableRead	installations = {0};
+	RetryTableRead groups = {0};
+	RetryTableRead scenes = {0};
+	RetryTableRead secrets = {0};
+	RetryTableRead installations = {0};
 	bool		complete;
 
-	complete = table_read_begin(&groups, "scene_group", snapshot) &&
-		table_read_begin(&scenes, "scene", snapshot) &&
-		table_read_begin(&secrets, "secret", snapshot) &&
-		table_read_begin(&installations, "installation", snapshot);
+	complete = retry_table_read_begin(&groups, "scene_group", snapshot) &&
+		retry_table_read_begin(&scenes, "scene", snapshot) &&
+		retry_table_read_begin(&secrets, "secret", snapshot) &&
+		retry_table_read_begin(&installations, "installation", snapshot);
 	if (complete)
 	{
 		/* goes with the transaction if there is an error on the way */
@@ -617,10 +577,10 @@ retry_config_read(RetryConfig *config, Snapshot snapshot)
 			MemoryContextDelete(config->copy->context);
 		config->copy = copy;
 	}
-	table_read_end(&groups);
-	table_read_end(&scenes);
-	table_read_end(&secrets);
-	table_read_end(&installations);
+	retry_table_read_end(&groups);
+	retry_table_read_end(&scenes);
+	retry_table_read_end(&secrets);
+	retry_table_read_end(&installations);
 	return complete;
 }
 

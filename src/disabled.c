@@ -30,6 +30,7 @@
 
 #include "disabled.h"
 #include "event.h"
+#include "table_read.h"
 #include "turn.h"
 #include "url.h"
 
@@ -183,9 +184,8 @@ drop_unseen(RetryDisabled *disabled)
 static void
 read_row(RetryDisabled *disabled, TupleTableSlot *slot)
 {
-	bool		isnull;
-	int32		scene_id = DatumGetInt32(slot_getattr(slot, Disabled_scene_id + 1, &isnull));
-	char	   *canonical = TextDatumGetCString(slot_getattr(slot, Disabled_url + 1, &isnull));
+	int32		scene_id = DatumGetInt32(slot->tts_values[Disabled_scene_id]);
+	char	   *canonical = TextDatumGetCString(slot->tts_values[Disabled_url]);
 	RetryUrlKey key = retry_url_key(scene_id, canonical);
 	bool		found;
 	Url		   *url = add(disabled, &key, &found);
@@ -206,23 +206,15 @@ read_row(RetryDisabled *disabled, TupleTableSlot *slot)
 bool
 retry_disabled_read(RetryDisabled *disabled, Snapshot snapshot)
 {
-	Oid			oid = retry_relation_oid("disabled_url");
-	Relation	rel;
-	TableScanDesc scan;
-	TupleTableSlot *slot;
+	RetryTableRead read = {0};
 
-	if (!ConditionalLockRelationOid(oid, AccessShareLock))
+	if (!retry_table_read_begin(&read, "disabled_url", snapshot))
 		return false;
-	rel = table_open(oid, NoLock);
-	slot = table_slot_create(rel, NULL);
-	scan = table_beginscan(rel, snapshot, 0, NULL);
 	disabled->readings++;
-	while (table_scan_getnextslot(scan, ForwardScanDirection, slot))
-		read_row(disabled, slot);
+	while (retry_table_read_next(&read))
+		read_row(disabled, read.slot);
 	drop_unseen(disabled);
-	table_endscan(scan);
-	ExecDropSingleTupleTableSlot(slot);
-	table_close(rel, AccessShareLock);
+	retry_table_read_end(&read);
 	return true;
 }
 

@@ -10,19 +10,15 @@
 #include "postgres.h"
 
 #include "access/htup_details.h"
-#include "access/table.h"
-#include "access/tableam.h"
-#include "executor/tuptable.h"
-#include "storage/lmgr.h"
 #include "utils/builtins.h"
 #include "utils/hsearch.h"
 #include "utils/memutils.h"
-#include "utils/rel.h"
 #include "utils/timestamp.h"
 
 #include "lane_name.h"
 #include "override.h"
 #include "scene.h"
+#include "table_read.h"
 #include "turn.h"
 
 /* Columns of retry.lane_override. */
@@ -154,31 +150,15 @@ read_row(Reading *reading, const Datum *values, const bool *isnull)
 	add_all(reading, TextDatumGetCString(values[Override_group_name]), override.lane, &override);
 }
 
-static void
-read_table(Reading *reading, Relation rel, Snapshot snapshot)
-{
-	TableScanDesc scan = table_beginscan(rel, snapshot, 0, NULL);
-	TupleTableSlot *slot = table_slot_create(rel, NULL);
-
-	while (table_scan_getnextslot(scan, ForwardScanDirection, slot))
-	{
-		slot_getallattrs(slot);
-		read_row(reading, slot->tts_values, slot->tts_isnull);
-	}
-	ExecDropSingleTupleTableSlot(slot);
-	table_endscan(scan);
-}
-
 bool
 retry_overrides_read(RetryOverrides *overrides, RetryConfig *config, Snapshot snapshot)
 {
-	Oid			oid = retry_relation_oid("lane_override");
 	Reading		reading = {.former = overrides,.config = config};
 	HASHCTL		ctl = {0};
 	MemoryContext context;
-	Relation	rel;
+	RetryTableRead read = {0};
 
-	if (!ConditionalLockRelationOid(oid, AccessShareLock))
+	if (!retry_table_read_begin(&read, "lane_override", snapshot))
 		return false;
 
 	/* goes with the transaction if there is an error on the way */
@@ -188,9 +168,9 @@ retry_overrides_read(RetryOverrides *overrides, RetryConfig *config, Snapshot sn
 	ctl.entrysize = sizeof(Entry);
 	ctl.hcxt = context;
 	reading.by_hash = hash_create("retry lane overrides", 16, &ctl, HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
-	rel = table_open(oid, NoLock);
-	read_table(&reading, rel, snapshot);
-	table_close(rel, AccessShareLock);
+	while (retry_table_read_next(&read))
+		read_row(&reading, read.slot->tts_values, read.slot->tts_isnull);
+	retry_table_read_end(&read);
 
 	MemoryContextSetParent(context, overrides->parent);
 	if (overrides->context != NULL)

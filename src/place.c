@@ -27,20 +27,18 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "access/table.h"
-#include "access/tableam.h"
 #include "access/xact.h"
 #include "access/xlog.h"
 #include "access/xlog_internal.h"
 #include "catalog/pg_control.h"
 #include "miscadmin.h"
-#include "storage/lmgr.h"
 #include "utils/builtins.h"
 #include "utils/timestamp.h"
 #include "utils/xid8.h"
 
 #include "place.h"
 #include "store.h"
+#include "table_read.h"
 
 /* Columns of retry.place. */
 enum
@@ -122,37 +120,28 @@ this_place(Place *place)
 static bool
 last_place(Snapshot snapshot, Place *place, bool *found)
 {
-	Oid			oid = retry_relation_oid("place");
+	RetryTableRead read = {0};
 	uint64		latest = 0;
-	Relation	rel;
-	TableScanDesc scan;
-	TupleTableSlot *slot;
 
 	*found = false;
-	if (!ConditionalLockRelationOid(oid, AccessShareLock))
+	if (!retry_table_read_begin(&read, "place", snapshot))
 		return false;
-	rel = table_open(oid, NoLock);
-	slot = table_slot_create(rel, NULL);
-	scan = table_beginscan(rel, snapshot, 0, NULL);
-	while (table_scan_getnextslot(scan, ForwardScanDirection, slot))
+	while (retry_table_read_next(&read))
 	{
-		uint64		xid;
+		const Datum *values = read.slot->tts_values;
+		uint64		xid = U64FromFullTransactionId(DatumGetFullTransactionId(values[Place_xid]));
 
-		slot_getallattrs(slot);
-		xid = U64FromFullTransactionId(DatumGetFullTransactionId(slot->tts_values[Place_xid]));
 		if (*found && xid < latest)
 			continue;
 		*found = true;
 		latest = xid;
-		place->system = (uint64) DatumGetInt64(slot->tts_values[Place_system]);
-		place->timeline = DatumGetInt32(slot->tts_values[Place_timeline]);
-		place->backup = slot->tts_isnull[Place_backup] ? NULL :
-			TextDatumGetCString(slot->tts_values[Place_backup]);
-		place->directory = TextDatumGetCString(slot->tts_values[Place_directory]);
+		place->system = (uint64) DatumGetInt64(values[Place_system]);
+		place->timeline = DatumGetInt32(values[Place_timeline]);
+		place->backup = read.slot->tts_isnull[Place_backup] ? NULL :
+			TextDatumGetCString(values[Place_backup]);
+		place->directory = TextDatumGetCString(values[Place_directory]);
 	}
-	table_endscan(scan);
-	ExecDropSingleTupleTableSlot(slot);
-	table_close(rel, AccessShareLock);
+	retry_table_read_end(&read);
 	return true;
 }
 

@@ -37,6 +37,7 @@
 #include "schedule.h"
 #include "statement.h"
 #include "store.h"
+#include "table_read.h"
 #include "worker.h"
 
 #define AGAIN_US		(2 * USECS_PER_SEC) /* when not all could be run */
@@ -84,23 +85,18 @@ read_timing(TupleTableSlot *slot, Timing *timing)
 static bool
 read_timings(Snapshot snapshot, bool *changed)
 {
-	Oid			oid = retry_relation_oid("schedule_definition");
+	RetryTableRead table = {0};
 	uint32		hash = 0;
 	int			n = 0;
 	int			size = 16;
 	Timing	   *read;
-	Relation	rel;
-	TableScanDesc scan;
-	TupleTableSlot *slot;
 
-	if (!ConditionalLockRelationOid(oid, AccessShareLock))
+	if (!retry_table_read_begin(&table, "schedule_definition", snapshot))
 		return false;
-	rel = table_open(oid, NoLock);
-	scan = table_beginscan(rel, snapshot, 0, NULL);
-	slot = table_slot_create(rel, NULL);
 	read = palloc(size * sizeof(Timing));
-	while (table_scan_getnextslot(scan, ForwardScanDirection, slot))
+	while (retry_table_read_next(&table))
 	{
+		TupleTableSlot *slot = table.slot;
 		bool		isnull;
 		TransactionId xmin = DatumGetTransactionId(slot_getsysattr(slot, MinTransactionIdAttributeNumber, &isnull));
 
@@ -114,9 +110,7 @@ read_timings(Snapshot snapshot, bool *changed)
 		if (read_timing(slot, &read[n]))
 			n++;
 	}
-	ExecDropSingleTupleTableSlot(slot);
-	table_endscan(scan);
-	table_close(rel, NoLock);
+	retry_table_read_end(&table);
 
 	*changed = n != ntimings || hash != fingerprint;
 	fingerprint = hash;
