@@ -41,6 +41,28 @@ retry_owns_group(Oid role, const RetryGroupRow *group)
 	return has_privs_of_role(role, group->owner);
 }
 
+void
+retry_check_owner(const RetryGroupRow *group, const char *what)
+{
+	if (!retry_owns_group(GetUserId(), group))
+		ereport(ERROR,
+				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+				 errmsg("role \"%s\" may not %s group \"%s\"",
+						GetUserNameFromId(GetUserId(), true), what, group->name),
+				 errhint("Members of the group's owner may.")));
+}
+
+void
+retry_own_group(const char *name, const char *what, RetryGroupRow *group)
+{
+	if (!retry_group_by_name(GetActiveSnapshot(), name, group))
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_OBJECT),
+				 errmsg("group \"%s\" does not exist", name),
+				 errhint("Groups are rows of retry.scene_group.")));
+	retry_check_owner(group, what);
+}
+
 /* Whether the group was granted to a role that this one is a member of. */
 static bool
 was_granted(Snapshot snapshot, Oid role, int32 group_id)

@@ -15,6 +15,14 @@
 /* Member of the group's owner, so may also grant and revoke it. */
 extern bool retry_owns_group(Oid role, const RetryGroupRow *group);
 
+/*
+ * ERROR (insufficient_privilege) unless the caller owns the group; "what" is
+ * what it may not do, as in "change secrets of".  The second looks for the
+ * group by its name first, with the active snapshot: ERROR (undefined_object).
+ */
+extern void retry_check_owner(const RetryGroupRow *group, const char *what);
+extern void retry_own_group(const char *name, const char *what, RetryGroupRow *group);
+
 /* Owner, or a member of a role that was granted the group. */
 extern bool retry_may_use_group(Snapshot snapshot, Oid role, const RetryGroupRow *group);
 

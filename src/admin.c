@@ -35,25 +35,6 @@ PG_FUNCTION_INFO_V1(retry_cancel);
 PG_FUNCTION_INFO_V1(retry_run_now);
 PG_FUNCTION_INFO_V1(retry_amend);
 
-/* The group by name, if the caller is a member of its owner. */
-static void
-own_group(const text *name, RetryGroupRow *group)
-{
-	char	   *given = text_to_cstring(name);
-
-	if (!retry_group_by_name(GetActiveSnapshot(), given, group))
-		ereport(ERROR,
-				(errcode(ERRCODE_UNDEFINED_OBJECT),
-				 errmsg("group \"%s\" does not exist", given),
-				 errhint("Groups are rows of retry.scene_group.")));
-	if (!retry_owns_group(GetUserId(), group))
-		ereport(ERROR,
-				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
-				 errmsg("role \"%s\" may not grant or revoke group \"%s\"",
-						GetUserNameFromId(GetUserId(), true), given),
-				 errhint("Members of the group's owner may.")));
-}
-
 static void
 check_role(Oid role)
 {
@@ -93,7 +74,7 @@ retry_grant(PG_FUNCTION_ARGS)
 	Datum		values[3];
 
 	check_role(PG_GETARG_OID(0));
-	own_group(PG_GETARG_TEXT_PP(1), &group);
+	retry_own_group(text_to_cstring(PG_GETARG_TEXT_PP(1)), "grant or revoke", &group);
 	values[0] = Int32GetDatum(group.id);
 	values[1] = ObjectIdGetDatum(PG_GETARG_OID(0));
 	values[2] = ObjectIdGetDatum(GetUserId());
@@ -109,7 +90,7 @@ retry_revoke(PG_FUNCTION_ARGS)
 	RetryGroupRow group;
 	Datum		values[2];
 
-	own_group(PG_GETARG_TEXT_PP(1), &group);
+	retry_own_group(text_to_cstring(PG_GETARG_TEXT_PP(1)), "grant or revoke", &group);
 	values[0] = Int32GetDatum(group.id);
 	values[1] = ObjectIdGetDatum(PG_GETARG_OID(0));
 	run_as_owner("DELETE FROM retry.group_member m"

@@ -20,6 +20,7 @@
 
 #include "compat.h"
 #include "access.h"
+#include "arguments.h"
 #include "disabled.h"
 #include "enqueue_options.h"
 #include "event.h"
@@ -58,12 +59,7 @@ find_scene(const text *name, RetrySceneRow *scene)
 				(errcode(ERRCODE_UNDEFINED_OBJECT),
 				 errmsg("scene \"%s/%s\" does not exist", group, own_name),
 				 errhint("Scenes are rows of retry.scene.")));
-	if (!retry_owns_group(GetUserId(), &scene->group))
-		ereport(ERROR,
-				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
-				 errmsg("role \"%s\" may not disable or enable URLs of group \"%s\"",
-						GetUserNameFromId(GetUserId(), true), group),
-				 errhint("Members of the group's owner may.")));
+	retry_check_owner(&scene->group, "disable or enable URLs of");
 }
 
 static void
@@ -72,13 +68,8 @@ read_wanted(FunctionCallInfo fcinfo, const char *function, Wanted *wanted)
 	char	   *given;
 	char		error[256];
 
-	for (int i = 0; i < 2; i++)
-	{
-		if (PG_ARGISNULL(i))
-			ereport(ERROR,
-					(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
-					 errmsg("%s must not be null", i == 0 ? "scene" : "url")));
-	}
+	retry_require_argument(fcinfo, 0, "scene");
+	retry_require_argument(fcinfo, 1, "url");
 	find_scene(PG_GETARG_TEXT_PP(0), &wanted->scene);
 	given = text_to_cstring(PG_GETARG_TEXT_PP(1));
 	if (!retry_url_canonical(given, wanted->url))

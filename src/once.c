@@ -19,6 +19,7 @@
 #include "miscadmin.h"
 #include "utils/builtins.h"
 
+#include "arguments.h"
 #include "compat.h"
 #include "access.h"
 #include "enqueue_options.h"
@@ -57,10 +58,7 @@ prepared(void)
 static text *
 argument(FunctionCallInfo fcinfo, int number, const char *name)
 {
-	if (PG_ARGISNULL(number))
-		ereport(ERROR,
-				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
-				 errmsg("%s must not be null", name)));
+	retry_require_argument(fcinfo, number, name);
 	return PG_GETARG_TEXT_PP(number);
 }
 

@@ -23,6 +23,7 @@
 #include "utils/guc.h"
 #include "utils/timestamp.h"
 
+#include "arguments.h"
 #include "compat.h"
 #include "access.h"
 #include "enqueue_options.h"
@@ -52,10 +53,7 @@ typedef struct Timing
 static char *
 required(FunctionCallInfo fcinfo, int number, const char *name)
 {
-	if (PG_ARGISNULL(number))
-		ereport(ERROR,
-				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
-				 errmsg("%s must not be null", name)));
+	retry_require_argument(fcinfo, number, name);
 	return text_to_cstring(PG_GETARG_TEXT_PP(number));
 }
 

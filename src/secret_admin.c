@@ -31,6 +31,7 @@
 
 #include "compat.h"
 #include "access.h"
+#include "arguments.h"
 #include "scene.h"
 #include "secret.h"
 #include "statement.h"
@@ -58,37 +59,13 @@ typedef struct Change
 	TimestampTz newest;			/* of the former ones */
 } Change;
 
-static void
-refuse_null(FunctionCallInfo fcinfo, const char *const *names, int count)
-{
-	for (int i = 0; i < count; i++)
-	{
-		if (PG_ARGISNULL(i))
-			ereport(ERROR,
-					(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
-					 errmsg("%s must not be null", names[i])));
-	}
-}
-
 /* Checks what both functions are given, and begins the change. */
 static void
 begin_change(Change *change, const text *name, const text *group_name, const char *function)
 {
-	char	   *group = text_to_cstring(group_name);
-
 	memset(change, 0, sizeof(*change));
 	change->name = text_to_cstring(name);
-	if (!retry_group_by_name(GetActiveSnapshot(), group, &change->group))
-		ereport(ERROR,
-				(errcode(ERRCODE_UNDEFINED_OBJECT),
-				 errmsg("group \"%s\" does not exist", group),
-				 errhint("Groups are rows of retry.scene_group.")));
-	if (!retry_owns_group(GetUserId(), &change->group))
-		ereport(ERROR,
-				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
-				 errmsg("role \"%s\" may not change secrets of group \"%s\"",
-						GetUserNameFromId(GetUserId(), true), group),
-				 errhint("Members of the group's owner may.")));
+	retry_own_group(text_to_cstring(group_name), "change secrets of", &change->group);
 	if (!retry_name_check(change->name))
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
@@ -314,7 +291,8 @@ retry_set_secret(PG_FUNCTION_ARGS)
 	bool		signs;
 	int			former;
 
-	refuse_null(fcinfo, names, lengthof(names));
+	for (int i = 0; i < lengthof(names); i++)
+		retry_require_argument(fcinfo, i, names[i]);
 	begin_change(&change, PG_GETARG_TEXT_PP(0), PG_GETARG_TEXT_PP(2), "retry.set_secret()");
 	value = PG_GETARG_TEXT_PP(1);
 	change.until = end_of_overlap(change.now, PG_GETARG_INTERVAL_P(3));
@@ -357,7 +335,8 @@ retry_drop_secret(PG_FUNCTION_ARGS)
 	static const char *const names[] = {"name", "group_name"};
 	Change		change;
 
-	refuse_null(fcinfo, names, lengthof(names));
+	for (int i = 0; i < lengthof(names); i++)
+		retry_require_argument(fcinfo, i, names[i]);
 	begin_change(&change, PG_GETARG_TEXT_PP(0), PG_GETARG_TEXT_PP(1), "retry.drop_secret()");
 	change.until = DT_NOBEGIN;
 	if (retire_values(&change, NULL) == 0)
