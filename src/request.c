@@ -18,9 +18,6 @@
 #include "store.h"
 #include "uuid7.h"
 
-#define UNIX_SHIFT_S \
-	((int64) (POSTGRES_EPOCH_JDATE - UNIX_EPOCH_JDATE) * SECS_PER_DAY)
-
 /* Room for the lines that are ours, without the key; and how many they are. */
 #define OWN_BYTES	512
 #define OWN_LINES	7
@@ -191,13 +188,6 @@ add_headers(Lines *lines, int from, Jsonb *headers)
 	}
 }
 
-/* As webhook-timestamp has it. */
-static int64
-unix_seconds(TimestampTz moment)
-{
-	return moment / USECS_PER_SEC + UNIX_SHIFT_S;
-}
-
 /* The headers by which a receiver knows the message and the attempt. */
 static void
 add_own(Lines *lines, const pg_uuid_t *id, const text *key, int32 attempt_no,
@@ -216,7 +206,7 @@ add_own(Lines *lines, const pg_uuid_t *id, const text *key, int32 attempt_no,
 	to = begin_line(lines, "webhook-id: ");
 	end_line(lines, write_uuid(to, id));
 
-	add_number(lines, "webhook-timestamp: ", unix_seconds(now));
+	add_number(lines, "webhook-timestamp: ", retry_sign_seconds(now));
 	add_number(lines, "Retry-Attempt: ", attempt_no);
 	if (expires_at < DT_NOEND)
 		add_number(lines, "Retry-Deadline-Ms: ", expires_at > now ? (expires_at - now) / 1000 : 0);
@@ -233,7 +223,7 @@ add_signatures(Lines *lines, const RetryScene *scene, const pg_uuid_t *id, Times
 		.id = id_text,
 		.id_len = write_uuid(id_text, id) - id_text,
 		.timestamp = timestamp,
-		.timestamp_len = sprintf(timestamp, INT64_FORMAT, unix_seconds(now)),
+		.timestamp_len = sprintf(timestamp, INT64_FORMAT, retry_sign_seconds(now)),
 		.body = http->body,
 		.body_len = http->body_len
 	};

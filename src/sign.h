@@ -13,6 +13,8 @@
 #ifndef RETRY_SIGN_H
 #define RETRY_SIGN_H
 
+#include "datatype/timestamp.h"
+
 #define RETRY_SIGN_PREFIX	"whsec_"	/* of the text of a key that signs */
 #define RETRY_SIGN_KEY_MIN	24	/* bytes */
 #define RETRY_SIGN_KEY_MAX	64
@@ -65,5 +67,13 @@ extern bool retry_sign_is_among(const char *signature, const char *header, size_
  * something else.
  */
 extern bool retry_sign_read_timestamp(const char *text, int len, int64 *unix_s);
+
+/* A moment as webhook-timestamp has it: whole seconds since 1970. */
+static inline int64
+retry_sign_seconds(TimestampTz moment)
+{
+	return moment / USECS_PER_SEC +
+		(int64) (POSTGRES_EPOCH_JDATE - UNIX_EPOCH_JDATE) * SECS_PER_DAY;
+}
 
 #endif							/* RETRY_SIGN_H */

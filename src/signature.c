@@ -16,14 +16,12 @@
 #include "utils/fmgrprotos.h"
 #include "utils/timestamp.h"
 
+#include "arguments.h"
 #include "compat.h"
 #include "sign.h"
 
 PG_FUNCTION_INFO_V1(retry_verify_signature);
 PG_FUNCTION_INFO_V1(retry_verify_signature_any);
-
-#define UNIX_SHIFT_S \
-	((int64) (POSTGRES_EPOCH_JDATE - UNIX_EPOCH_JDATE) * SECS_PER_DAY)
 
 /* Arguments of both functions. */
 enum
@@ -40,15 +38,6 @@ read_key(const text *secret, RetrySignKey *key)
 				 errmsg("the secret is no key"),
 				 errhint("A key is written %s and the base64 of %d to %d bytes.",
 						 RETRY_SIGN_PREFIX, RETRY_SIGN_KEY_MIN, RETRY_SIGN_KEY_MAX)));
-}
-
-static void
-refuse_null(FunctionCallInfo fcinfo, int arg, const char *name)
-{
-	if (PG_ARGISNULL(arg))
-		ereport(ERROR,
-				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
-				 errmsg("%s must not be null", name)));
 }
 
 /* Is the message one of now?  ERROR for a tolerance below zero. */
@@ -69,7 +58,7 @@ is_recent(const text *timestamp, Interval *tolerance)
 						DatumGetCString(DirectFunctionCall1(interval_out, IntervalPGetDatum(tolerance))))));
 	if (!retry_sign_read_timestamp(VARDATA_ANY(timestamp), VARSIZE_ANY_EXHDR(timestamp), &sent_s))
 		return false;
-	age_s = now / USECS_PER_SEC + UNIX_SHIFT_S - sent_s;
+	age_s = retry_sign_seconds(now) - sent_s;
 	return age_s <= tolerance_s && age_s >= -tolerance_s;
 }
 
@@ -108,7 +97,7 @@ is_signed(FunctionCallInfo fcinfo, const RetrySignKey *keys, int nkeys)
 static bool
 verify(FunctionCallInfo fcinfo, const RetrySignKey *keys, int nkeys)
 {
-	refuse_null(fcinfo, Arg_tolerance, "tolerance");
+	retry_require_argument(fcinfo, Arg_tolerance, "tolerance");
 	for (int arg = Arg_id; arg <= Arg_signature; arg++)
 	{
 		if (PG_ARGISNULL(arg))
@@ -124,7 +113,7 @@ retry_verify_signature(PG_FUNCTION_ARGS)
 {
 	RetrySignKey key;
 
-	refuse_null(fcinfo, Arg_secret, "secret");
+	retry_require_argument(fcinfo, Arg_secret, "secret");
 	read_key(PG_GETARG_TEXT_PP(Arg_secret), &key);
 	PG_RETURN_BOOL(verify(fcinfo, &key, 1));
 }
@@ -138,7 +127,7 @@ retry_verify_signature_any(PG_FUNCTION_ARGS)
 	bool	   *isnull;
 	int			count;
 
-	refuse_null(fcinfo, Arg_secret, "secrets");
+	retry_require_argument(fcinfo, Arg_secret, "secrets");
 	deconstruct_array(PG_GETARG_ARRAYTYPE_P(Arg_secret), TEXTOID, -1, false, TYPALIGN_INT,
 					  &secrets, &isnull, &count);
 	keys = palloc(Max(count, 1) * sizeof(RetrySignKey));
