@@ -2103,7 +2103,7 @@ COMMENT ON FUNCTION retry.lane_rows() IS
 CREATE FUNCTION retry.shut_lane_rows(OUT lane_hash bigint, OUT why text) RETURNS SETOF record
 LANGUAGE C STABLE STRICT PARALLEL SAFE ROWS 10 AS 'MODULE_PATHNAME', 'retry_shut_lane_rows';
 COMMENT ON FUNCTION retry.shut_lane_rows() IS
-'Lanes of groups that the current role may use which send nothing now: breaker, blocked or targets; for retry.tasks';
+'Lanes of groups that the current role may use which send nothing now: breaker, blocked or no healthy target; for retry.tasks';
 
 CREATE FUNCTION retry.target_rows(
 	OUT group_id		int,
@@ -2211,9 +2211,9 @@ SELECT
 			WHERE h.lane_hash = t.lane_hash AND h.task_id IS DISTINCT FROM t.replay_of
 				AND NOT EXISTS (SELECT FROM retry.dead_head_passed p WHERE p.task_id = h.task_id))
 			THEN 'behind a dead task'
-		WHEN t.lane_hash IN (SELECT l.lane_hash FROM retry.shut_lane_rows() l WHERE l.why = 'breaker') THEN 'breaker'
-		WHEN t.lane_hash IN (SELECT l.lane_hash FROM retry.shut_lane_rows() l WHERE l.why = 'blocked') THEN 'blocked'
-		WHEN t.lane_hash IN (SELECT l.lane_hash FROM retry.shut_lane_rows() l WHERE l.why = 'targets') THEN 'no healthy target'
+		-- asked once, and once more if there are any
+		WHEN t.lane_hash IN (SELECT l.lane_hash FROM retry.shut_lane_rows() l)
+			THEN (SELECT l.why FROM retry.shut_lane_rows() l WHERE l.lane_hash = t.lane_hash LIMIT 1)
 	END AS held_reason,
 	coalesce(retry.amended(t.leaf, t.id, t.method, 'method'), s.method) AS method,
 	coalesce(retry.amended(t.leaf, t.id, t.url, 'url'), s.url) AS url,
@@ -2255,8 +2255,10 @@ CREATE VIEW retry.tasks_running WITH (security_barrier) AS
 SELECT r.*, w.attempt_no, w.started_at
 FROM retry.running_rows() w
 JOIN retry.task_rows r ON r.leaf = w.leaf AND r.id = w.task_id
-WHERE r.scene_id IN (SELECT retry.my_scenes(false))
-	OR r.scene_id IN (SELECT retry.my_scenes(true)) AND pg_has_role(r.enqueued_by, 'USAGE');
+WHERE (r.scene_id IN (SELECT retry.my_scenes(false))
+	   OR r.scene_id IN (SELECT retry.my_scenes(true)) AND pg_has_role(r.enqueued_by, 'USAGE'))
+	-- what is recorded is another arm's, though its dispatcher may not have let go of it
+	AND NOT EXISTS (SELECT FROM retry.attempt a WHERE a.leaf = w.leaf AND a.task_id = w.task_id AND a.attempt_no = w.attempt_no);
 COMMENT ON VIEW retry.tasks_running IS 'Arm of retry.tasks: an attempt is under way';
 
 CREATE VIEW retry.tasks_retrying WITH (security_barrier) AS
@@ -2267,7 +2269,7 @@ WHERE a.next_due IS NOT NULL
 	AND (a.scene_id IN (SELECT retry.my_scenes(false))
 		 OR a.scene_id IN (SELECT retry.my_scenes(true)) AND pg_has_role(r.enqueued_by, 'USAGE'))
 	AND NOT EXISTS (SELECT FROM retry.signal c WHERE c.leaf = a.leaf AND c.task_id = a.task_id AND c.action = 'c')
-	AND NOT EXISTS (SELECT FROM retry.running_rows() w WHERE w.task_id = a.task_id);
+	AND NOT EXISTS (SELECT FROM retry.running_rows() w WHERE w.task_id = a.task_id AND w.attempt_no > a.attempt_no);
 COMMENT ON VIEW retry.tasks_retrying IS 'Arm of retry.tasks: the last attempt asks for another';
 
 CREATE VIEW retry.tasks_succeeded WITH (security_barrier) AS
@@ -2308,7 +2310,7 @@ LEFT JOIN retry.last_attempts a ON a.leaf = r.leaf AND a.task_id = r.id
 WHERE (a.task_id IS NULL OR a.next_due IS NOT NULL)
 	AND (r.scene_id IN (SELECT retry.my_scenes(false))
 		 OR r.scene_id IN (SELECT retry.my_scenes(true)) AND pg_has_role(r.enqueued_by, 'USAGE'))
-	AND NOT EXISTS (SELECT FROM retry.running_rows() w WHERE w.task_id = r.id);
+	AND NOT EXISTS (SELECT FROM retry.running_rows() w WHERE w.task_id = r.id AND w.attempt_no > coalesce(a.attempt_no, 0));
 COMMENT ON VIEW retry.tasks_cancelled IS 'Arm of retry.tasks: cancelled, and nothing ended it otherwise';
 
 CREATE VIEW retry.tasks AS

@@ -55,42 +55,88 @@ may_see(const Visible *visible, const RetryInFlight *transfer)
 		 has_privs_of_role(GetUserId(), transfer->enqueued_by));
 }
 
+/*
+ * What was in flight when a query asked first: it asks for each state of tasks
+ * by itself, and a task that is sent meanwhile would have two of them, or none.
+ */
+typedef struct Reading
+{
+	struct Reading *next;
+	MemoryContext query;		/* lives as long as the query does, and this
+								 * in it */
+	MemoryContextCallback forget;
+	RetryInFlight *transfers;
+	int			n;
+} Reading;
+
+static Reading *readings = NULL;
+
+static void
+forget(void *arg)
+{
+	Reading   **at = &readings;
+
+	while (*at != arg)
+		at = &(*at)->next;
+	*at = (*at)->next;
+}
+
+static const Reading *
+reading_of(MemoryContext query)
+{
+	int			max = retry_max_in_flight * RETRY_MAX_DISPATCHERS;
+	Reading    *reading;
+
+	for (reading = readings; reading != NULL; reading = reading->next)
+	{
+		if (reading->query == query)
+			return reading;
+	}
+	reading = MemoryContextAllocZero(query, sizeof(Reading));
+	reading->query = query;
+	reading->transfers = MemoryContextAlloc(query, sizeof(RetryInFlight) * max);
+	reading->n = retry_shmem_running(MyDatabaseId, reading->transfers, max);
+	reading->transfers = repalloc(reading->transfers, sizeof(RetryInFlight) * Max(reading->n, 1));
+	reading->forget.func = forget;
+	reading->forget.arg = reading;
+	MemoryContextRegisterResetCallback(query, &reading->forget);
+	reading->next = readings;
+	readings = reading;
+	return reading;
+}
+
 /* retry.running_rows() */
 Datum
 retry_running_rows(PG_FUNCTION_ARGS)
 {
 	ReturnSetInfo *result = (ReturnSetInfo *) fcinfo->resultinfo;
-	RetryInFlight *transfers;
+	const Reading *reading;
 	Visible		visible;
-	int			max;
-	int			n;
 	int			i;
 
 	InitMaterializedSRF(fcinfo, 0);
 	if (!retry_shmem_ready())
 		return (Datum) 0;
 
-	max = retry_max_in_flight * RETRY_MAX_DISPATCHERS;
-	transfers = palloc(sizeof(RetryInFlight) * max);
-	n = retry_shmem_running(MyDatabaseId, transfers, max);
+	reading = reading_of(result->econtext->ecxt_per_query_memory);
 	visible.all = retry_visible_scenes(GetActiveSnapshot(), GetUserId(), NULL, false, &visible.nall);
 	visible.own = retry_visible_scenes(GetActiveSnapshot(), GetUserId(), NULL, true, &visible.nown);
-	for (i = 0; i < n; i++)
+	for (i = 0; i < reading->n; i++)
 	{
+		const RetryInFlight *transfer = &reading->transfers[i];
 		Datum		values[RUNNING_COLUMNS];
 		bool		nulls[RUNNING_COLUMNS] = {0};
 
-		if (!may_see(&visible, &transfers[i]))
+		if (!may_see(&visible, transfer))
 			continue;
-		values[0] = UUIDPGetDatum(&transfers[i].id);
-		values[1] = Int32GetDatum(transfers[i].attempt_no);
-		values[2] = TimestampTzGetDatum(transfers[i].started_at);
-		values[3] = Int16GetDatum(transfers[i].leaf);
-		values[4] = Int64GetDatum(transfers[i].lane_hash);
-		values[5] = Int32GetDatum(transfers[i].scene_id);
+		values[0] = UUIDPGetDatum(&transfer->id);
+		values[1] = Int32GetDatum(transfer->attempt_no);
+		values[2] = TimestampTzGetDatum(transfer->started_at);
+		values[3] = Int16GetDatum(transfer->leaf);
+		values[4] = Int64GetDatum(transfer->lane_hash);
+		values[5] = Int32GetDatum(transfer->scene_id);
 		tuplestore_putvalues(result->setResult, result->setDesc, values, nulls);
 	}
-	pfree(transfers);
 	return (Datum) 0;
 }
 

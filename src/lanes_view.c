@@ -227,7 +227,7 @@ add_shut(RetryShownRows *r, const void *entry)
 	if (why == RETRY_GATE_OPEN || !retry_shown_rows_visible(r, lane->group_id))
 		return;
 	values[0] = Int64GetDatum(lane->hash);
-	values[1] = CStringGetTextDatum(gate_words[why]);
+	values[1] = CStringGetTextDatum(why == RETRY_GATE_TARGETS ? "no healthy target" : gate_words[why]);
 	retry_shown_rows_add(r, values, isnull);
 }
 
