@@ -75,7 +75,7 @@ check_networks(char **newval, void **extra, GucSource source)
 		retry_netguard_parse(*newval, &list, reason, sizeof(reason)))
 		return true;
 	GUC_check_errdetail("%s", reason);
-	GUC_check_errhint("Give networks such as 10.0.0.0/8 or fd00::/8, separated by commas.");
+	GUC_check_errhint("Give networks such as 10.0.0.0/8 or fd00::/8, or reserved, metadata, private or non-public, separated by commas.");
 	return false;
 }
 

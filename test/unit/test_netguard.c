@@ -74,21 +74,111 @@ test_defaults(void)
 	check_address("2606:4700::1111", NULL);
 }
 
+/* The first and last of each range that IANA keeps, and their neighbours. */
+static void
+test_reserved(void)
+{
+	check_address("192.0.0.0", "192.0.0.0/24");
+	check_address("192.0.0.255", "192.0.0.0/24");
+	check_address("192.0.1.0", NULL);
+	check_address("192.0.2.1", "192.0.2.0/24");
+	check_address("192.88.99.1", "192.88.99.0/24");
+	check_address("198.17.255.255", NULL);
+	check_address("198.18.0.0", "198.18.0.0/15");
+	check_address("198.19.255.255", "198.18.0.0/15");
+	check_address("198.20.0.0", NULL);
+	check_address("198.51.100.7", "198.51.100.0/24");
+	check_address("203.0.113.7", "203.0.113.0/24");
+	check_address("223.255.255.255", NULL);
+	check_address("240.0.0.1", "240.0.0.0/4");
+	check_address("100::1", "100::/8");
+	check_address("100:0:0:1::1", "100::/8");
+	check_address("200::1", "200::/7");
+	check_address("7ff::1", "400::/6");
+	check_address("fff::1", "800::/5");
+	check_address("1fff::1", "1000::/4");
+	check_address("2001:1ff:ffff::1", "2001::/23");
+	check_address("2001:200::1", NULL);
+	check_address("2001:db8::1", "2001:db8::/32");
+	check_address("2001:db9::1", NULL);
+	check_address("3ffe:ffff::1", NULL);
+	check_address("3fff::1", "3fff::/20");
+	check_address("3fff:1000::1", NULL);
+	check_address("5f00::1", "4000::/2");
+	check_address("bfff::1", "8000::/2");
+	check_address("dfff::1", "c000::/3");
+	check_address("efff::1", "e000::/4");
+	check_address("f7ff::1", "f000::/5");
+	check_address("fbff::1", "f800::/6");
+	check_address("fe7f::1", "fe00::/9");
+}
+
+/* What clouds tell their machines, and networks of one's own. */
+static void
+test_words(void)
+{
+	check_address("100.100.100.200", "100.100.100.200/32");
+	check_address("100.100.100.201", NULL);
+	check_address("168.63.129.16", "168.63.129.16/32");
+	check_address("fd00:ec2::254", "fd00:ec2::/32");
+	check_address("fd20:ce::254", "fd20:ce::254/128");
+	check_address("fd00:ec3::254", NULL);
+	check_address("100.64.0.1", NULL);
+	check_address("fc00::1", NULL);
+
+	set_guard("private", "");
+	check_address("10.0.0.0", "10.0.0.0/8");
+	check_address("100.64.0.0", "100.64.0.0/10");
+	check_address("100.127.255.255", "100.64.0.0/10");
+	check_address("100.128.0.0", NULL);
+	check_address("172.15.255.255", NULL);
+	check_address("172.16.0.0", "172.16.0.0/12");
+	check_address("172.31.255.255", "172.16.0.0/12");
+	check_address("172.32.0.0", NULL);
+	check_address("192.168.255.255", "192.168.0.0/16");
+	check_address("fdff::1", "fc00::/7");
+	check_address("feff::1", "fec0::/10");
+	check_address("127.0.0.1", NULL);
+
+	set_guard("Non-Public,1.2.3.0/24", "10.1.2.0/24 private");
+	check_address("169.254.169.254", "169.254.0.0/16");
+	check_address("168.63.129.16", "168.63.129.16/32");
+	check_address("192.168.0.1", NULL);
+	check_address("1.2.3.4", "1.2.3.0/24");
+	check_address("8.8.8.8", NULL);
+}
+
 static void
 test_embedded(void)
 {
+	set_guard("reserved", "");
 	check_address("::ffff:127.0.0.1", "127.0.0.0/8");
 	check_address("::ffff:8.8.8.8", NULL);
 	check_address("::ffff:0:169.254.169.254", "169.254.0.0/16");
-	check_address("::127.0.0.1", "127.0.0.0/8");
+	check_address("::127.0.0.1", "::/96");
 	check_address("64:ff9b::169.254.169.254", "169.254.0.0/16");
 	check_address("64:ff9b:1::127.0.0.1", "127.0.0.0/8");
 	check_address("64:ff9b::8.8.8.8", NULL);
 	check_address("2002:7f00:0001::1", "127.0.0.0/8");
 	check_address("2002:a9fe:a9fe::", "169.254.0.0/16");
 	check_address("2002:0808:0808::1", NULL);
+	check_address("2001:0:1:2:3:4:f7f7:f7f7", "2001::/23");
+	check_address("2a00:1:2:3:0:5efe:7f00:1", "127.0.0.0/8");	/* ISATAP */
+	check_address("2a00:1:2:3:200:5efe:7f00:1", "127.0.0.0/8");
+	check_address("2a00:1:2:3:200:5efe:808:808", NULL);
+	check_address("2a00:1:2:3:100:5efe:7f00:1", NULL);
+
+	set_guard("127.0.0.0/8", "");
+	check_address("::127.0.0.1", "127.0.0.0/8");
 	check_address("2001:0:1:2:3:4:80ff:fffe", "127.0.0.0/8");	/* Teredo of 127.0.0.1 */
 	check_address("2001:0:1:2:3:4:f7f7:f7f7", NULL);
+
+	/* a NAT64 of local use, by the length of its prefix */
+	check_address("64:ff9b:1::127.0.0.1", "127.0.0.0/8");
+	check_address("64:ff9b:1:7f00:0:100::", "127.0.0.0/8");
+	check_address("64:ff9b:1:7f:0:1::", "127.0.0.0/8");
+	check_address("64:ff9b:1:0:7f:0:100::", "127.0.0.0/8");
+	check_address("64:ff9b:1:808:8:800::", NULL);
 }
 
 static void
@@ -129,8 +219,20 @@ test_other(void)
 		  "another family is never allowed: %s", rule);
 	CHECK(!retry_netguard_check_text(&guard, "[fe80::1%eth0]", &literal, NULL, 0) && literal,
 		  "brackets and a zone do not hide an address");
-	CHECK(retry_netguard_check_text(&guard, "localhost", &literal, NULL, 0) && !literal,
+	CHECK(retry_netguard_check_text(&guard, "example.com", &literal, NULL, 0) && !literal,
 		  "a name is left to its resolution");
+	CHECK(retry_netguard_check_text(&guard, "notlocalhost", &literal, NULL, 0) && !literal,
+		  "also one that ends so");
+	CHECK(!retry_netguard_check_text(&guard, "LocalHost", &literal, rule, sizeof(rule)) && literal,
+		  "but for localhost, in %s", rule);
+	CHECK(!retry_netguard_check_text(&guard, "any.localhost.", &literal, NULL, 0) && literal,
+		  "and what is below it");
+	set_guard("reserved", "127.0.0.0/8");
+	CHECK(retry_netguard_check_text(&guard, "localhost", &literal, NULL, 0) && literal,
+		  "which is allowed when one of its addresses is");
+	set_guard("reserved", "::1");
+	CHECK(retry_netguard_check_text(&guard, "localhost", &literal, NULL, 0) && literal,
+		  "or the other");
 }
 
 static void
@@ -159,6 +261,8 @@ test_malformed(void)
 	check_malformed("::/129", "prefix length \"129\" of network \"::\" is not a number from 0 to 128");
 	check_malformed("10.0.0.1/8", "network \"10.0.0.1/8\" has bits set beyond its prefix");
 	check_malformed("fe80::1/10", "network \"fe80::1/10\" has bits set beyond its prefix");
+	check_malformed("privates", "\"privates\" is not an IPv4 or IPv6 address");
+	check_malformed("private/8", "\"private\" is not an IPv4 or IPv6 address");
 	check_malformed("10.0.0.0;10.1.0.0", "\"10.0.0.0;10.1.0.0\" is not an IPv4 or IPv6 address");
 	check_malformed("1111111111111111111111111111111111111111111111111111111",
 					"network \"1111111111111111111111111111111111111111...\" is too long");
@@ -174,6 +278,8 @@ int
 main(void)
 {
 	test_defaults();
+	test_reserved();
+	test_words();
 	test_embedded();
 	test_exceptions();
 	test_other();
