@@ -2252,9 +2252,10 @@ WHERE (r.scene_id IN (SELECT retry.my_scenes(false))
 COMMENT ON VIEW retry.tasks_pending IS 'Arm of retry.tasks: no attempt yet';
 
 CREATE VIEW retry.tasks_running WITH (security_barrier) AS
-SELECT r.*, w.attempt_no, w.started_at
+SELECT r.*, w.attempt_no, w.started_at, l.http_status, l.error
 FROM retry.running_rows() w
 JOIN retry.task_rows r ON r.leaf = w.leaf AND r.id = w.task_id
+LEFT JOIN retry.attempt l ON l.leaf = w.leaf AND l.task_id = w.task_id AND l.attempt_no = w.attempt_no - 1
 WHERE (r.scene_id IN (SELECT retry.my_scenes(false))
 	   OR r.scene_id IN (SELECT retry.my_scenes(true)) AND pg_has_role(r.enqueued_by, 'USAGE'))
 	-- what is recorded is another arm's, though its dispatcher may not have let go of it
@@ -2323,13 +2324,12 @@ SELECT
 FROM retry.tasks_pending
 UNION ALL
 SELECT
-	r.id, r.scene, r.key, r.reference, 'running',
-	r.attempt_no - 1, r.max_attempts, a.http_status, a.error,
-	r.created_at, r.due_at, NULL, NULL, r.expires_at,
-	r.lane, NULL, r.method, r.url, r.headers, r.body, r.enqueued_by, r.replay_of,
-	NULL, r.parent_id
-FROM retry.tasks_running r
-LEFT JOIN retry.attempt a ON a.leaf = r.leaf AND a.task_id = r.id AND a.attempt_no = r.attempt_no - 1
+	id, scene, key, reference, 'running',
+	attempt_no - 1, max_attempts, http_status, error,
+	created_at, due_at, NULL, NULL, expires_at,
+	lane, NULL, method, url, headers, body, enqueued_by, replay_of,
+	NULL, parent_id
+FROM retry.tasks_running
 UNION ALL
 SELECT
 	id, scene, key, reference, 'retrying',
@@ -2673,6 +2673,9 @@ COMMENT ON COLUMN retry.dispatchers.oldest_due IS 'Earliest due time of what it 
  * views that show a role its own; all else is for the extension's owner.
  */
 
+-- what ALTER DEFAULT PRIVILEGES may have given to everybody
+REVOKE ALL ON ALL TABLES IN SCHEMA retry FROM PUBLIC;
+REVOKE ALL ON ALL SEQUENCES IN SCHEMA retry FROM PUBLIC;
 GRANT USAGE ON SCHEMA retry TO PUBLIC;
 GRANT SELECT ON retry.tasks, retry.attempts, retry.running, retry.dead_letters TO PUBLIC;
 GRANT SELECT ON retry.schedules, retry.secrets, retry.disabled_urls, retry.events, retry.lanes, retry.targets TO PUBLIC;
