@@ -12,6 +12,8 @@ WAL_SIZE=512m
 # shellcheck disable=SC2016 # expanded there
 PLACE='
 	ip link set lo up || exit 125
+	# what was sent by one that is gone is to arrive soon or never: the checker waits no minutes for it
+	echo 1 >/proc/sys/net/ipv4/tcp_orphan_retries || exit 125
 	mount -t tmpfs -o size=$RETRY_CHAOS_DISK,mode=700 data "$RETRY_CHAOS_DATA" || exit 125
 	mount -t tmpfs -o size=$RETRY_CHAOS_WAL_SIZE,mode=700 wal "$RETRY_CHAOS_WAL" || exit 125
 	if [ -n "$RETRY_CHAOS_MEMORY" ]; then

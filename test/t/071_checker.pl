@@ -124,6 +124,19 @@ sub delayed
 
 accepted('a network may deliver late what was given up',
 	sub { delayed($_[0]); push @{ $_[0]{faults} }, [ 1.5 * $MINUTE, 4.9 * $MINUTE, 'network', 1 ] });
+# What a process had sent that was killed while the network kept it.
+sub held
+{
+	my ($world, $network) = @_;
+
+	$world->{faults} = [ [ 2 * $MINUTE, 2.1 * $MINUTE, 'kill', 0 ], $network ];
+	push @{ $world->{arrivals} }, arrival('plain', 1, 500, 2.2 * $MINUTE);
+	without($world, 'crash', qw(stored attempts arrivals views));
+	delete $world->{promises}{$_}{crash} foreach keys %{ $world->{promises} };
+	return;
+}
+
+accepted('a network may deliver what was sent by one that is gone', sub { held($_[0], [ 1.9 * $MINUTE, 2.15 * $MINUTE, 'network', 1 ]) });
 accepted('a network may deliver nothing of what dies', sub {
 	$_->{status} = 0 foreach rows($_[0], 'attempts', 'dead');
 	without($_[0], 'dead', 'arrivals'); });
@@ -168,6 +181,10 @@ caught('late though no network was at fault', sub { delayed($_[0]); push @{ $_[0
 	'double: second attempt 1 arrived after it was recorded');
 caught('late though it was given up before', sub { delayed($_[0]); push @{ $_[0]{faults} }, [ 3 * $MINUTE, 4.9 * $MINUTE, 'network', 1 ] },
 	'double: second attempt 1 arrived after it was recorded');
+caught('the same without a network at fault', sub { held($_[0], [ 1.9 * $MINUTE, 2.15 * $MINUTE, 'other', 0 ]) }, 'double: plain attempt 1 arrived after it was recorded');
+caught('the same with the network back for long', sub { held($_[0], [ 1 * $MINUTE, 1.1 * $MINUTE, 'network', 1 ]) }, 'double: plain attempt 1 arrived after it was recorded');
+caught('the same twice', sub { held($_[0], [ 1.9 * $MINUTE, 2.15 * $MINUTE, 'network', 1 ]); push @{ $_[0]{arrivals} }, arrival('plain', 1, 500, 2.2 * $MINUTE) },
+	'double: plain attempt 1 arrived after it was recorded');
 caught('stored twice', sub { push @{ $_[0]{stored} }, { key => 'plain' } }, 'double: plain is stored more than once');
 caught('a function was run twice', sub { push @{ $_[0]{effects} }, { key => 'effect' } }, 'double: effect has left 2 rows');
 caught('not shown', sub { without($_[0], 'plain', 'views') }, 'state: plain is shown 0 times');

@@ -210,10 +210,17 @@ sub _numbers
 sub _answers
 {
 	my ($self, $key) = @_;
-	my %answered;
+	my (%answered, %other);
 
 	return if $self->_expected($key) eq 'effect';
-	$answered{ $_->{attempt} } = $_->{status} foreach $self->_rows('arrivals', $key);
+	foreach my $arrival ($self->_rows('arrivals', $key))
+	{
+		my $n = $arrival->{attempt};
+
+		# of two, the last is recorded, unless a network turned them round
+		push @{ $other{$n} }, $answered{$n} if defined $answered{$n} && $self->_was_held(undef, $arrival->{wall});
+		$answered{$n} = $arrival->{status};
+	}
 	foreach my $attempt ($self->_rows('attempts', $key))
 	{
 		my $n = $attempt->{attempt};
@@ -223,7 +230,7 @@ sub _answers
 		$self->_violation(gap => "$key attempt $n is recorded and never arrived")
 		  if !defined $status && $attempt->{status} != 0;
 		$self->_violation(gap => "$key attempt $n was answered $status, $attempt->{status} is recorded")
-		  if defined $status && $attempt->{status} != $status && $attempt->{status} != 0;
+		  if defined $status && $attempt->{status} != 0 && !grep { $_ == $attempt->{status} } $status, @{ $other{$n} // [] };
 		# an answer that broke off is none
 		$self->_violation(gap => "$key attempt $n has status $attempt->{status} and is recorded as $attempt->{outcome}")
 		  if !$attempt->{error}
@@ -242,7 +249,7 @@ sub _times
 	my @attempts = $self->_rows('attempts', $key);
 	my %finished = map { $_->{attempt} => $_->{finished} } @attempts;
 	my %unanswered = map { $_->{attempt} => $_->{status} == 0 } @attempts;
-	my $previous;
+	my (%held, $previous);
 
 	foreach my $arrival ($self->_rows('arrivals', $key))
 	{
@@ -250,6 +257,14 @@ sub _times
 
 		# a network kept it until nobody waited for the answer any more
 		next if $unanswered{$n} && $self->_was_delayed($finished{$n}, $arrival->{wall});
+		# or until who had sent it was gone, and another had taken over: once, each
+		if (($previous && $n <= $previous->{attempt} || $self->_before($finished{$n}, $arrival->{wall}))
+			&& grep({ $self->_was_held($finished{$n}, $_->{wall}) } $arrival, $previous && $n == $previous->{attempt} ? $previous : ())
+			&& !$held{$n}++)
+		{
+			$self->{repeated}{network}++;
+			next;
+		}
 		if ($previous && $n <= $previous->{attempt})
 		{
 			my $fault = $n == $previous->{attempt} ? _between($self->{faults}, $previous, $arrival) : undef;
@@ -295,6 +310,22 @@ sub _was_delayed
 		return 1
 		  if $wall >= $fault->[0] && $wall <= $fault->[1] + $RETRANSMIT_US
 		  && grep { $_ >= $fault->[0] && $_ <= $wall } $self->_true_times($finished);
+	}
+	return 0;
+}
+
+# Did a network keep requests at the end of those who had sent them, and may it have
+# let this one through then?  It was sent again, so it was recorded after that.
+sub _was_held
+{
+	my ($self, $finished, $wall) = @_;
+
+	foreach my $network (grep { $_->[3] } @{ $self->{faults} })
+	{
+		next if $wall < $network->[0] || $wall > $network->[1] + $RETRANSMIT_US;
+		next if defined $finished && !grep { $_ >= $network->[0] } $self->_true_times($finished);
+		return 1
+		  if grep { !$_->[3] && $_->[1] >= $network->[0] && $_->[0] < $wall } @{ $self->{faults} };
 	}
 	return 0;
 }
