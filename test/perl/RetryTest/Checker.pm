@@ -315,7 +315,7 @@ sub _was_delayed
 }
 
 # Did a network keep requests at the end of those who had sent them, and may it have
-# let this one through then?  It was sent again, so it was recorded after that.
+# let this one through then?  It was sent again, so it was recorded after they ended.
 sub _was_held
 {
 	my ($self, $finished, $wall) = @_;
@@ -323,9 +323,10 @@ sub _was_held
 	foreach my $network (grep { $_->[3] } @{ $self->{faults} })
 	{
 		next if $wall < $network->[0] || $wall > $network->[1] + $RETRANSMIT_US;
-		next if defined $finished && !grep { $_ >= $network->[0] } $self->_true_times($finished);
-		return 1
-		  if grep { !$_->[3] && $_->[1] >= $network->[0] && $_->[0] < $wall } @{ $self->{faults} };
+		foreach my $end (grep { !$_->[3] && $_->[1] >= $network->[0] && $_->[0] < $wall } @{ $self->{faults} })
+		{
+			return 1 if !defined $finished || grep { $_ >= $end->[0] } $self->_true_times($finished);
+		}
 	}
 	return 0;
 }
