@@ -1169,7 +1169,7 @@ BEGIN
 	IF TG_RELID <> 'retry.lane_override'::regclass THEN
 		RAISE EXCEPTION 'override_changed() is of no use on table "%"', TG_TABLE_NAME
 			USING ERRCODE = 'trigger_protocol_violated';
-	ELSIF NOT current_setting('check_function_bodies')::boolean THEN
+	ELSIF NOT current_setting('check_function_bodies')::boolean AND pg_has_role(session_user, current_user, 'USAGE') THEN
 		RETURN NULL;	-- a dump is being restored, which brings the events too
 	END IF;
 	IF TG_OP <> 'INSERT' THEN
@@ -1214,26 +1214,34 @@ LANGUAGE C STABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'retry_check_secret
 COMMENT ON FUNCTION retry.check_secret(text, text) IS 'False when a secret is set, but is no key that signs';
 
 CREATE FUNCTION retry.check_scene_secret() RETURNS trigger
-LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
+	IF TG_RELID <> 'retry.scene'::regclass THEN
+		RAISE EXCEPTION 'check_scene_secret() is of no use on table "%"', TG_TABLE_NAME
+			USING ERRCODE = 'trigger_protocol_violated';
+	END IF;
 	IF NOT retry.check_secret(NEW.group_name, NEW.secret) THEN
 		RAISE EXCEPTION 'scene "%/%", column "secret": secret "%" is no key that signs', NEW.group_name, NEW.name, NEW.secret
 			USING ERRCODE = 'invalid_parameter_value', COLUMN = 'secret',
 				HINT = 'A key is written whsec_ and the base64 of 24 to 64 bytes. Other secrets can be named in headers.';
 	END IF;
-	RETURN NEW;
+	RETURN NULL;
 END
 $$;
 COMMENT ON FUNCTION retry.check_scene_secret() IS
 'Trigger: a scene''s secret, if it is set already, must be a key that signs';
 
 CREATE FUNCTION retry.callback_renamed() RETURNS trigger
-LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
 	old_names text[] := ARRAY[OLD.group_name || '/' || OLD.name];
 	new_name text;
 	named_by text;
 BEGIN
+	IF TG_RELID <> 'retry.scene'::regclass THEN
+		RAISE EXCEPTION 'callback_renamed() is of no use on table "%"', TG_TABLE_NAME
+			USING ERRCODE = 'trigger_protocol_violated';
+	END IF;
 	IF OLD.group_name = 'default' THEN
 		old_names := old_names || OLD.name;
 	END IF;
@@ -1281,7 +1289,8 @@ CREATE TRIGGER archive_scene BEFORE DELETE ON retry.scene
 	FOR EACH ROW EXECUTE FUNCTION retry.archive_scene();
 CREATE TRIGGER check_function BEFORE INSERT OR UPDATE OF url ON retry.scene
 	FOR EACH ROW WHEN (starts_with(NEW.url, 'sql:')) EXECUTE FUNCTION retry.check_function();
-CREATE TRIGGER check_scene_secret BEFORE INSERT OR UPDATE OF secret, group_name ON retry.scene
+-- after: row security has found by then that the row may be written
+CREATE TRIGGER check_scene_secret AFTER INSERT OR UPDATE OF secret, group_name ON retry.scene
 	FOR EACH ROW WHEN (NEW.secret IS NOT NULL) EXECUTE FUNCTION retry.check_scene_secret();
 CREATE TRIGGER keep_group BEFORE DELETE ON retry.scene_group
 	FOR EACH ROW EXECUTE FUNCTION retry.keep_group();
@@ -1624,7 +1633,17 @@ AS $$
 	DO UPDATE SET reset_at = greatest(clock_timestamp(), o.reset_at + interval '1 us')
 $$;
 COMMENT ON FUNCTION retry.reset_lane(text, text) IS
-'Closes a lane''s breaker and forgets what its endpoint asked for: it is sent to at once, as if nothing had happened. The short form of setting reset_at in retry.lane_override, with the caller''s rights on that table';
+'Closes a lane''s breaker and forgets what its endpoint asked for: it is sent to at once, as if nothing had happened. The short form of setting reset_at in retry.lane_override, with the caller''s rights on that table: members of the group''s owner have them';
+
+CREATE FUNCTION retry.drop_scene(scene text) RETURNS boolean
+LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'retry_drop_scene';
+COMMENT ON FUNCTION retry.drop_scene(text) IS
+'Deletes a scene, as DELETE does. For members of the group''s owner. False: tasks refer to it, so it is archived, and goes when none does';
+
+CREATE FUNCTION retry.drop_lane_override(group_name text, lane text) RETURNS boolean
+LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'retry_drop_lane_override';
+COMMENT ON FUNCTION retry.drop_lane_override(text, text) IS
+'Deletes the row of retry.lane_override for a lane, as DELETE does. For members of the group''s owner. False: there is none';
 
 CREATE PROCEDURE retry.maintain()
 LANGUAGE C AS 'MODULE_PATHNAME', 'retry_maintain';
@@ -1751,15 +1770,15 @@ BEGIN
 	INTO groups
 	FROM retry.scene_group g
 	WHERE g.name = export_config.group_name OR export_config.group_name IS NULL;
-	IF groups IS NULL THEN
+	IF groups IS NULL AND group_name IS NOT NULL THEN
 		RAISE EXCEPTION 'group "%" does not exist', group_name
 			USING ERRCODE = 'undefined_object', HINT = 'Groups are rows of retry.scene_group.';
 	END IF;
-	RETURN jsonb_build_object('retry', '1.0', 'groups', groups);
+	RETURN jsonb_build_object('retry', '1.0', 'groups', coalesce(groups, '[]'));
 END
 $$;
 COMMENT ON FUNCTION retry.export_config(text) IS
-'One group, or all, with their scenes and overrides of lanes as one document, which retry.import_config() takes; scenes that were deleted and are only archived yet are left out';
+'One group, or all that the current role sees, with their scenes and overrides of lanes as one document, which retry.import_config() takes; scenes that were deleted and are only archived yet are left out';
 
 CREATE FUNCTION retry.check_config_members(what text, given jsonb, config_table regclass, also text[])
 RETURNS void
@@ -2684,11 +2703,71 @@ REVOKE EXECUTE ON FUNCTION retry.purge(timestamptz) FROM PUBLIC;
 REVOKE EXECUTE ON FUNCTION retry.adopt() FROM PUBLIC;
 REVOKE EXECUTE ON PROCEDURE retry.maintain() FROM PUBLIC;
 REVOKE EXECUTE ON FUNCTION retry.check_workers() FROM PUBLIC;
-REVOKE EXECUTE ON FUNCTION retry.archive_scene() FROM PUBLIC;
-REVOKE EXECUTE ON FUNCTION retry.keep_group() FROM PUBLIC;
-REVOKE EXECUTE ON FUNCTION retry.override_changed() FROM PUBLIC;
+REVOKE EXECUTE ON FUNCTION retry.check_secret(text, text) FROM PUBLIC;
 REVOKE EXECUTE ON FUNCTION retry.dispatcher_rows() FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION retry.dispatcher_rows() TO pg_monitor;
+
+-- no trigger function is of use on a table of somebody's own
+DO $triggers$
+DECLARE
+	f	regprocedure;
+BEGIN
+	FOR f IN
+		SELECT p.oid FROM pg_catalog.pg_proc p
+		WHERE p.pronamespace = 'retry'::regnamespace AND p.prorettype = 'trigger'::regtype
+	LOOP
+		EXECUTE format('REVOKE EXECUTE ON FUNCTION %s FROM PUBLIC', f);
+	END LOOP;
+END
+$triggers$;
+
+/*
+ * Members of a group's owner look after its configuration.  PUBLIC has its
+ * privileges column by column: nobody can LOCK by these, and so hold up what
+ * others do, which a privilege on a whole table would allow.  Hence there are
+ * functions to delete.  Who was given a privilege on a whole table has it for all
+ * rows.  What is not in the lists is for the extension's owner: names and
+ * owners of groups, and what weighs groups against each other.
+ */
+ALTER TABLE retry.scene_group ENABLE ROW LEVEL SECURITY;
+ALTER TABLE retry.scene ENABLE ROW LEVEL SECURITY;
+ALTER TABLE retry.lane_override ENABLE ROW LEVEL SECURITY;
+
+DO $policies$
+DECLARE
+	t	text;
+	c	text;
+	own	text;
+BEGIN
+	FOREACH t IN ARRAY ARRAY['scene_group', 'scene', 'lane_override'] LOOP
+		own := CASE WHEN t = 'scene_group' THEN 'pg_catalog.pg_has_role(owner, ''USAGE'')'
+			ELSE 'group_name IN (SELECT g.name FROM retry.scene_group g WHERE pg_catalog.pg_has_role(g.owner, ''USAGE''))' END;
+		FOREACH c IN ARRAY ARRAY['SELECT', 'INSERT', 'UPDATE', 'DELETE'] LOOP
+			EXECUTE format('CREATE POLICY %1$I ON retry.%2$I FOR %3$s %4$s (pg_catalog.has_table_privilege(''retry.%2$I''::regclass, %3$L) OR %5$s)',
+				lower(c), t, c, CASE c WHEN 'INSERT' THEN 'WITH CHECK' ELSE 'USING' END, own);
+			EXECUTE format('COMMENT ON POLICY %I ON retry.%I IS %L', lower(c), t,
+				'members of the owner, and who may do it to the whole table');
+		END LOOP;
+		-- each column by its name, so that no privilege is on the whole
+		EXECUTE (SELECT format('GRANT SELECT (%s) ON retry.%I TO PUBLIC', string_agg(quote_ident(a.attname), ', '), t)
+			FROM pg_catalog.pg_attribute a
+			WHERE a.attrelid = format('retry.%I', t)::regclass AND a.attnum > 0 AND NOT a.attisdropped);
+	END LOOP;
+
+	FOREACH c IN ARRAY ARRAY['INSERT', 'UPDATE'] LOOP
+		EXECUTE format('GRANT %s (
+				group_name, name, url, targets, route, method, headers, timeout, connect_timeout, backoff, max_attempts,
+				expires_after, time_budget, success_status, stop_status, stop_errors, success_when, pending_when, stop_when,
+				pending_interval, pending_limit, on_success, on_dead, generate_key, key_window, lane_by, rate, max_in_flight,
+				ordered, dead_head, adaptive, hedge, breaker_ratio, breaker_calls, breaker_window, breaker_open, retry_share,
+				retry_floor, secret, paused, resume_over, archived, description)
+			ON retry.scene TO PUBLIC', c);
+		EXECUTE format('GRANT %s (group_name, lane, max_in_flight, rate, ordered, paused, disabled, reset_at, description)
+			ON retry.lane_override TO PUBLIC', c);
+	END LOOP;
+END
+$policies$;
+GRANT UPDATE (paused, resume_over, description) ON retry.scene_group TO PUBLIC;
 
 /*
  * A table that was never analyzed is taken to have ten pages; a hundred such

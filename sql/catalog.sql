@@ -56,6 +56,15 @@ WHERE c.relnamespace = 'retry'::regnamespace AND a.attacl IS NOT NULL
 GROUP BY c.relname, pg_temp.admitted(a.attacl)
 ORDER BY 1;
 
+\echo # columns that stay with the owner, of tables where others have some
+SELECT format('%s | %s', c.relname, string_agg(a.attname, ', ' ORDER BY a.attnum))
+FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid
+WHERE c.relnamespace = 'retry'::regnamespace AND a.attnum > 0 AND NOT a.attisdropped
+	AND EXISTS (SELECT FROM pg_attribute b WHERE b.attrelid = c.oid AND pg_temp.admitted(b.attacl) LIKE '%UPDATE%')
+	AND pg_temp.admitted(a.attacl) NOT LIKE '%UPDATE%'
+GROUP BY c.relname
+ORDER BY 1;
+
 \echo # policies: command, roles, rows that are seen, rows that may be written
 SELECT format('%s %s | %s %s | %s | %s | %s', tablename, policyname, lower(permissive), lower(cmd), array_to_string(roles, ','),
 	regexp_replace(qual, '\s+', ' ', 'g'), regexp_replace(with_check, '\s+', ' ', 'g'))
@@ -85,9 +94,10 @@ ORDER BY 1;
 SELECT p.oid::regprocedure FROM pg_proc p JOIN pg_language l ON l.oid = p.prolang
 WHERE p.pronamespace = 'retry'::regnamespace AND (l.lanname <> 'c' OR p.prosecdef)
 	AND NOT coalesce('search_path=pg_catalog, pg_temp' = ANY (p.proconfig), false);
-\echo # a function that runs as its owner and that others may execute, or attach to a table of theirs
+\echo # a function that runs as its owner, or is a trigger, and that others may execute or attach to a table of theirs
 SELECT p.oid::regprocedure FROM pg_proc p
-WHERE p.pronamespace = 'retry'::regnamespace AND p.prosecdef AND pg_temp.admitted(coalesce(p.proacl, acldefault('f', p.proowner))) <> '-';
+WHERE p.pronamespace = 'retry'::regnamespace AND (p.prosecdef OR p.prorettype = 'trigger'::regtype)
+	AND pg_temp.admitted(coalesce(p.proacl, acldefault('f', p.proowner))) <> '-';
 \echo # a function that says of itself that it is leakproof
 SELECT p.oid::regprocedure FROM pg_proc p WHERE p.pronamespace = 'retry'::regnamespace AND p.proleakproof;
 \echo # a view that all may read, is no security barrier, and reads a table that they may not

@@ -63,6 +63,25 @@ retry_own_group(const char *name, const char *what, RetryGroupRow *group)
 	retry_check_owner(group, what);
 }
 
+void
+retry_own_scene(const char *given, const char *what, RetrySceneRow *scene)
+{
+	char		group[RETRY_NAME_MAX + 1];
+	char		name[RETRY_NAME_MAX + 1];
+
+	if (!retry_scene_parse(given, group, name))
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("scene: \"%.200s\" is not the name of a scene", given),
+				 errhint("Write scene or group/scene.")));
+	if (!retry_scene_by_name(GetActiveSnapshot(), group, name, scene))
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_OBJECT),
+				 errmsg("scene \"%s/%s\" does not exist", group, name),
+				 errhint("Scenes are rows of retry.scene.")));
+	retry_check_owner(&scene->group, what);
+}
+
 /* Whether the group was granted to a role that this one is a member of. */
 static bool
 was_granted(Snapshot snapshot, Oid role, int32 group_id)

@@ -19,9 +19,12 @@ extern bool retry_owns_group(Oid role, const RetryGroupRow *group);
  * ERROR (insufficient_privilege) unless the caller owns the group; "what" is
  * what it may not do, as in "change secrets of".  The second looks for the
  * group by its name first, with the active snapshot: ERROR (undefined_object).
+ * The third does so for a scene's group, and reads the scene; ERROR
+ * (invalid_parameter_value) too when the text is not the name of a scene.
  */
 extern void retry_check_owner(const RetryGroupRow *group, const char *what);
 extern void retry_own_group(const char *name, const char *what, RetryGroupRow *group);
+extern void retry_own_scene(const char *given, const char *what, RetrySceneRow *scene);
 
 /* Owner, or a member of a role that was granted the group. */
 extern bool retry_may_use_group(Snapshot snapshot, Oid role, const RetryGroupRow *group);

@@ -147,14 +147,17 @@ retry_amend(PG_FUNCTION_ARGS)
 	RetryChange change;
 	RetryWriter *writer;
 	Datum		url;
+	Datum		enqueued_by;
 	bool		isnull;
 
 	retry_change_read(PG_GETARG_JSONB_P(1), GetCurrentTimestamp(), &change);
 	retry_locate(PG_GETARG_UUID_P(0), &task);
 	if (task.probe.terminal || task.probe.cancelled)
 		PG_RETURN_BOOL(false);
+	enqueued_by = heap_getattr(task.row, Task_enqueued_by + 1, task.desc, &isnull);
 	url = heap_getattr(task.row, Task_url + 1, task.desc, &isnull);
-	retry_change_check_task(&change, GetActiveSnapshot(), task.scene_id, isnull ? NULL : DatumGetTextPP(url));
+	retry_change_check_task(&change, GetActiveSnapshot(), task.scene_id, isnull ? NULL : DatumGetTextPP(url),
+							DatumGetObjectId(enqueued_by));
 	writer = retry_writer_begin("retry.amend()");
 	retry_write_change(writer, &task.id, task.leaf, task.lane_hash, task.probe.attempts, GetUserId(), change.stored);
 	retry_writer_end(writer);

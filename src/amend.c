@@ -16,6 +16,8 @@
 #include "common/base64.h"
 #include "executor/tuptable.h"
 #include "fmgr.h"
+#include "miscadmin.h"
+#include "utils/acl.h"
 #include "utils/builtins.h"
 #include "utils/datetime.h"
 #include "utils/fmgroids.h"
@@ -314,6 +316,8 @@ retry_change_read(Jsonb *given, TimestampTz now, RetryChange *change)
 			change->url = true;
 			change->no_url = value.type == jbvNull;
 		}
+		if (strcmp(member->column, "body") == 0)
+			change->body = true;
 		set_string(&key, unconstify(char *, member->column));
 		pushJsonbValue(&state, WJB_KEY, &key);
 		pushJsonbValue(&state, WJB_VALUE, &stored);
@@ -321,11 +325,29 @@ retry_change_read(Jsonb *given, TimestampTz now, RetryChange *change)
 	change->stored = JsonbValueToJsonb(pushJsonbValue(&state, WJB_END_OBJECT, NULL));
 }
 
-void
-retry_change_check_task(const RetryChange *change, Snapshot snapshot, int32 scene_id, const text *url)
+/* Is a function called, by the task's own URL or by its scene's? */
+static bool
+calls_function(Snapshot snapshot, int32 scene_id, const text *url)
 {
 	RetrySceneRow scene;
 
+	if (url != NULL)
+		return retry_is_sql_target(text_to_cstring(url));
+	return retry_scene_by_id(snapshot, scene_id, &scene) && scene.url != NULL && retry_is_sql_target(scene.url);
+}
+
+void
+retry_change_check_task(const RetryChange *change, Snapshot snapshot, int32 scene_id, const text *url,
+						Oid enqueued_by)
+{
+	RetrySceneRow scene;
+
+	if (change->body && !has_privs_of_role(GetUserId(), enqueued_by) && calls_function(snapshot, scene_id, url))
+		ereport(ERROR,
+				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+				 errmsg("role \"%s\" may not change what a function gets that runs as role \"%s\"",
+						GetUserNameFromId(GetUserId(), true), GetUserNameFromId(enqueued_by, true)),
+				 errhint("Members of the role that enqueued the task may.")));
 	if (!change->url)
 		return;
 	if (url != NULL && retry_is_sql_target(text_to_cstring(url)))

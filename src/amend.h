@@ -20,6 +20,7 @@ typedef struct RetryChange
 	Jsonb	   *stored;			/* for retry.signal.change */
 	bool		url;			/* it says something about the URL */
 	bool		no_url;			/* namely that the task has none of its own */
+	bool		body;			/* it says something about the body */
 } RetryChange;
 
 /*
@@ -33,10 +34,11 @@ extern void retry_change_read(Jsonb *given, TimestampTz now, RetryChange *change
 /*
  * ERROR (invalid_parameter_value) when the change cannot be made to a task of
  * this scene with this URL of its own (NULL: none): it would have no URL, or it
- * calls a function.
+ * calls a function.  ERROR (insufficient_privilege) when another role would
+ * change what a function is given that runs as the role which enqueued.
  */
 extern void retry_change_check_task(const RetryChange *change, Snapshot snapshot, int32 scene_id,
-									const text *url);
+									const text *url, Oid enqueued_by);
 
 /*
  * The changes that were asked for of one task, as Jsonb in the current memory

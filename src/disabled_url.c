@@ -41,27 +41,6 @@ typedef struct Wanted
 	char		url[RETRY_URL_CANONICAL_SIZE];
 } Wanted;
 
-/* The scene, if the caller is a member of its group's owner. */
-static void
-find_scene(const text *name, RetrySceneRow *scene)
-{
-	char	   *given = text_to_cstring(name);
-	char		group[RETRY_NAME_MAX + 1];
-	char		own_name[RETRY_NAME_MAX + 1];
-
-	if (!retry_scene_parse(given, group, own_name))
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("scene: \"%s\" is not the name of a scene", given),
-				 errhint("Write scene or group/scene.")));
-	if (!retry_scene_by_name(GetActiveSnapshot(), group, own_name, scene))
-		ereport(ERROR,
-				(errcode(ERRCODE_UNDEFINED_OBJECT),
-				 errmsg("scene \"%s/%s\" does not exist", group, own_name),
-				 errhint("Scenes are rows of retry.scene.")));
-	retry_check_owner(&scene->group, "disable or enable URLs of");
-}
-
 static void
 read_wanted(FunctionCallInfo fcinfo, const char *function, Wanted *wanted)
 {
@@ -70,7 +49,7 @@ read_wanted(FunctionCallInfo fcinfo, const char *function, Wanted *wanted)
 
 	retry_require_argument(fcinfo, 0, "scene");
 	retry_require_argument(fcinfo, 1, "url");
-	find_scene(PG_GETARG_TEXT_PP(0), &wanted->scene);
+	retry_own_scene(text_to_cstring(PG_GETARG_TEXT_PP(0)), "disable or enable URLs of", &wanted->scene);
 	given = text_to_cstring(PG_GETARG_TEXT_PP(1));
 	if (!retry_url_canonical(given, wanted->url))
 	{

@@ -16,6 +16,7 @@
 #include "catalog/pg_type.h"
 #include "commands/trigger.h"
 #include "executor/spi.h"
+#include "miscadmin.h"
 #include "utils/acl.h"
 #include "utils/builtins.h"
 #include "utils/guc.h"
@@ -133,6 +134,18 @@ retry_sql_target_check(const char *what, const char *text, Oid role, RetrySqlTar
 				 mistake.hint != NULL ? errhint("%s", mistake.hint) : 0));
 }
 
+void
+retry_sql_target_check_author(Relation rel, const char *column)
+{
+	if (!has_privs_of_role(GetUserId(), rel->rd_rel->relowner))
+		ereport(ERROR,
+				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+				 errmsg("role \"%s\" may not let scenes call functions, by column \"%s\"",
+						GetUserNameFromId(GetUserId(), true), column),
+				 errdetail("A function is run as the role that enqueues."),
+				 errhint("The owner of the extension may; or the task itself names the function, as its target or url.")));
+}
+
 /*
  * Trigger on retry.scene: its url, when it names a function, names one that
  * there is.  Who may call it is for those who enqueue.  A restore, which says by
@@ -154,7 +167,11 @@ retry_check_function(PG_FUNCTION_ARGS)
 	row = TRIGGER_FIRED_BY_UPDATE(trigger->tg_event) ? trigger->tg_newtuple : trigger->tg_trigtuple;
 	url = SPI_getvalue(row, trigger->tg_relation->rd_att,
 					   SPI_fnumber(trigger->tg_relation->rd_att, "url"));
-	if (url != NULL && retry_is_sql_target(url) && check_function_bodies)
-		retry_sql_target_check("url", url, InvalidOid, &target);
+	if (url != NULL && retry_is_sql_target(url))
+	{
+		retry_sql_target_check_author(trigger->tg_relation, "url");
+		if (check_function_bodies)
+			retry_sql_target_check("url", url, InvalidOid, &target);
+	}
 	return PointerGetDatum(row);
 }

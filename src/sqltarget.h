@@ -10,6 +10,7 @@
 #ifndef RETRY_SQLTARGET_H
 #define RETRY_SQLTARGET_H
 
+#include "utils/relcache.h"
 #include "mistake.h"
 
 #define RETRY_SQL_PREFIX	"sql:"
@@ -52,6 +53,13 @@ extern bool retry_sql_target_parse(const char *text, RetrySqlTarget *target,
  */
 extern bool retry_sql_target_find(const RetrySqlTarget *target, Oid role,
 								  RetrySqlReturns *returns, RetryMistake *mistake);
+
+/*
+ * ERROR (insufficient_privilege) unless the current role owns the table, for a
+ * column of retry.scene that is to name a function: it would be run as whoever
+ * enqueues, so who could write it into a scene could act as all of them.
+ */
+extern void retry_sql_target_check_author(Relation rel, const char *column);
 
 /* Both, with an ERROR for a mistake; "what" names the argument or column in it. */
 extern void retry_sql_target_check(const char *what, const char *text, Oid role,

@@ -14,6 +14,7 @@
 #include "commands/trigger.h"
 #include "fmgr.h"
 #include "miscadmin.h"
+#include "utils/acl.h"
 #include "utils/builtins.h"
 #include "utils/guc.h"
 #include "utils/rel.h"
@@ -192,11 +193,15 @@ check_scene_callback(TriggerData *trigger, HeapTuple row, int column, const char
 			return;
 	}
 
+	if (retry_is_sql_target(target))
+		retry_sql_target_check_author(trigger->tg_relation, name);
+
 	/*
 	 * What restores a dump says by this setting that things may come in an
-	 * order in which they refer to what is not there yet.
+	 * order in which they refer to what is not there yet.  It is no way past
+	 * the rights of others' groups.
 	 */
-	if (!check_function_bodies)
+	if (!check_function_bodies && has_privs_of_role(GetUserId(), trigger->tg_relation->rd_rel->relowner))
 	{
 		RetryTarget ignored;
 

@@ -1,0 +1,73 @@
+/*
+ * config_admin.c
+ *		retry.drop_scene() and retry.drop_lane_override(): deleting what a group's
+ *		owner may otherwise change with plain SQL.
+ *
+ * Members of a group's owner insert and update rows of the configuration by
+ * privileges on columns.  There is none such for DELETE; and who may delete from a
+ * table may also LOCK it, and so hold up all who enqueue.  So the right is
+ * checked here, and the row deleted as the owner of the table would.
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "catalog/pg_type.h"
+#include "executor/spi.h"
+#include "fmgr.h"
+#include "miscadmin.h"
+#include "utils/builtins.h"
+
+#include "compat.h"
+#include "access.h"
+#include "statement.h"
+
+PG_FUNCTION_INFO_V1(retry_drop_scene);
+PG_FUNCTION_INFO_V1(retry_drop_lane_override);
+
+/* Deletes one row, which two texts name; false when there is none, or a trigger kept it. */
+static bool
+delete_row(const char *function, const char *sql, const char *group, const char *name)
+{
+	Oid			types[] = {TEXTOID, TEXTOID};
+	Datum		values[] = {CStringGetTextDatum(group), CStringGetTextDatum(name)};
+	RetryRoleSwitch caller;
+	bool		deleted;
+
+	PreventCommandIfReadOnly(function);
+	PreventCommandIfParallelMode(function);
+	PreventCommandDuringRecovery(function);
+	if (SPI_connect() != SPI_OK_CONNECT)
+		ereport(ERROR,
+				(errcode(ERRCODE_INTERNAL_ERROR),
+				 errmsg("could not connect to SPI")));
+	retry_become_owner(&caller);
+	deleted = retry_statement(sql, lengthof(types), types, values, NULL, SPI_OK_DELETE) > 0;
+	retry_become_caller(&caller);
+	SPI_finish();
+	return deleted;
+}
+
+/* retry.drop_scene(scene): false when it is archived instead. */
+Datum
+retry_drop_scene(PG_FUNCTION_ARGS)
+{
+	RetrySceneRow scene;
+
+	retry_own_scene(text_to_cstring(PG_GETARG_TEXT_PP(0)), "drop scenes of", &scene);
+	PG_RETURN_BOOL(delete_row("retry.drop_scene()",
+							  "DELETE FROM retry.scene s WHERE s.group_name OPERATOR(pg_catalog.=) $1"
+							  " AND s.name OPERATOR(pg_catalog.=) $2", scene.group.name, scene.name));
+}
+
+/* retry.drop_lane_override(group_name, lane): false when there is none. */
+Datum
+retry_drop_lane_override(PG_FUNCTION_ARGS)
+{
+	RetryGroupRow group;
+
+	retry_own_group(text_to_cstring(PG_GETARG_TEXT_PP(0)), "drop overrides of lanes of", &group);
+	PG_RETURN_BOOL(delete_row("retry.drop_lane_override()",
+							  "DELETE FROM retry.lane_override o WHERE o.group_name OPERATOR(pg_catalog.=) $1"
+							  " AND o.lane OPERATOR(pg_catalog.=) $2",
+							  group.name, text_to_cstring(PG_GETARG_TEXT_PP(1))));
+}
