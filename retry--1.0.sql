@@ -1054,6 +1054,11 @@ $$;
 COMMENT ON FUNCTION retry.merge_builtin() IS
 'Trigger: the built-in group and scene are replaced by a row of the same name, as in a restored dump, instead of colliding with it';
 
+CREATE FUNCTION retry.scene_in_use(id int) RETURNS boolean
+LANGUAGE C VOLATILE STRICT COST 10000 AS 'MODULE_PATHNAME', 'retry_scene_in_use';
+COMMENT ON FUNCTION retry.scene_in_use(int) IS
+'True when something refers to the scene as of now, or a transaction is storing tasks, which may be of any scene';
+
 CREATE FUNCTION retry.archive_scene() RETURNS trigger
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
@@ -1065,16 +1070,7 @@ BEGIN
 		RAISE EXCEPTION 'the scene default/default cannot be deleted'
 			USING ERRCODE = 'dependent_objects_still_exist', HINT = 'Targets that are plain URLs use it; set paused instead.';
 	END IF;
-	IF EXISTS (SELECT FROM retry.task t WHERE t.scene_id = OLD.id)
-		OR EXISTS (SELECT FROM retry.dead_letter d WHERE d.scene_id = OLD.id)
-		OR EXISTS (SELECT FROM retry.key k WHERE k.scene_id = OLD.id)
-		-- a transaction that is storing tasks, and may have some of this scene
-		OR EXISTS (
-			SELECT FROM pg_locks l
-			WHERE l.locktype = 'relation' AND l.mode = 'RowExclusiveLock' AND l.pid IS DISTINCT FROM pg_backend_pid()
-				AND l.database = (SELECT d.oid FROM pg_database d WHERE d.datname = current_database())
-				AND l.relation IN (SELECT i.inhrelid FROM pg_inherits i WHERE i.inhparent = 'retry.task'::regclass))
-	THEN
+	IF retry.scene_in_use(OLD.id) THEN
 		UPDATE retry.scene SET archived = true, deleted_at = coalesce(deleted_at, clock_timestamp()) WHERE id = OLD.id;
 		RETURN NULL;
 	END IF;
@@ -2704,6 +2700,7 @@ REVOKE EXECUTE ON FUNCTION retry.adopt() FROM PUBLIC;
 REVOKE EXECUTE ON PROCEDURE retry.maintain() FROM PUBLIC;
 REVOKE EXECUTE ON FUNCTION retry.check_workers() FROM PUBLIC;
 REVOKE EXECUTE ON FUNCTION retry.check_secret(text, text) FROM PUBLIC;
+REVOKE EXECUTE ON FUNCTION retry.scene_in_use(int) FROM PUBLIC;
 REVOKE EXECUTE ON FUNCTION retry.dispatcher_rows() FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION retry.dispatcher_rows() TO pg_monitor;
 

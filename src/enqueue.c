@@ -26,6 +26,7 @@
 #include "digest.h"
 #include "enqueue.h"
 #include "key.h"
+#include "scene_use.h"
 
 PG_FUNCTION_INFO_V1(retry_enqueue);
 PG_FUNCTION_INFO_V1(retry_enqueue_many);
@@ -185,6 +186,7 @@ retry_store_new_task(RetryWriter *writer, RetryNewTask *task)
 	if (task->options.fanout != NULL)
 	{
 		store_children(writer, task);
+		retry_scene_keep(&task->options.scene);
 		return true;
 	}
 	if (!task->isnull[Task_key])
@@ -200,6 +202,7 @@ retry_store_new_task(RetryWriter *writer, RetryNewTask *task)
 			return false;
 	}
 	retry_write_task(writer, &task->id, task->due_at, task->values, task->isnull);
+	retry_scene_keep(&task->options.scene);
 	return true;
 }
 
@@ -434,6 +437,7 @@ retry_enqueue_many(PG_FUNCTION_ARGS)
 	if (keys != NULL)
 		claim_keys(&options, now, keys, key_nulls, rows, count);
 	write_batch(writer, &options, role, now, rows, payloads, payload_nulls, keys, key_nulls, count);
+	retry_scene_keep(&options.scene);
 	retry_writer_end(writer);
 
 	for (int i = 0; i < count; i++)

@@ -31,6 +31,7 @@
 #include "amend.h"
 #include "live_walk.h"
 #include "locate.h"
+#include "scene_use.h"
 #include "selection.h"
 #include "writer.h"
 
@@ -53,6 +54,7 @@ typedef struct ReplayDead
 	int64		total;			/* among which they are spread */
 	int64		seen;
 	int64		replayed;
+	int32		kept;			/* the scene that was last seen to stay */
 	RetryWriter *writer;
 	SPIPlanPtr	mark;
 } ReplayDead;
@@ -182,6 +184,7 @@ retry_replay(PG_FUNCTION_ARGS)
 		SPI_finish();
 	}
 	write_replay(writer, task.row, task.desc, task.changes, GetUserId(), new_id, now);
+	retry_scene_keep_id(task.scene_id);
 	retry_writer_end(writer);
 	PG_RETURN_UUID_P(new_id);
 }
@@ -215,6 +218,9 @@ replay_row(ReplayDead *call, HeapTuple row, TupleDesc desc)
 	if (mark_replayed(call->mark, DatumGetUUIDP(id), &new_id))
 	{
 		write_replay(call->writer, row, desc, NIL, call->selection.role, &new_id, due_at);
+		if (scene_id != call->kept)
+			retry_scene_keep_id(scene_id);
+		call->kept = scene_id;
 		call->replayed++;
 	}
 }

@@ -120,6 +120,7 @@ read_scene(Relation rel, HeapTuple tuple, RetrySceneRow *scene)
 
 	heap_deform_tuple(tuple, RelationGetDescr(rel), values, isnull);
 	scene->id = DatumGetInt32(values[Scene_id]);
+	scene->place = tuple->t_self;
 	copy_name(scene->group.name, values[Scene_group_name]);
 	copy_name(scene->name, values[Scene_name]);
 	scene->url = isnull[Scene_url] ? NULL : TextDatumGetCString(values[Scene_url]);

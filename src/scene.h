@@ -10,6 +10,7 @@
 #ifndef RETRY_SCENE_H
 #define RETRY_SCENE_H
 
+#include "storage/itemptr.h"
 #include "utils/array.h"
 #include "utils/snapshot.h"
 #include "lane_choice.h"
@@ -61,6 +62,7 @@ typedef struct RetryGroupRow
 typedef struct RetrySceneRow
 {
 	int32		id;
+	ItemPointerData place;		/* of the row that the snapshot sees */
 	RetryGroupRow group;
 	char		name[RETRY_NAME_MAX + 1];
 	char	   *url;			/* in the caller's memory context, or NULL */
