@@ -265,6 +265,11 @@ LANGUAGE C IMMUTABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'retry_check_targets';
 COMMENT ON FUNCTION retry.check_targets(text[]) IS
 'True for an array of targets, each ''URL'' or ''URL weight=N'', and for null; an ERROR that says why for any other';
 
+CREATE FUNCTION retry.check_hosts(hosts text[]) RETURNS boolean
+LANGUAGE C IMMUTABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'retry_check_hosts';
+COMMENT ON FUNCTION retry.check_hosts(text[]) IS
+'True for an array of hosts, each a host, *.domain or *, with a port or without, and for null; an ERROR that says why for any other';
+
 CREATE FUNCTION retry.origin(url text) RETURNS text
 LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'retry_origin';
 COMMENT ON FUNCTION retry.origin(text) IS
@@ -307,6 +312,9 @@ CREATE TABLE retry.scene_group
 	resume_over	interval
 				CONSTRAINT scene_group_resume_over_valid CHECK (resume_over BETWEEN '0' AND '30 days'),
 	resumed_at	timestamptz,
+	allowed_hosts	text[]
+				CONSTRAINT scene_group_allowed_hosts_valid CHECK (retry.check_hosts(allowed_hosts)),
+	https_only	boolean NOT NULL DEFAULT false,
 	description	text,
 	created_at	timestamptz NOT NULL DEFAULT now()
 );
@@ -318,6 +326,8 @@ COMMENT ON COLUMN retry.scene_group.owner IS 'Role whose members see and adminis
 COMMENT ON COLUMN retry.scene_group.paused IS 'While true nothing of the group is sent; nothing is lost';
 COMMENT ON COLUMN retry.scene_group.resume_over IS 'When the group is resumed, what has become due meanwhile is spread over this time; null: all at once';
 COMMENT ON COLUMN retry.scene_group.resumed_at IS 'When the group was last resumed with resume_over set; the server sets it';
+COMMENT ON COLUMN retry.scene_group.allowed_hosts IS 'Hosts that the group''s requests may go to: host, *.domain or *, with :port, :* for any, or the port of the scheme; null: any host';
+COMMENT ON COLUMN retry.scene_group.https_only IS 'Refuses http URLs, as retry.https_only does for all groups';
 COMMENT ON COLUMN retry.scene_group.description IS 'For people';
 COMMENT ON COLUMN retry.scene_group.created_at IS 'When the group was created';
 

@@ -15,6 +15,12 @@ SELECT count(*) - :before AS stored FROM retry.task;
 
 -- A blocked network ends it, whatever the mode, and nothing is stored.
 SELECT state, http_status, attempts, task_id, error FROM retry.call('http://[::1]:1/', '{}');
+INSERT INTO retry.scene (name, url) VALUES ('call-blocked', 'http://[::1]:1/');
+SELECT state, http_status, attempts, task_id, error FROM retry.call('call-blocked', '{}');
+UPDATE retry.scene_group SET https_only = true WHERE name = 'default';
+SELECT state, http_status, attempts, task_id, error FROM retry.call('call-blocked', '{}');
+UPDATE retry.scene_group SET https_only = false WHERE name = 'default';
+DELETE FROM retry.scene WHERE name = 'call-blocked';
 SELECT count(*) - :before AS stored FROM retry.task;
 
 -- A task follows; it is the same transaction's.

@@ -259,6 +259,23 @@ keep_answer(Call *call, const RetryHttpResult *result)
 		call->error = psprintf("status %d", result->http_status);
 }
 
+/* Do its group's rules keep the request from this URL?  Then that is the end. */
+static bool
+may_not_go(Call *call, const char *url)
+{
+	RetryVerdict blocked = {.outcome = RETRY_BLOCKED,.terminal = true,.reason = RETRY_DEAD_BLOCKED};
+
+	blocked.why = retry_destination_refusal(&call->scene->to, url);
+	if (blocked.why == NULL)
+		return false;
+	retry_target_use_release(&call->target);
+	call->verdict = blocked;
+	call->http_status = 0;
+	call->response = NULL;
+	call->error = blocked.why;
+	return true;
+}
+
 /* One attempt.  False, having sent nothing, when the time for it is over. */
 static bool
 make_attempt(Call *call, TupleTableSlot *row)
@@ -294,6 +311,11 @@ make_attempt(Call *call, TupleTableSlot *row)
 		MemoryContextDelete(call->context);
 	call->context = next;
 	call->made++;
+	if (may_not_go(call, prepared.http.url))
+	{
+		MemoryContextSwitchTo(old);
+		return true;
+	}
 	result = retry_session_exchange(&prepared.http);
 	judge(call, result);
 	keep_answer(call, result);

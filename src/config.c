@@ -54,6 +54,7 @@ typedef struct Group
 	bool		paused;
 	TimestampTz resumed_at;		/* DT_NOBEGIN: never */
 	int64		resume_over_us;
+	RetryDestination to;
 } Group;
 
 /* What one reading brought. */
@@ -125,6 +126,7 @@ read_group(const Datum *values, const bool *isnull)
 	group->paused = DatumGetBool(values[Group_paused]);
 	read_resumption(values, isnull, Group_resumed_at, Group_resume_over,
 					&group->resumed_at, &group->resume_over_us);
+	retry_destination_read(values, isnull, &group->to);
 	return group;
 }
 
@@ -336,6 +338,7 @@ read_scene(const SceneRow *row, const Group *group, const RetrySecrets *secrets,
 
 	scene->id = DatumGetInt32(values[Scene_id]);
 	scene->group_id = group->id;
+	scene->to = group->to;
 	scene->name = psprintf("%s/%s", group->name, TextDatumGetCString(values[Scene_name]));
 	scene->url = text_or_null(row, Scene_url);
 	*wrong = "targets";

@@ -14,6 +14,7 @@
 #include "utils/jsonpath.h"
 #include "utils/snapshot.h"
 #include "backoff.h"
+#include "destination.h"
 #include "flow.h"
 #include "lane_choice.h"
 #include "policy.h"
@@ -27,6 +28,7 @@ typedef struct RetryScene
 	int32		id;				/* hash key */
 	int32		group_id;
 	char	   *name;			/* "group/scene" */
+	RetryDestination to;		/* where its group may send */
 	char	   *url;			/* NULL: every task brings its own */
 	RetryRouteTarget *targets;	/* their states are not read, see
 								 * target_health.c */

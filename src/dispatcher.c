@@ -108,8 +108,7 @@ configure_http(void)
 	RetryHttpOptions options;
 	char		error[256];
 
-	if (!retry_http_settings(&options, error, sizeof(error)))
-		ereport(LOG, (errmsg("retry: a list of networks cannot be read, the former one stays: %s", error)));
+	retry_http_settings(&options);
 	options.max_in_flight = max_transfers;
 	if (d->http == NULL)
 	{

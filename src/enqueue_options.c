@@ -170,12 +170,15 @@ check_url(const char *url, RetryUrl *parsed)
 void
 retry_check_task_url(const char *url)
 {
+	RetryUrl	parsed;
+
 	if (retry_is_sql_target(url))
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("url is a function: \"%.100s\"", url),
 				 errhint("A task that is enqueued to be called by HTTP stays one.")));
-	check_url(url, NULL);
+	check_url(url, &parsed);
+	retry_destination_check("", &parsed, NULL, NULL);
 }
 
 /* Headers whose meaning for receivers is retry's. */
@@ -518,6 +521,8 @@ retry_enqueue_options(FunctionCallInfo fcinfo, RetrySignature signature, Snapsho
 	o->on_conflict = read_on_conflict(&args);
 
 	retry_target_find("target", &target, snapshot, role, &o->scene);
+	if (o->url != NULL && !o->sql)
+		retry_destination_check("", &url, o->scene.group.name, &o->scene.group.to);
 	o->on_success = read_callback(&args, Arg_on_success, "on_success", snapshot, role, o);
 	o->on_dead = read_callback(&args, Arg_on_dead, "on_dead", snapshot, role, o);
 	if (o->url == NULL && !o->scene.routed)

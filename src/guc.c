@@ -22,7 +22,6 @@
 #include "utils/varlena.h"
 
 #include "guc.h"
-#include "netguard.h"
 #include "pool.h"
 #include "shmem.h"
 #include "url.h"
@@ -46,6 +45,8 @@ bool		retry_enabled = true;
 char	   *retry_databases = NULL;
 char	   *retry_blocked_networks = NULL;
 char	   *retry_allowed_networks = NULL;
+RetryNetguard retry_networks;
+bool		retry_https_only = false;
 char	   *retry_proxy = NULL;
 char	   *retry_ca_bundle = NULL;
 int			retry_log_level = DEBUG1;
@@ -64,19 +65,40 @@ static const struct config_enum_entry log_levels[] = {
 	{NULL, 0, false}
 };
 
-/* retry.blocked_networks, retry.allowed_networks */
+/*
+ * retry.blocked_networks, retry.allowed_networks: read once here, and put in
+ * place when the value is; so there is no list that cannot be read.
+ */
 static bool
 check_networks(char **newval, void **extra, GucSource source)
 {
-	RetryNetguardList list;
+#if PG_VERSION_NUM < 160000
+	RetryNetguardList *list = malloc(sizeof(RetryNetguardList));
+#else
+	RetryNetguardList *list = guc_malloc(LOG, sizeof(RetryNetguardList));
+#endif
 	char		reason[256];
 
-	if (*newval == NULL ||
-		retry_netguard_parse(*newval, &list, reason, sizeof(reason)))
+	if (list == NULL)
+		return false;
+	*extra = list;
+	if (retry_netguard_parse(*newval != NULL ? *newval : "", list, reason, sizeof(reason)))
 		return true;
 	GUC_check_errdetail("%s", reason);
 	GUC_check_errhint("Give networks such as 10.0.0.0/8 or fd00::/8, or reserved, metadata, private or non-public, separated by commas.");
 	return false;
+}
+
+static void
+assign_blocked(const char *newval, void *extra)
+{
+	retry_networks.blocked = *(const RetryNetguardList *) extra;
+}
+
+static void
+assign_allowed(const char *newval, void *extra)
+{
+	retry_networks.allowed = *(const RetryNetguardList *) extra;
 }
 
 /* retry.databases: '*', or names as in a list of identifiers */
@@ -252,12 +274,17 @@ define_network(void)
 							   "Networks that requests must not reach.",
 							   "Judged after name resolution. Private networks such as 10.0.0.0/8 are not among the defaults.",
 							   &retry_blocked_networks, RETRY_NETGUARD_DEFAULT_BLOCKED,
-							   PGC_SIGHUP, GUC_LIST_INPUT, check_networks, NULL, NULL);
+							   PGC_SIGHUP, GUC_LIST_INPUT, check_networks, assign_blocked, NULL);
 	DefineCustomStringVariable("retry.allowed_networks",
 							   "Exceptions from retry.blocked_networks.",
 							   NULL,
 							   &retry_allowed_networks, "",
-							   PGC_SIGHUP, GUC_LIST_INPUT, check_networks, NULL, NULL);
+							   PGC_SIGHUP, GUC_LIST_INPUT, check_networks, assign_allowed, NULL);
+	DefineCustomBoolVariable("retry.https_only",
+							 "Sends nothing without TLS.",
+							 "Requests to http URLs are refused. Groups can have it for themselves.",
+							 &retry_https_only, false,
+							 PGC_SIGHUP, 0, NULL, NULL, NULL);
 	DefineCustomStringVariable("retry.proxy",
 							   "Proxy for all requests, scheme://host:port; empty for none.",
 							   "The environment's proxies are never used. Names are then resolved by the proxy, which has to keep requests away from networks they must not reach.",

@@ -9,6 +9,8 @@
 #ifndef RETRY_GUC_H
 #define RETRY_GUC_H
 
+#include "netguard.h"
+
 extern int	retry_dispatchers;	/* per database, reload */
 extern int	retry_sql_workers;	/* per database, reload */
 extern int	retry_max_in_flight;	/* per dispatcher, postmaster */
@@ -25,6 +27,8 @@ extern bool retry_enabled;		/* superuser, per database */
 extern char *retry_databases;	/* '*' or a list of names, reload */
 extern char *retry_blocked_networks;	/* CIDR list, reload */
 extern char *retry_allowed_networks;	/* CIDR list, reload */
+extern RetryNetguard retry_networks;	/* both, read */
+extern bool retry_https_only;	/* reload */
 extern char *retry_proxy;		/* reload */
 extern char *retry_ca_bundle;	/* path, reload */
 extern int	retry_log_level;	/* elevel of routine messages, reload */

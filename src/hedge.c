@@ -75,6 +75,15 @@ retry_hedge_arm(RetryDispatcher *d, RetrySending *t)
 	pairingheap_add(s->hedges, &t->hedge.node);
 }
 
+/* Another target may be one that the group may not call. */
+static bool
+may_go(const RetryScene *scene, const RetryTargetUse *target)
+{
+	const char *url = retry_target_use_url(target);
+
+	return url == NULL || retry_destination_refusal(&scene->to, url) == NULL;
+}
+
 static void
 start_second(RetryDispatcher *d, RetrySending *t, int64 now_us)
 {
@@ -91,8 +100,9 @@ start_second(RetryDispatcher *d, RetrySending *t, int64 now_us)
 	second->sending = t;
 	second->second = true;
 	second->started_us = now_us;
-	second->up = retry_http_repeat(d->http, &t->flights[0], retry_target_use_url(&t->hedge.target),
-								   (int32) left_ms, second, error, sizeof(error));
+	second->up = may_go(scene, &t->hedge.target) &&
+		retry_http_repeat(d->http, &t->flights[0], retry_target_use_url(&t->hedge.target),
+						  (int32) left_ms, second, error, sizeof(error));
 	if (second->up)
 		t->ended.hedged = RETRY_HEDGED_YES;
 	else

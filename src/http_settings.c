@@ -10,16 +10,12 @@
 #include "guc.h"
 #include "http_settings.h"
 
-bool
-retry_http_settings(RetryHttpOptions *options, char *errbuf, size_t errbuf_size)
+void
+retry_http_settings(RetryHttpOptions *options)
 {
-	static RetryNetguard guard;
-
 	memset(options, 0, sizeof(*options));
 	options->max_response_bytes = retry_max_response_bytes > 0 ? retry_max_response_bytes : -1;
 	options->proxy = retry_proxy;
 	options->ca_bundle = retry_ca_bundle;
-	options->netguard = &guard;
-	return retry_netguard_parse(retry_blocked_networks, &guard.blocked, errbuf, errbuf_size) &&
-		retry_netguard_parse(retry_allowed_networks, &guard.allowed, errbuf, errbuf_size);
+	options->netguard = &retry_networks;
 }

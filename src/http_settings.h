@@ -14,11 +14,8 @@
 /*
  * Zeroes the options and fills in what the settings of now say; limits on
  * transfers and connections are the caller's to add.  The options point into
- * the settings and into static memory: use them at once.  False, with the
- * reason in errbuf, when a list of networks cannot be read (which a check
- * refuses, so that it does not happen): the lists read last are then given, at
- * first none, which blocks nothing.
+ * the settings: use them at once.
  */
-extern bool retry_http_settings(RetryHttpOptions *options, char *errbuf, size_t errbuf_size);
+extern void retry_http_settings(RetryHttpOptions *options);
 
 #endif							/* RETRY_HTTP_SETTINGS_H */

@@ -489,7 +489,7 @@ check_url(RetryTransfer *t, const char *text, int *length)
 	}
 
 	/* through a proxy the address is never seen: judge at least literal ones */
-	if (t->http->proxy[0] != '\0' && (url.ipv4 || url.ipv6) &&
+	if (t->http->proxy[0] != '\0' &&
 		!retry_netguard_check_text(&t->http->netguard, url.host, &literal, rule, sizeof(rule)))
 	{
 		retry_transfer_fail(t, RETRY_HTTP_BLOCKED, "blocked network: %s is in %s", url.host, rule);

@@ -33,12 +33,6 @@ text_key(ScanKey key, int column, const char *value)
 						   DEFAULT_COLLATION_OID, F_TEXTEQ, CStringGetTextDatum(value));
 }
 
-static Datum
-get_column(HeapTuple tuple, Relation rel, int column, bool *isnull)
-{
-	return heap_getattr(tuple, column + 1, RelationGetDescr(rel), isnull);
-}
-
 /* An interval in microseconds, a month as 30 days; its constraint keeps it small. */
 static int64
 interval_us(Datum value)
@@ -78,6 +72,27 @@ place_of(const char *name)
 	return hash_bytes((const unsigned char *) name, strlen(name)) % REMEMBERED;
 }
 
+/* For the next time. */
+static void
+remember_group(RememberedGroup *known, HeapTuple tuple, const RetryGroupRow *group)
+{
+	MemoryContext old = MemoryContextSwitchTo(TopMemoryContext);
+	RetryDestination to;
+
+	retry_destination_copy(&to, &group->to);
+	MemoryContextSwitchTo(old);
+	if (!retry_memo_keep(&known->memo, tuple))
+	{
+		if (to.nhosts > 0)
+			pfree(to.hosts);
+		return;
+	}
+	if (known->group.to.nhosts > 0)
+		pfree(known->group.to.hosts);
+	known->group = *group;
+	known->group.to = to;
+}
+
 bool
 retry_group_by_name(Snapshot snapshot, const char *name, RetryGroupRow *group)
 {
@@ -90,6 +105,7 @@ retry_group_by_name(Snapshot snapshot, const char *name, RetryGroupRow *group)
 	if (strcmp(known->group.name, name) == 0 && retry_memo_holds(&known->memo, rel, snapshot))
 	{
 		*group = known->group;
+		retry_destination_copy(&group->to, &known->group.to);
 		table_close(rel, NoLock);
 		return true;
 	}
@@ -98,14 +114,16 @@ retry_group_by_name(Snapshot snapshot, const char *name, RetryGroupRow *group)
 	tuple = systable_getnext(scan);
 	if (HeapTupleIsValid(tuple))
 	{
-		bool		isnull;
+		Datum		values[Group_natts];
+		bool		isnull[Group_natts];
 
-		group->id = DatumGetInt32(get_column(tuple, rel, Group_id, &isnull));
-		group->owner = DatumGetObjectId(get_column(tuple, rel, Group_owner, &isnull));
+		heap_deform_tuple(tuple, RelationGetDescr(rel), values, isnull);
+		group->id = DatumGetInt32(values[Group_id]);
+		group->owner = DatumGetObjectId(values[Group_owner]);
 		strlcpy(group->name, name, sizeof(group->name));
 		group->shared = strcmp(name, RETRY_DEFAULT_NAME) == 0;
-		if (retry_memo_keep(&known->memo, tuple))
-			known->group = *group;
+		retry_destination_read(values, isnull, &group->to);
+		remember_group(known, tuple, group);
 	}
 	systable_endscan(scan);
 	table_close(rel, NoLock);

@@ -13,6 +13,7 @@
 #include "storage/itemptr.h"
 #include "utils/array.h"
 #include "utils/snapshot.h"
+#include "destination.h"
 #include "lane_choice.h"
 
 #define RETRY_NAME_MAX		63	/* bytes of a group's or scene's name */
@@ -22,7 +23,7 @@
 enum
 {
 	Group_id, Group_name, Group_owner, Group_paused, Group_resume_over,
-	Group_resumed_at, Group_description, Group_created_at,
+	Group_resumed_at, Group_allowed_hosts, Group_https_only, Group_description, Group_created_at,
 	Group_natts
 };
 
@@ -57,6 +58,8 @@ typedef struct RetryGroupRow
 	Oid			owner;
 	char		name[RETRY_NAME_MAX + 1];
 	bool		shared;			/* it is the group default, shared by all */
+	RetryDestination to;		/* where its requests may go; in the caller's
+								 * memory context */
 } RetryGroupRow;
 
 typedef struct RetrySceneRow

@@ -196,6 +196,19 @@ static const RetryVerdict lane_disabled = {
 	.why = "its lane is disabled"
 };
 
+/* May its request not go where it is to go?  Then that is its end. */
+static bool
+end_forbidden(RetryTurn *turn, Transfer *t, const RetryScene *scene)
+{
+	RetryVerdict verdict = {.outcome = RETRY_BLOCKED,.terminal = true,.reason = RETRY_DEAD_BLOCKED};
+
+	verdict.why = retry_destination_refusal(&scene->to, t->prepared.http.url);
+	if (verdict.why == NULL)
+		return false;
+	retry_sending_end_unsent(turn->d, t, turn->now, verdict);
+	return true;
+}
+
 /* How long the last delay was, for the jitter that builds on it. */
 static int64
 previous_delay(RetryTurn *turn, Transfer *t)
@@ -354,10 +367,12 @@ prepare(RetryTurn *turn, Transfer *t)
 		return;
 	}
 	if (t->prepared.http.url != NULL &&
-		hold_for_url(turn, t, scene, t->prepared.http.url, limits.expires_at))
+		(end_forbidden(turn, t, scene) ||
+		 hold_for_url(turn, t, scene, t->prepared.http.url, limits.expires_at)))
 		return;
 	if (!pass_rate(turn, t, scene, limits.expires_at) ||
-		!choose_target(turn, t, scene, slot, limits.expires_at))
+		!choose_target(turn, t, scene, slot, limits.expires_at) ||
+		(t->target.target != NULL && end_forbidden(turn, t, scene)))
 		return;
 	if (limits.backoff->jitter == RETRY_JITTER_DECORRELATED)
 		t->previous_delay_us = previous_delay(turn, t);

@@ -47,11 +47,7 @@ open_client(void)
 	RetryHttpOptions options;
 	char		error[256];
 
-	/* unlike a worker, a session can say no: better than to block nothing */
-	if (!retry_http_settings(&options, error, sizeof(error)))
-		ereport(ERROR,
-				(errcode(ERRCODE_CONFIG_FILE_ERROR),
-				 errmsg("a list of networks cannot be read: %s", error)));
+	retry_http_settings(&options);
 	options.max_in_flight = 1;
 	options.max_connections = KEPT_CONNECTIONS;
 	if (client == NULL)

@@ -165,6 +165,8 @@ retry_target_check_callback(const char *what, const char *text, Snapshot snapsho
 	if (target.sql)
 		retry_sql_target_check(what, text, caller, &function);
 	retry_target_find(what, &target, snapshot, role, &scene);
+	if (target.kind == RETRY_TARGET_URL && !target.sql && OidIsValid(caller))
+		retry_destination_check(what, &target.url, scene.group.name, &scene.group.to);
 	if (target.kind == RETRY_TARGET_SCENE && scene.url == NULL && !scene.routed)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),

@@ -67,7 +67,8 @@ extern void retry_target_find(const char *what, const RetryTarget *target, Snaps
 /*
  * Checks a text that says who is told of the outcomes of a scene's tasks: a
  * target that "role" may use, which can be called, and is not that scene.  A
- * function must be one that "caller" may call (InvalidOid: whoever it will be).
+ * function must be one that "caller" may call, and a URL one to which requests
+ * may go (InvalidOid: whoever it will be; both are judged then).
  * ERROR, naming "what", otherwise.
  */
 extern void retry_target_check_callback(const char *what, const char *text, Snapshot snapshot,

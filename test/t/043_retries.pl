@@ -105,14 +105,17 @@ is(scalar(grep { $_->{path} =~ m{^/ok/redirected} } $receiver->ledger), 0, 'redi
 $node->append_conf('postgresql.conf', "retry.allowed_networks = ''");
 $node->reload;
 wait_sql($node, 'SHOW retry.allowed_networks', 'nothing is allowed', expected => '');
+sql("INSERT INTO retry.scene (name, url) VALUES ('blocked', '" . $receiver->url('/ok/blocked') . "')");
 wait_for(
 	sub {
-		my $id = enqueue($node, "'" . $receiver->url('/ok/blocked') . "'");
+		my $id = enqueue($node, q('blocked'));
 		sql("SELECT retry.wait('$id')");
 		sql("SELECT reason || ' ' || attempts || ' ' || last_error FROM retry.dead_letters WHERE id = '$id'")
 		  eq 'blocked 1 blocked network: 127.0.0.1 is in 127.0.0.0/8';
 	},
 	'a blocked network: dead at once, and why');
+sql_fails($node, "SELECT retry.enqueue('" . $receiver->url('/ok/blocked') . "')", '42501',
+	qr/host "127\.0\.0\.1:\d+" is in a blocked network, 127\.0\.0\.0\/8/, 'an address that is given with the task is refused at once');
 $node->append_conf('postgresql.conf', "retry.allowed_networks = '127.0.0.0/8'");
 $node->reload;
 wait_for(

@@ -404,7 +404,7 @@ is(last_error($id), 'its attempts were used up', 'says why');
 $node->append_conf('postgresql.conf', "retry.blocked_networks = '127.0.0.9/32'\nretry.allowed_networks = ''");
 $node->reload;
 wait_sql($node, 'SHOW retry.allowed_networks', 'one address is blocked', expected => '');
-(my $blocked = $receiver->url('/ok')) =~ s/127\.0\.0\.1/127.0.0.9/;
+my $blocked = scene(url => $receiver->url('/ok') =~ s/127\.0\.0\.1/127.0.0.9/r);
 my %reason = (
 	exhausted => enqueue($node, "'" . scene(url => $receiver->url('/status/500'), max_attempts => 1) . "'"),
 	expired => enqueue($node, "'" . scene(url => $receiver->url('/status/500'), time_budget => '1 s', backoff => 'fixed 1h') . "'"),
@@ -415,7 +415,7 @@ $reason{rejected} = enqueue($node, "'$scene'");
 sql("UPDATE retry.scene SET url = NULL, paused = false WHERE name = '$scene'");
 wait_for(
 	sub {
-		$reason{blocked} = enqueue($node, quoted($blocked));
+		$reason{blocked} = enqueue($node, "'$blocked'");
 		sql("SELECT retry.wait('$reason{blocked}')") eq 'dead';
 	},
 	'the dispatcher has read what is blocked');

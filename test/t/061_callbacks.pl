@@ -122,9 +122,10 @@ $id = enqueue($node, q{'shop/charge', on_success => '} . $url . q{'});
 is(sql("SELECT scene || ' ' || url FROM retry.tasks WHERE id = '" . child($id, 'succeeded') . "'"), "default/default $url", 'a URL is called by the scene default');
 
 my %ways = (
-	stopped => $receiver->url('/status/400'),
-	gone => $receiver->url('/status/410'),
-	blocked => 'http://[::1]:1/');
+	stopped => "'shop/charge', url => '" . $receiver->url('/status/400') . "'",
+	gone => "'shop/charge', url => '" . $receiver->url('/status/410') . "'",
+	blocked => "'shop/barred'");
+sql("INSERT INTO retry.scene (group_name, name, url, on_dead) VALUES ('shop', 'barred', 'http://[::1]:1/', 'shop/failed')");
 sql("UPDATE retry.scene_group SET paused = true WHERE name = 'shop'");
 my $expired = enqueue($node, q{'shop/charge', expires_at => clock_timestamp() + interval '300 ms'});
 my $cancelled = enqueue($node, q{'shop/charge'});
@@ -134,7 +135,7 @@ sql("UPDATE retry.scene_group SET paused = false WHERE name = 'shop'");
 is(document(child($expired, 'succeeded'))->{reason}, 'expired', 'told of an expired task');
 for my $way (qw(stopped gone blocked))
 {
-	$id = enqueue($node, "'shop/charge', url => '$ways{$way}'");
+	$id = enqueue($node, $ways{$way});
 	$document = document(child($id, 'succeeded'));
 	is($document->{reason}, $way, "told of a task that is dead because $way");
 	is($document->{error}, (split /\|/, sql("SELECT last_error FROM retry.tasks WHERE id = '$id'") . '|')[0] || undef, '... and with its error');

@@ -221,13 +221,14 @@ unlike(slurp_file($node->logfile), qr/terminated by signal|PANIC|TRAP/, 'no cras
 
 # Nobody else is held up, and the settings of now count.
 $node->append_conf('postgresql.conf', "retry.allowed_networks = ''");
+sql("INSERT INTO retry.scene (name, url) VALUES ('kept', '${\url('/ok')}')");
 $session = session($node, on_error_stop => 0);
 is($session->query_safe("SELECT (retry.call('${\url('/ok')}', mode => 'local')).state"), 'succeeded', 'allowed, a connection is kept');
 $node->reload;
 wait_for(
 	sub { $session->query_safe('SHOW retry.allowed_networks') eq '' },
 	'nothing is allowed any more');
-is($session->query_safe("SELECT c.state || ' ' || c.error FROM retry.call('${\url('/ok')}') c"),
+is($session->query_safe("SELECT c.state || ' ' || c.error FROM retry.call('kept') c"),
 	'dead blocked network: 127.0.0.1 is in 127.0.0.0/8', 'the kept connection is not used');
 $node->append_conf('postgresql.conf', "retry.allowed_networks = '127.0.0.0/8'");
 $node->reload;

@@ -12,6 +12,7 @@ UNIT_cron = cron.c
 UNIT_flow = flow.c breaker.c budget.c throttle.c rate.c
 UNIT_hedging = hedging.c histogram.c
 UNIT_histogram = histogram.c
+UNIT_host_rule = host_rule.c url.c
 UNIT_http = http.c http_outcome.c http_transfer.c evloop.c netguard.c httpdate.c ratelimit_header.c url.c
 UNIT_httpdate = httpdate.c
 UNIT_backlog = backlog.c
