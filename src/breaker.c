@@ -38,7 +38,9 @@ open_time(const RetryBreaker *breaker, const RetryBreakerRules *rules)
 int64
 retry_breaker_until(const RetryBreaker *breaker, const RetryBreakerRules *rules)
 {
-	return breaker->since_us + open_time(breaker, rules);
+	int64		until_us = breaker->since_us + open_time(breaker, rules);
+
+	return (until_us + RETRY_BREAKER_GRAIN_US - 1) / RETRY_BREAKER_GRAIN_US * RETRY_BREAKER_GRAIN_US;
 }
 
 static void

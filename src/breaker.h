@@ -22,6 +22,9 @@
 /* It stays open no longer than this, or than the first time if that is longer. */
 #define RETRY_BREAKER_OPEN_MAX_US	INT64CONST(60000000)
 
+/* Those that are due at about the same moment probe together: one turn for all. */
+#define RETRY_BREAKER_GRAIN_US	INT64CONST(20000)
+
 /* After so long another probe may go, whatever became of the last. */
 #define RETRY_BREAKER_PROBE_US	INT64CONST(60000000)
 

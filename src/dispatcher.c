@@ -63,6 +63,7 @@
 											 * a slot */
 #define AGAIN_US				(100 * 1000)	/* a lock was in the way */
 #define ERROR_PAUSE_MS			200
+#define UNHURRIED_US			(20 * 1000) /* a record that nobody waits for */
 #define KEPT_MEMORY				(8 * 1024 * 1024)	/* bytes */
 
 static RetryDispatcher *d;
@@ -365,6 +366,29 @@ publish_numbers(TimestampTz now)
 	w->oldest_due = due <= now ? due : 0;
 }
 
+/*
+ * When what has ended is to be recorded.  Failed probes go with others'
+ * outcomes, or after a while: while many lanes are shut, there is always a
+ * probe, and a flush of WAL for each would keep all other lanes waiting.
+ */
+static TimestampTz
+record_due(TimestampTz now)
+{
+	TimestampTz due = DT_NOEND;
+	dlist_iter	iter;
+
+	dlist_foreach(iter, &d->ended)
+	{
+		RetryEnded *ended = dlist_container(RetryEnded, node, iter.cur);
+
+		/* the last is for a clock that was ahead */
+		if (!ended->unhurried || ended->failures > 0 || ended->finished_at > now)
+			return now;
+		due = Min(due, ended->finished_at + UNHURRIED_US);
+	}
+	return due;
+}
+
 /* Records what has ended; false when some of it has to wait. */
 static bool
 record_ended(void)
@@ -391,13 +415,15 @@ one_turn(void)
 {
 	RetryTurn	turn = {.d = d};
 	TimestampTz now;
+	TimestampTz due;
 	bool		recorded;
 
 	MemoryContextReset(d->turn_context);
 	turn_again = DT_NOEND;
 
 	retry_send_reap(d);
-	recorded = record_ended();
+	now = GetCurrentTimestamp();
+	recorded = record_due(now) > now || record_ended();
 	read_turn(&turn);
 	publish();
 	retry_send_start(d);
@@ -413,8 +439,10 @@ one_turn(void)
 		turn_again = Min(turn_again, now + OWN_RETRY_US);
 	if (!recorded || config_wanted)
 		turn_again = Min(turn_again, now + AGAIN_US);
-	else if (!dlist_is_empty(&d->ended))
+	else if ((due = record_due(now)) <= now)
 		turn.more = true;
+	else
+		turn_again = Min(turn_again, due);
 	return turn.more;
 }
 

@@ -274,6 +274,8 @@ retry_govern_ended(RetryDispatcher *d, RetrySending *t)
 	was_blocked = lane->flow != NULL && lane->flow->blocked_until_us > now_us;
 	was_slowed = lane->flow != NULL && lane->flow->throttle.rate > 0;
 	news = retry_lane_transfer_ended(d->lanes, lane, end, now_us);
+	t->ended.unhurried = !t->ended.verdict.terminal && end->kind == RETRY_FLOW_FAILED &&
+		lane->flow != NULL && lane->flow->breaker.state == RETRY_BREAKER_OPEN;
 	if (scene == NULL)
 		return;
 	if (end->slows || end->retry_after_until_us > 0)

@@ -58,6 +58,8 @@ typedef struct RetryEnded
 	bool		ordered;		/* its lane was ordered when it was sent */
 	bool		row_unread;		/* its task's row must not be read: its dead
 								 * letter is empty, and nobody is told */
+	bool		unhurried;		/* nobody waits for its record: a failed probe
+								 * of a lane that stays shut */
 	bool		recorded;		/* set by retry_record */
 	int			failures;		/* of recording it */
 } RetryEnded;

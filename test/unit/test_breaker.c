@@ -255,6 +255,19 @@ test_doubling(void)
 	CHECK(shut_for(now, 60 * SECOND), "many doublings are no overflow");
 }
 
+/* Those that are due within a grain are due at its end, so that one turn does for all. */
+static void
+test_grain(void)
+{
+	for (int64 since = 0; since < 40; since++)
+	{
+		start_over();
+		(void) calls(20, RETRY_BREAKER_FAILED, 1000 * SECOND + since * 997);
+		CHECK_INT(retry_breaker_until(&breaker, &rules) % RETRY_BREAKER_GRAIN_US, 0, "it ends with a grain");
+		CHECK(retry_breaker_until(&breaker, &rules) >= breaker.since_us + rules.open_us, "and never early");
+	}
+}
+
 /* A thousand that open within a millisecond do not probe within one. */
 static void
 test_spread(void)
@@ -469,6 +482,7 @@ main(void)
 	test_window();
 	test_half_open();
 	test_doubling();
+	test_grain();
 	test_spread();
 	test_lost_probe();
 	test_old_news();
