@@ -11,17 +11,22 @@ MODULE_big = retry
 OBJS = $(patsubst %.c,%.o,$(sort $(wildcard src/*.c)))
 PGFILEDESC = "retry - durable HTTP calls with retries"
 
-REGRESS = catalog rate backoff enqueue admin bulk amend once rights owners bad_input callbacks rules routing call schedule sql_targets config lane_by lanes disabled secret remembered where_to
+REGRESS = catalog rate backoff enqueue admin bulk amend once rights owners bad_input callbacks rules routing call schedule sql_targets config lane_by lanes disabled secret tls remembered where_to
 REGRESS_OPTS = --load-extension=retry
 
 PG_CONFIG ?= pg_config
 CURL_CONFIG ?= curl-config
 
+# OpenSSL's libcrypto, where its headers are: client certificates are judged when
+# they are stored, and ed25519 signatures made.
+RETRY_CRYPTO := $(shell echo '\#include <openssl/evp.h>' | $(CC) -E -x c - >/dev/null 2>&1 && echo -lcrypto)
+
 # The server's headers as system headers: what they warn about is not ours.
-PG_CPPFLAGS = -isystem $(shell $(PG_CONFIG) --includedir-server) -Isrc $(shell $(CURL_CONFIG) --cflags)
+PG_CPPFLAGS = -isystem $(shell $(PG_CONFIG) --includedir-server) -Isrc $(shell $(CURL_CONFIG) --cflags) \
+	$(if $(RETRY_CRYPTO),-DRETRY_OPENSSL)
 PG_CFLAGS = -std=gnu99 -Wall -Wextra -Wshadow=compatible-local -Wno-unused-parameter -Wno-sign-compare \
 	-Wno-missing-field-initializers -fvisibility=hidden
-SHLIB_LINK = $(shell $(CURL_CONFIG) --libs)
+SHLIB_LINK = $(shell $(CURL_CONFIG) --libs) $(RETRY_CRYPTO)
 
 EXTRA_CLEAN = build
 

@@ -245,6 +245,11 @@ CREATE FUNCTION retry.secret_names(headers jsonb) RETURNS text[]
 LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'retry_secret_names';
 COMMENT ON FUNCTION retry.secret_names(jsonb) IS 'Names of the secrets that headers of a scene refer to as {{secret:name}}';
 
+CREATE FUNCTION retry.check_certificates(pem text) RETURNS boolean
+LANGUAGE C IMMUTABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'retry_check_certificates';
+COMMENT ON FUNCTION retry.check_certificates(text) IS
+'True for certificates in PEM form without a private key, and for null; an ERROR that says why for any other';
+
 CREATE FUNCTION retry.check_status_list(list text, column_name text DEFAULT NULL) RETURNS boolean
 LANGUAGE C IMMUTABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'retry_check_status_list';
 COMMENT ON FUNCTION retry.check_status_list(text, text) IS
@@ -423,6 +428,16 @@ CREATE TABLE retry.scene
 					CONSTRAINT scene_retry_floor_valid CHECK (retry_floor BETWEEN 1 AND 100000),
 	secret			text
 					CONSTRAINT scene_secret_valid CHECK (secret ~ '^[a-z0-9_-]{1,63}$'),
+	tls_verify		boolean NOT NULL DEFAULT true,
+	tls_unverified_by text,
+	tls_min_version	text NOT NULL DEFAULT '1.2'
+					CONSTRAINT scene_tls_min_version_valid CHECK (tls_min_version IN ('1.2', '1.3')),
+	tls_ca			text
+					CONSTRAINT scene_tls_ca_valid CHECK (retry.check_certificates(tls_ca)),
+	tls_pin			text
+					CONSTRAINT scene_tls_pin_valid CHECK (tls_pin ~ '^sha256//[A-Za-z0-9+/]{43}=(;sha256//[A-Za-z0-9+/]{43}=){0,15}$'),
+	tls_cert		text
+					CONSTRAINT scene_tls_cert_valid CHECK (tls_cert ~ '^[a-z0-9_-]{1,63}$'),
 	paused			boolean NOT NULL DEFAULT false,
 	resume_over		interval
 					CONSTRAINT scene_resume_over_valid CHECK (resume_over BETWEEN '0' AND '30 days'),
@@ -437,6 +452,9 @@ CREATE TABLE retry.scene
 	CONSTRAINT scene_secret_not_sql CHECK (secret IS NULL OR NOT starts_with(url, 'sql:')),
 	CONSTRAINT scene_secret_headers_have_url CHECK (
 		coalesce(cardinality(retry.secret_names(headers)), 0) = 0
+		OR targets IS NOT NULL OR url IS NOT NULL AND NOT starts_with(url, 'sql:')),
+	CONSTRAINT scene_tls_has_url CHECK (
+		tls_verify AND tls_cert IS NULL
 		OR targets IS NOT NULL OR url IS NOT NULL AND NOT starts_with(url, 'sql:'))
 );
 COMMENT ON TABLE retry.scene IS
@@ -483,6 +501,12 @@ COMMENT ON COLUMN retry.scene.breaker_open IS 'For so long, and by chance up to 
 COMMENT ON COLUMN retry.scene.retry_share IS 'Retries of a lane wait when they are more than this part of its first attempts, plus retry_floor a second; null: they never do';
 COMMENT ON COLUMN retry.scene.retry_floor IS 'So many retries a second are always within the budget of retry_share';
 COMMENT ON COLUMN retry.scene.secret IS 'Name of a secret of its group, see retry.set_secret(), with which every request is signed (header webhook-signature); while it is not set the tasks wait';
+COMMENT ON COLUMN retry.scene.tls_verify IS 'True: the certificate of whoever answers is verified; only a superuser can set it to false';
+COMMENT ON COLUMN retry.scene.tls_unverified_by IS 'The superuser who set tls_verify to false, which counts while there is a superuser of that name. The server sets it';
+COMMENT ON COLUMN retry.scene.tls_min_version IS 'Lowest version of TLS that is spoken, 1.2 or 1.3';
+COMMENT ON COLUMN retry.scene.tls_ca IS 'Certificates of the authorities that are trusted for this scene, in PEM form; null: those of retry.ca_bundle, or the system''s';
+COMMENT ON COLUMN retry.scene.tls_pin IS 'Digests of public keys, of which the server must have one, besides a certificate that is verified: sha256//base64, several with ; between; null: any';
+COMMENT ON COLUMN retry.scene.tls_cert IS 'Name of a secret of its group that is the client certificate, with its private key; while it is not set the tasks wait';
 COMMENT ON COLUMN retry.scene.paused IS 'While true nothing of the scene is sent; nothing is lost';
 COMMENT ON COLUMN retry.scene.resume_over IS 'When the scene is resumed, what has become due meanwhile is spread over this time; null: all at once';
 COMMENT ON COLUMN retry.scene.resumed_at IS 'When the scene was last resumed with resume_over set; the server sets it';
@@ -499,6 +523,7 @@ CREATE TABLE retry.secret
 	set_at			timestamptz NOT NULL,
 	signs_until		timestamptz,
 	signs			boolean NOT NULL,
+	certificate		boolean NOT NULL,
 	value			text NOT NULL,
 	PRIMARY KEY (group_id, name, set_at)
 );
@@ -512,6 +537,7 @@ COMMENT ON COLUMN retry.secret.name IS 'Name, as scenes have it';
 COMMENT ON COLUMN retry.secret.set_at IS 'When this value was set';
 COMMENT ON COLUMN retry.secret.signs_until IS 'A former value: it signs, besides the current one, until then; null: the current one';
 COMMENT ON COLUMN retry.secret.signs IS 'The value is a key that signs';
+COMMENT ON COLUMN retry.secret.certificate IS 'The value is a client certificate with its private key';
 COMMENT ON COLUMN retry.secret.value IS 'The value';
 
 CREATE TABLE retry.lane_override
@@ -1215,9 +1241,9 @@ LANGUAGE C VOLATILE AS 'MODULE_PATHNAME', 'retry_order_dropped';
 COMMENT ON FUNCTION retry.order_dropped() IS
 'Trigger: dead tasks of a scene that no longer waits for them hold up nothing, also when it waits once more';
 
-CREATE FUNCTION retry.check_secret(group_name text, name text) RETURNS boolean
+CREATE FUNCTION retry.check_secret(group_name text, name text, certificate boolean) RETURNS boolean
 LANGUAGE C STABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'retry_check_secret';
-COMMENT ON FUNCTION retry.check_secret(text, text) IS 'False when a secret is set, but is no key that signs';
+COMMENT ON FUNCTION retry.check_secret(text, text, boolean) IS 'False when a secret is set, but is no key that signs; or, if that is asked for, no client certificate';
 
 CREATE FUNCTION retry.check_scene_secret() RETURNS trigger
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
@@ -1226,16 +1252,44 @@ BEGIN
 		RAISE EXCEPTION 'check_scene_secret() is of no use on table "%"', TG_TABLE_NAME
 			USING ERRCODE = 'trigger_protocol_violated';
 	END IF;
-	IF NOT retry.check_secret(NEW.group_name, NEW.secret) THEN
+	IF NOT retry.check_secret(NEW.group_name, NEW.secret, false) THEN
 		RAISE EXCEPTION 'scene "%/%", column "secret": secret "%" is no key that signs', NEW.group_name, NEW.name, NEW.secret
 			USING ERRCODE = 'invalid_parameter_value', COLUMN = 'secret',
 				HINT = 'A key is written whsec_ and the base64 of 24 to 64 bytes. Other secrets can be named in headers.';
+	ELSIF NOT retry.check_secret(NEW.group_name, NEW.tls_cert, true) THEN
+		RAISE EXCEPTION 'scene "%/%", column "tls_cert": secret "%" is no client certificate', NEW.group_name, NEW.name, NEW.tls_cert
+			USING ERRCODE = 'invalid_parameter_value', COLUMN = 'tls_cert',
+				HINT = 'Set a secret to the certificate and its private key in PEM form.';
 	END IF;
 	RETURN NULL;
 END
 $$;
 COMMENT ON FUNCTION retry.check_scene_secret() IS
-'Trigger: a scene''s secret, if it is set already, must be a key that signs';
+'Trigger: a scene''s secret, if it is set already, must be a key that signs, and its client certificate one';
+
+CREATE FUNCTION retry.check_unverified() RETURNS trigger
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+	IF NEW.tls_verify THEN
+		NEW.tls_unverified_by := NULL;
+		RETURN NEW;
+	ELSIF TG_OP = 'UPDATE' AND (NEW.tls_verify, NEW.url, NEW.targets, NEW.tls_pin)
+			IS NOT DISTINCT FROM (OLD.tls_verify, OLD.url, OLD.targets, OLD.tls_pin) THEN
+		NEW.tls_unverified_by := OLD.tls_unverified_by;
+		RETURN NEW;
+	ELSIF NOT (SELECT r.rolsuper FROM pg_roles r WHERE r.rolname = current_user) THEN
+		RAISE EXCEPTION 'scene "%/%", column "tls_verify": role "%" may not send without verifying certificates',
+				NEW.group_name, NEW.name, current_user
+			USING ERRCODE = 'insufficient_privilege', COLUMN = 'tls_verify',
+				DETAIL = 'Only a superuser may set it to false, or change where such a scene sends to.',
+				HINT = 'Certificates of an authority of your own are trusted with tls_ca.';
+	END IF;
+	NEW.tls_unverified_by := current_user;
+	RETURN NEW;
+END
+$$;
+COMMENT ON FUNCTION retry.check_unverified() IS
+'Trigger: only a superuser may have a scene not verify certificates, and the row says who it was';
 
 CREATE FUNCTION retry.callback_renamed() RETURNS trigger
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
@@ -1296,8 +1350,10 @@ CREATE TRIGGER archive_scene BEFORE DELETE ON retry.scene
 CREATE TRIGGER check_function BEFORE INSERT OR UPDATE OF url ON retry.scene
 	FOR EACH ROW WHEN (starts_with(NEW.url, 'sql:')) EXECUTE FUNCTION retry.check_function();
 -- after: row security has found by then that the row may be written
-CREATE TRIGGER check_scene_secret AFTER INSERT OR UPDATE OF secret, group_name ON retry.scene
-	FOR EACH ROW WHEN (NEW.secret IS NOT NULL) EXECUTE FUNCTION retry.check_scene_secret();
+CREATE TRIGGER check_scene_secret AFTER INSERT OR UPDATE OF secret, tls_cert, group_name ON retry.scene
+	FOR EACH ROW WHEN (NEW.secret IS NOT NULL OR NEW.tls_cert IS NOT NULL) EXECUTE FUNCTION retry.check_scene_secret();
+CREATE TRIGGER check_unverified BEFORE INSERT OR UPDATE ON retry.scene
+	FOR EACH ROW WHEN (NOT NEW.tls_verify OR NEW.tls_unverified_by IS NOT NULL) EXECUTE FUNCTION retry.check_unverified();
 CREATE TRIGGER keep_group BEFORE DELETE ON retry.scene_group
 	FOR EACH ROW EXECUTE FUNCTION retry.keep_group();
 CREATE TRIGGER check_row BEFORE INSERT OR UPDATE ON retry.scene_group
@@ -1744,7 +1800,7 @@ AS $$
 	FROM pg_attribute a
 	JOIN pg_type t ON t.oid = a.atttypid
 	WHERE a.attrelid = config_table AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated = ''
-		AND a.attname NOT IN ('id', 'group_name', 'resumed_at', 'deleted_at', 'created_at', 'reset_at')
+		AND a.attname NOT IN ('id', 'group_name', 'tls_unverified_by', 'resumed_at', 'deleted_at', 'created_at', 'reset_at')
 $$;
 COMMENT ON FUNCTION retry.config_columns(regclass) IS
 'Columns of a configuration table that export_config() and import_config() carry, and the kind of JSON value that each is';
@@ -2173,21 +2229,22 @@ COMMENT ON COLUMN retry.copied.boundary IS 'What came with it, as in retry.insta
 COMMENT ON COLUMN retry.copied.xmax IS 'End of that snapshot: adoptions with an earlier one were the original''s';
 
 CREATE VIEW retry.secret_uses AS
-SELECT s.id AS scene_id, s.name AS scene, g.id AS group_id, n.name, bool_or(n.signs) AS signs
+SELECT s.id AS scene_id, s.name AS scene, g.id AS group_id, n.name, n.signs, n.certificate
 FROM retry.scene s
 JOIN retry.scene_group g ON g.name = s.group_name
 CROSS JOIN LATERAL (
-	SELECT s.secret, true WHERE s.secret IS NOT NULL
-	UNION ALL SELECT u.name, false FROM unnest(retry.secret_names(s.headers)) u (name)) AS n (name, signs)
-GROUP BY s.id, s.name, g.id, n.name;
-COMMENT ON VIEW retry.secret_uses IS 'Which scene needs which secret, and whether to sign with it';
+	SELECT s.secret, true, false WHERE s.secret IS NOT NULL
+	UNION ALL SELECT s.tls_cert, false, true WHERE s.tls_cert IS NOT NULL
+	UNION SELECT u.name, false, false FROM unnest(retry.secret_names(s.headers)) u (name)) AS n (name, signs, certificate);
+COMMENT ON VIEW retry.secret_uses IS 'Which scene needs which secret, and what as: to sign with, as its client certificate, or in headers';
 
 CREATE VIEW retry.missing_secrets AS
 SELECT u.scene_id, u.group_id, u.name
 FROM retry.secret_uses u
 WHERE NOT EXISTS (
 	SELECT FROM retry.secret x
-	WHERE x.group_id = u.group_id AND x.name = u.name AND x.signs_until IS NULL AND (x.signs OR NOT u.signs));
+	WHERE x.group_id = u.group_id AND x.name = u.name AND x.signs_until IS NULL
+		AND (x.signs OR NOT u.signs) AND x.certificate = u.certificate);
 COMMENT ON VIEW retry.missing_secrets IS 'Secrets that scenes need and that are not set: tasks of these scenes wait';
 
 CREATE VIEW retry.task_rows AS
@@ -2524,7 +2581,8 @@ SELECT
 	count(x.set_at) FILTER (WHERE x.signs_until IS NULL OR x.signs_until > now()) AS active,
 	max(x.signs_until) FILTER (WHERE x.signs_until > now()) AS overlap_until,
 	bool_or(x.signs) FILTER (WHERE x.signs_until IS NULL) AS signs,
-	(SELECT array_agg(u.scene ORDER BY u.scene) FROM retry.secret_uses u WHERE u.group_id = k.group_id AND u.name = k.name) AS used_by
+	bool_or(x.certificate) FILTER (WHERE x.signs_until IS NULL) AS certificate,
+	(SELECT array_agg(DISTINCT u.scene ORDER BY u.scene) FROM retry.secret_uses u WHERE u.group_id = k.group_id AND u.name = k.name) AS used_by
 FROM (SELECT group_id, name FROM retry.secret UNION SELECT group_id, name FROM retry.secret_uses) k
 JOIN retry.scene_group g ON g.id = k.group_id
 LEFT JOIN retry.secret x ON x.group_id = k.group_id AND x.name = k.name
@@ -2538,6 +2596,7 @@ COMMENT ON COLUMN retry.secrets.age IS 'For how long it has that value';
 COMMENT ON COLUMN retry.secrets.active IS 'Values in force: more than one while they overlap after a change';
 COMMENT ON COLUMN retry.secrets.overlap_until IS 'When the last of the former values is over; null: there is none';
 COMMENT ON COLUMN retry.secrets.signs IS 'True: its value is a key that signs; false: it can only be named in headers';
+COMMENT ON COLUMN retry.secrets.certificate IS 'True: its value is a client certificate; such a one can be named in tls_cert only';
 COMMENT ON COLUMN retry.secrets.used_by IS 'Scenes of the group that name it; null: none';
 
 CREATE VIEW retry.schedule_rows AS
@@ -2709,7 +2768,7 @@ REVOKE EXECUTE ON FUNCTION retry.purge(timestamptz) FROM PUBLIC;
 REVOKE EXECUTE ON FUNCTION retry.adopt() FROM PUBLIC;
 REVOKE EXECUTE ON PROCEDURE retry.maintain() FROM PUBLIC;
 REVOKE EXECUTE ON FUNCTION retry.check_workers() FROM PUBLIC;
-REVOKE EXECUTE ON FUNCTION retry.check_secret(text, text) FROM PUBLIC;
+REVOKE EXECUTE ON FUNCTION retry.check_secret(text, text, boolean) FROM PUBLIC;
 REVOKE EXECUTE ON FUNCTION retry.scene_in_use(int) FROM PUBLIC;
 REVOKE EXECUTE ON FUNCTION retry.dispatcher_rows() FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION retry.dispatcher_rows() TO pg_monitor;
@@ -2767,7 +2826,8 @@ BEGIN
 				expires_after, time_budget, success_status, stop_status, stop_errors, success_when, pending_when, stop_when,
 				pending_interval, pending_limit, on_success, on_dead, generate_key, key_window, lane_by, rate, max_in_flight,
 				ordered, dead_head, adaptive, hedge, breaker_ratio, breaker_calls, breaker_window, breaker_open, retry_share,
-				retry_floor, secret, paused, resume_over, archived, description)
+				retry_floor, secret, tls_verify, tls_min_version, tls_ca, tls_pin, tls_cert, paused, resume_over,
+				archived, description)
 			ON retry.scene TO PUBLIC', c);
 		EXECUTE format('GRANT %s (group_name, lane, max_in_flight, rate, ordered, paused, disabled, reset_at, description)
 			ON retry.lane_override TO PUBLIC', c);

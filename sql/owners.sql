@@ -70,7 +70,7 @@ UPDATE retry.scene SET on_dead = 'sql:public.owners_run' WHERE name = 'mail';
 RESET check_function_bodies;
 -- whether another's secret is a key is not told
 INSERT INTO retry.scene (group_name, name, url, secret) VALUES ('own-bank', 'x', 'http://127.0.0.1:9/', 'token');
-SELECT retry.check_secret('own-bank', 'token');
+SELECT retry.check_secret('own-bank', 'token', false);
 -- nobody is held up by a lock on a whole table
 BEGIN;
 LOCK TABLE retry.scene IN ROW SHARE MODE;

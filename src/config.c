@@ -10,6 +10,7 @@
 #include "postgres.h"
 
 #include "access/genam.h"
+#include "access/heaptoast.h"
 #include "access/htup_details.h"
 #include "access/relscan.h"
 #include "access/table.h"
@@ -35,6 +36,7 @@
 #include "config.h"
 #include "scene.h"
 #include "scene_secret.h"
+#include "scene_tls.h"
 #include "store.h"
 #include "table_read.h"
 #include "wakeup.h"
@@ -381,6 +383,8 @@ read_scene(const SceneRow *row, const Group *group, const RetrySecrets *secrets,
 	scene->paused = DatumGetBool(values[Scene_paused]) || group->paused;
 	read_resumptions(row, group, scene);
 	scene->secret = text_or_null(row, Scene_secret);
+	if (!retry_scene_read_tls(values, row->isnull, scene, wrong))
+		return false;
 	if (secrets != NULL)
 		retry_scene_take_secrets(scene, secrets);
 	return read_rules(row, scene, wrong);
@@ -428,6 +432,10 @@ usable_scene(RetryConfig *config, const RetrySecrets *secrets, RetryTableRead *r
 	heap_deform_tuple(tuple, RelationGetDescr(read->rel), row.values, row.isnull);
 	id = DatumGetInt32(row.values[Scene_id]);
 	group = find_group(groups, TextDatumGetCString(row.values[Scene_group_name]));
+
+	/* whole, since what lies outside may be gone when it is read again */
+	if (HeapTupleHasExternal(tuple))
+		tuple = toast_flatten_tuple(tuple, RelationGetDescr(read->rel));
 	scene->row = tuple;
 	if (group != NULL && read_scene(&row, group, secrets, scene, &wrong))
 		return scene;

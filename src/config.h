@@ -16,6 +16,7 @@
 #include "backoff.h"
 #include "destination.h"
 #include "flow.h"
+#include "http.h"
 #include "lane_choice.h"
 #include "policy.h"
 #include "rate.h"
@@ -57,6 +58,9 @@ typedef struct RetryScene
 	const RetrySecrets *filled; /* its group's are filled into headers; NULL:
 								 * none are */
 	char	   *missing_secret; /* one that is not set; NULL: none */
+	RetryTls   *tls;			/* NULL: the usual; see scene_tls.h */
+	char	   *tls_cert;		/* the secret that is its client certificate;
+								 * NULL: none */
 	bool		paused;			/* the scene or its group, or a secret is
 								 * missing */
 	TimestampTz resumed_at;		/* of the scene or its group, the later; with

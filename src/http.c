@@ -188,6 +188,7 @@ static void
 free_transfer(RetryTransfer *t)
 {
 	curl_easy_cleanup(t->easy);
+	retry_tls_let_go(t->http, t->tls);
 	free(t->arena);
 	free(t->response);
 	free(t);

@@ -56,6 +56,22 @@ typedef struct RetryHttpOptions
 } RetryHttpOptions;
 
 /*
+ * What one request wants of TLS, where that differs from the usual: versions
+ * from 1.2 on, the server's certificate verified with the authorities of the
+ * options, none shown.  Requests that differ in any of this share no connection.
+ */
+typedef struct RetryTls
+{
+	bool		unverified;		/* whoever answers is taken for the server */
+	bool		from_1_3;		/* not 1.2 */
+	const char *authorities;	/* PEM, instead of the usual; NULL: the usual */
+	const char *identity;		/* PEM, the client's certificate, those of its
+								 * issuers, and its key; NULL: none */
+	const char *pins;			/* "sha256//..." of the server's public key,
+								 * several with ; between; NULL: any key */
+} RetryTls;
+
+/*
  * One request.  Everything is copied by retry_http_start.
  */
 typedef struct RetryHttpRequest
@@ -71,6 +87,7 @@ typedef struct RetryHttpRequest
 	bool		has_body;		/* false: no body, whatever body says */
 	int32		timeout_ms;		/* whole exchange; <= 0: 15 s */
 	int32		connect_timeout_ms; /* name, TCP and TLS; <= 0: 5 s */
+	const RetryTls *tls;		/* NULL: the usual */
 } RetryHttpRequest;
 
 /*

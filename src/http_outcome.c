@@ -230,6 +230,8 @@ conclude_error(RetryTransfer *t, CURLcode code)
 		return;
 	}
 
+	if (retry_tls_conclude(t, code, detail))
+		return;
 	switch (code)
 	{
 		case CURLE_OPERATION_TIMEDOUT:
@@ -247,17 +249,6 @@ conclude_error(RetryTransfer *t, CURLcode code)
 			break;
 		case CURLE_PROXY:
 			retry_transfer_fail(t, RETRY_HTTP_CONNECT, "proxy: %s", detail);
-			break;
-		case CURLE_SSL_CONNECT_ERROR:
-		case CURLE_PEER_FAILED_VERIFICATION:
-		case CURLE_SSL_CERTPROBLEM:
-		case CURLE_SSL_CIPHER:
-		case CURLE_SSL_CACERT_BADFILE:
-		case CURLE_SSL_ISSUER_ERROR:
-		case CURLE_SSL_INVALIDCERTSTATUS:
-		case CURLE_SSL_PINNEDPUBKEYNOTMATCH:
-		case CURLE_SSL_CLIENTCERT:
-			retry_transfer_fail(t, RETRY_HTTP_TLS, "%s", detail);
 			break;
 		case CURLE_GOT_NOTHING:
 		case CURLE_PARTIAL_FILE:

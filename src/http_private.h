@@ -1,10 +1,11 @@
 /*
  * http_private.h
- *	  What the three files of the HTTP client share: http.c owns the transfers
- *	  and drives them, http_transfer.c prepares one and receives its answer in
- *	  curl's callbacks, http_outcome.c turns curl's verdict into ours.
+ *	  What the files of the HTTP client share: http.c owns the transfers and
+ *	  drives them, http_transfer.c prepares one and receives its answer in
+ *	  curl's callbacks, http_tls.c sets up TLS for it, http_outcome.c turns
+ *	  curl's verdict into ours.
  *
- * Included by those three only.  Nothing here may allocate with palloc or
+ * Included by those only.  Nothing here may allocate with palloc or
  * raise an error: most of it runs inside curl's callbacks.
  */
 #ifndef RETRY_HTTP_PRIVATE_H
@@ -47,6 +48,9 @@ typedef enum RetryTransferState
 	RETRY_TRANSFER_DONE			/* result waits to be fetched or released */
 } RetryTransferState;
 
+/* Settings of TLS that transfers were set up with; see http_tls.c. */
+typedef struct RetryTlsKept RetryTlsKept;
+
 typedef struct RetryTransfer
 {
 	RetryHttpResult result;		/* must be first: release gets it back */
@@ -57,6 +61,7 @@ typedef struct RetryTransfer
 	RetryHttpShard *shard;		/* while running */
 	CURL	   *easy;
 	uint64		settings;		/* generation its easy handle was set up for */
+	RetryTlsKept *tls;			/* and what with; NULL: the usual */
 
 	/* the request; all of it lies in arena */
 	char	   *arena;
@@ -115,6 +120,7 @@ struct RetryHttp
 	char	   *proxy;			/* "" for none */
 	char	   *ca_bundle;		/* "" for the system's */
 	RetryNetguard netguard;
+	RetryTlsKept *tls;			/* all that transfers hold */
 
 	int			in_flight;		/* queued, running, done, not yet released */
 	RetryTransferList queued;
@@ -139,6 +145,27 @@ extern bool retry_transfer_prepare(RetryTransfer *transfer, const RetryHttpReque
  */
 extern bool retry_transfer_repeat(RetryTransfer *transfer, const RetryTransfer *source,
 								  const char *url, int32 timeout_ms, void *tag);
+
+/* http_tls.c */
+
+/* Is this what was kept?  Either may be NULL, the usual. */
+extern bool retry_tls_is(const RetryTlsKept *kept, const RetryTls *tls);
+
+/*
+ * Copies of these settings, with one holder more, who has to let go of them; NULL
+ * when memory is short.  Letting go of NULL is allowed.
+ */
+extern RetryTlsKept *retry_tls_keep(RetryHttp *http, const RetryTls *tls);
+extern void retry_tls_let_go(RetryHttp *http, RetryTlsKept *kept);
+
+/* NULL of NULL; valid while it is held. */
+extern const RetryTls *retry_tls_of(const RetryTlsKept *kept);
+
+/* Tells an easy handle that was just reset; NULL: the usual. */
+extern CURLcode retry_tls_apply(const RetryHttp *http, CURL *easy, const RetryTls *tls);
+
+/* Fails the transfer if it is TLS that failed; else false. */
+extern bool retry_tls_conclude(RetryTransfer *transfer, CURLcode code, const char *detail);
 
 /* http_outcome.c */
 

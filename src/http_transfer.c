@@ -254,16 +254,25 @@ before_request(void *arg, char *remote_ip, char *local_ip, int remote_port, int 
 	return CURL_PREREQFUNC_OK;
 }
 
-/* Everything about the easy handle that no request changes. */
+/*
+ * Everything about the easy handle that few requests change.  A transfer that
+ * asks of TLS what this libcurl cannot do is failed, and true.
+ */
 static bool
-apply_settings(RetryTransfer *t)
+apply_settings(RetryTransfer *t, const RetryTls *tls)
 {
 	RetryHttp  *http = t->http;
 	CURL	   *easy = t->easy;
 	CURLcode	bad = CURLE_OK;
+	RetryTlsKept *kept = NULL;
 
-	if (t->settings == http->settings)
+	if (t->settings == http->settings && retry_tls_is(t->tls, tls))
 		return true;
+	if (tls != NULL && (kept = retry_tls_keep(http, tls)) == NULL)
+		return false;
+	retry_tls_let_go(http, t->tls);
+	t->tls = kept;
+	t->settings = 0;
 	curl_easy_reset(easy);
 	t->body_mode = BODY_UNSET;
 	t->method[0] = '\0';
@@ -288,8 +297,6 @@ apply_settings(RetryTransfer *t)
 	/* "" also keeps the environment's proxies out */
 	SET(CURLOPT_PROXY, http->proxy);
 	SET(CURLOPT_NOPROXY, "");
-	if (http->ca_bundle[0] != '\0')
-		SET(CURLOPT_CAINFO, http->ca_bundle);
 	SET(CURLOPT_WRITEFUNCTION, receive_body);
 	SET(CURLOPT_WRITEDATA, t);
 	SET(CURLOPT_HEADERFUNCTION, receive_header);
@@ -302,9 +309,14 @@ apply_settings(RetryTransfer *t)
 	SET(CURLOPT_PREREQDATA, t);
 #undef SET
 
-	if (bad != CURLE_OK)
+	if (bad == CURLE_OK)
+		bad = retry_tls_apply(http, easy, tls);
+	if (bad == CURLE_NOT_BUILT_IN || bad == CURLE_UNKNOWN_OPTION)
+		retry_transfer_fail(t, RETRY_HTTP_TLS, "this server's libcurl cannot do what its scene asks");
+	else if (bad != CURLE_OK)
 		return false;
-	t->settings = http->settings;
+	else
+		t->settings = http->settings;
 	return true;
 }
 
@@ -541,7 +553,7 @@ apply_request(RetryTransfer *t, const RetryHttpRequest *request, const char *met
 	char	   *body;
 	char	   *url = fill_arena(t, request, url_len, body_mode, &headers, &body);
 
-	if (url == NULL || !apply_settings(t) ||
+	if (url == NULL || !apply_settings(t, request->tls) ||
 		!apply_method(t, method, body_mode) || !apply_timeouts(t, request))
 		return false;
 	if (body_mode == BODY_SENT &&
@@ -588,7 +600,8 @@ retry_transfer_repeat(RetryTransfer *t, const RetryTransfer *source, const char 
 		.body_len = source->body_len,
 		.has_body = source->body_mode == BODY_SENT,
 		.timeout_ms = timeout_ms,
-		.connect_timeout_ms = Min(source->connect_timeout_ms, timeout_ms)
+		.connect_timeout_ms = Min(source->connect_timeout_ms, timeout_ms),
+		.tls = retry_tls_of(source->tls)
 	};
 	RetryHttpRequest only_url = {.url = request.url};
 	const char **headers = malloc(sizeof(char *) * (source->header_count + 1));

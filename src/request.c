@@ -15,6 +15,7 @@
 
 #include "request.h"
 #include "scene_secret.h"
+#include "scene_tls.h"
 #include "store.h"
 #include "uuid7.h"
 
@@ -388,7 +389,9 @@ retry_request_prepare(TupleTableSlot *slot, const RetryScene *scene, int32 attem
 	}
 	else if (!retry_scene_may_call(scene, http->url))
 	{
-		prepared->why = "its scene's headers hold secrets, and its URL is not of the scene's origin";
+		prepared->why = retry_scene_tls_binds(scene) && scene->filled == NULL ?
+			"its scene has a client certificate or does not verify the server's, and its URL is not of the scene's origin" :
+			"its scene's headers hold secrets, and its URL is not of the scene's origin";
 		return false;
 	}
 	http->method = text_column(slot, Task_method);
@@ -408,6 +411,7 @@ retry_request_prepare(TupleTableSlot *slot, const RetryScene *scene, int32 attem
 	budget_end = limit_after(DatumGetTimestampTz(slot->tts_values[Task_due_at]), scene->time_budget_us);
 	http->timeout_ms = cut_timeout(http->timeout_ms, budget_end, now);
 	http->connect_timeout_ms = scene->connect_timeout_ms;
+	http->tls = scene->tls;
 
 	prepared->max_attempts = slot->tts_isnull[Task_max_attempts] ? scene->max_attempts :
 		DatumGetInt32(slot->tts_values[Task_max_attempts]);

@@ -333,6 +333,27 @@ check_secrets(ReturnSetInfo *result, RetryConfig *config)
 			   "Those without set_at in retry.secrets are not set; SELECT retry.set_secret() lets the tasks go");
 }
 
+/* Are there scenes that believe any server? */
+static void
+check_tls(ReturnSetInfo *result, RetryConfig *config)
+{
+	const RetryScene *scene;
+	StringInfoData names;
+
+	initStringInfo(&names);
+	for (int n = 0; (scene = retry_config_nth_scene(config, n)) != NULL; n++)
+	{
+		if (scene->tls != NULL && scene->tls->unverified)
+			appendStringInfo(&names, "%s%s", names.len > 0 ? ", " : "", scene->name);
+	}
+	if (names.len == 0)
+		report(result, "tls", OK, "every scene verifies certificates", NULL);
+	else
+		report(result, "tls", WARN,
+			   psprintf("certificates are not verified in %s", names.data),
+			   "Set tls_ca to the certificates of the authority that they are from, and tls_verify to true");
+}
+
 /*
  * A leaf holds the days whose number is its own modulo the ring.  Tomorrow's
  * should be empty by now; if it is not, old and new tasks will share it.
@@ -383,6 +404,7 @@ retry_health(PG_FUNCTION_ARGS)
 	{
 		check_foreign(result, reader, config);
 		check_secrets(result, config);
+		check_tls(result, config);
 	}
 	check_ring(result, reader);
 	retry_reader_end(reader);

@@ -10,6 +10,7 @@
 #include "postgres.h"
 
 #include "scene_secret.h"
+#include "scene_tls.h"
 #include "sqltarget.h"
 #include "url.h"
 
@@ -19,7 +20,7 @@
 bool
 retry_scene_needs_secrets(const RetryScene *scene)
 {
-	return scene->secret != NULL ||
+	return scene->secret != NULL || scene->tls_cert != NULL ||
 		(scene->headers != NULL && retry_headers_name_secrets(scene->headers));
 }
 
@@ -28,6 +29,7 @@ retry_scene_take_secrets(RetryScene *scene, const RetrySecrets *secrets)
 {
 	Jsonb	   *filled;
 	char	   *missing;
+	int			count;
 
 	if (!retry_scene_needs_secrets(scene))
 		return;
@@ -46,6 +48,16 @@ retry_scene_take_secrets(RetryScene *scene, const RetrySecrets *secrets)
 		else
 			scene->headers = filled;
 		scene->filled = secrets;
+	}
+	if (scene->tls_cert != NULL)
+	{
+		const RetrySecret *secret = retry_secrets_find(secrets, scene->group_id, scene->tls_cert,
+													   strlen(scene->tls_cert), &count);
+
+		if (secret != NULL && secret->certificate)
+			scene->tls->identity = secret->value;
+		else
+			scene->missing_secret = scene->tls_cert;
 	}
 	if (scene->missing_secret != NULL)
 		scene->paused = true;
@@ -87,7 +99,7 @@ retry_scene_may_call(const RetryScene *scene, const char *url)
 	RetryUrl	parsed;
 	char		why[256];
 
-	if (scene->filled == NULL || retry_is_sql_target(url))
+	if ((scene->filled == NULL && !retry_scene_tls_binds(scene)) || retry_is_sql_target(url))
 		return true;
 	if (!retry_url_check(url, &parsed, why, sizeof(why)))
 		return false;

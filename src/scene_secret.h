@@ -13,7 +13,7 @@
 
 /*
  * Gives a scene that was just read, in the current memory context, the values
- * that it signs with and fills into its headers.  When one that it needs is not
+ * that it signs with, fills into its headers and shows as its certificate.  When one that it needs is not
  * set (or does not sign, and should), the scene is as if paused, and says why in
  * missing_secret.  The values stay those of "secrets", which must live as long.
  */
@@ -24,7 +24,8 @@ extern bool retry_scene_needs_secrets(const RetryScene *scene);
 
 /*
  * May a request of the scene go to this URL, which its task brought?  Secrets in
- * headers go to origins of the scene's own URL or targets only.
+ * headers go to origins of the scene's own URL or targets only; so does whatever
+ * carries a client certificate, or believes any server.
  */
 extern bool retry_scene_may_call(const RetryScene *scene, const char *url);
 

@@ -53,6 +53,7 @@ retry_secrets_add(RetrySecrets *secrets, const Datum *values, const bool *isnull
 		DatumGetTimestampTz(values[Secret_signs_until]);
 	secret->value = TextDatumGetCString(values[Secret_value]);
 	secret->value_len = strlen(secret->value);
+	secret->certificate = DatumGetBool(values[Secret_certificate]);
 	(void) retry_sign_read_key(secret->value, secret->value_len, &secret->key);
 }
 
@@ -164,7 +165,7 @@ fill_value(JsonbValue *value, const RetrySecrets *secrets, int32 group_id, char 
 		const RetrySecret *secret = retry_secrets_find(secrets, group_id, text + ref.name_at,
 													   ref.name_len, &count);
 
-		if (secret == NULL)
+		if (secret == NULL || secret->certificate)
 		{
 			*missing = pnstrdup(text + ref.name_at, ref.name_len);
 			return false;

@@ -16,14 +16,14 @@
 #include "secret_ref.h"
 #include "sign.h"
 
-#define RETRY_SECRET_MAX_BYTES	8192	/* of a value */
+#define RETRY_SECRET_MAX_BYTES	8192	/* of a value that is no certificate */
 #define RETRY_SECRET_MAX_VALUES 8	/* of one secret that are in force at once */
 
 /* Columns of retry.secret. */
 enum
 {
 	Secret_group_id, Secret_name, Secret_set_at, Secret_signs_until, Secret_signs,
-	Secret_value, Secret_natts
+	Secret_certificate, Secret_value, Secret_natts
 };
 
 /* One value of a secret. */
@@ -34,6 +34,7 @@ typedef struct RetrySecret
 	TimestampTz set_at;
 	TimestampTz signs_until;	/* DT_NOEND: it is the current one */
 	RetrySignKey key;			/* len 0: it does not sign */
+	bool		certificate;	/* a client certificate and its key */
 	char	   *value;
 	int			value_len;
 } RetrySecret;
@@ -74,7 +75,8 @@ extern bool retry_headers_name_secrets(Jsonb *headers);
 /*
  * The headers with the current values of the secrets that they name, in the
  * current memory context; the headers themselves when they name none.  NULL
- * when one is not set, whose name is copied to "missing" then.
+ * when one is not set, or is a client certificate, which is of no use there; its
+ * name is copied to "missing" then.
  */
 extern Jsonb *retry_headers_fill(Jsonb *headers, const RetrySecrets *secrets, int32 group_id,
 								 char **missing);

@@ -32,6 +32,7 @@
 #include "compat.h"
 #include "access.h"
 #include "arguments.h"
+#include "pem.h"
 #include "scene.h"
 #include "secret.h"
 #include "statement.h"
@@ -185,8 +186,33 @@ retire_values(Change *change, const text *same)
 	return count;
 }
 
-/* ERROR, which never shows the value, unless it can be one; true: it signs. */
-static bool
+/* What a value can be used for. */
+typedef enum ValueKind
+{
+	VALUE_TEXT,					/* in headers */
+	VALUE_KEY,					/* there, and to sign with */
+	VALUE_CERTIFICATE			/* as client certificate */
+} ValueKind;
+
+/* ERROR, which never shows the value, unless it is a good one. */
+static void
+check_certificate(const char *name, const char *bytes, int len)
+{
+	char		why[256];
+
+	if (len > RETRY_PEM_MAX_BYTES)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("value of secret \"%s\" has %d bytes, not 1 to %d", name, len, RETRY_PEM_MAX_BYTES)));
+	if (!retry_pem_check_identity(bytes, len, why, sizeof(why)))
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("value of secret \"%s\" is no client certificate: %s", name, why),
+				 errhint("It must hold the certificate, those of its issuers if receivers need them, and its private key, unencrypted, in PEM form.")));
+}
+
+/* ERROR, which never shows the value, unless it can be one. */
+static ValueKind
 check_value(const char *name, const text *value)
 {
 	const char *bytes = VARDATA_ANY(value);
@@ -194,6 +220,11 @@ check_value(const char *name, const text *value)
 	RetrySignKey key;
 	char		why[256];
 
+	if (retry_pem_is_like(bytes, len))
+	{
+		check_certificate(name, bytes, len);
+		return VALUE_CERTIFICATE;
+	}
 	if (len < 1 || len > RETRY_SECRET_MAX_BYTES)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
@@ -209,7 +240,7 @@ check_value(const char *name, const text *value)
 					 errmsg("value of secret \"%s\" begins with %s, but is no key", name, RETRY_SIGN_PREFIX),
 					 errhint("What follows must be the base64 of %d to %d bytes.",
 							 RETRY_SIGN_KEY_MIN, RETRY_SIGN_KEY_MAX)));
-		return true;
+		return VALUE_KEY;
 	}
 	if (!retry_header_check("X", 1, bytes, len, why, sizeof(why)))
 		ereport(ERROR,
@@ -217,12 +248,12 @@ check_value(const char *name, const text *value)
 				 errmsg("value of secret \"%s\" has control characters", name),
 				 errdetail("It could not stand in a header."),
 				 errhint("Look for a line break at its end.")));
-	return false;
+	return VALUE_TEXT;
 }
 
-/* The scenes of the group that sign with the secret, "a, b"; NULL: none. */
+/* The scenes of the group whose column has the secret's name, "a, b"; NULL: none. */
 static char *
-scenes_signing(int32 group_id, const char *name)
+scenes_naming(const char *column, int32 group_id, const char *name)
 {
 	Oid			types[] = {INT4OID, TEXTOID};
 	Datum		values[] = {Int32GetDatum(group_id), CStringGetTextDatum(name)};
@@ -235,9 +266,9 @@ scenes_signing(int32 group_id, const char *name)
 				(errcode(ERRCODE_INTERNAL_ERROR),
 				 errmsg("could not connect to SPI")));
 	retry_become_owner(&caller);
-	retry_statement("SELECT pg_catalog.string_agg(s.name, ', ' ORDER BY s.name)"
-					" FROM retry.scene s JOIN retry.scene_group g ON g.name OPERATOR(pg_catalog.=) s.group_name"
-					" WHERE g.id OPERATOR(pg_catalog.=) $1 AND s.secret OPERATOR(pg_catalog.=) $2",
+	retry_statement(psprintf("SELECT pg_catalog.string_agg(s.name, ', ' ORDER BY s.name)"
+							 " FROM retry.scene s JOIN retry.scene_group g ON g.name OPERATOR(pg_catalog.=) s.group_name"
+							 " WHERE g.id OPERATOR(pg_catalog.=) $1 AND s.%s OPERATOR(pg_catalog.=) $2", column),
 					lengthof(types), types, values, NULL, SPI_OK_SELECT);
 	found = SPI_getvalue(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1);
 	if (found != NULL)
@@ -245,6 +276,29 @@ scenes_signing(int32 group_id, const char *name)
 	retry_become_caller(&caller);
 	SPI_finish();
 	return found;
+}
+
+/* ERROR when scenes use the secret as what the new value is not. */
+static void
+check_use(const Change *change, ValueKind kind)
+{
+	char	   *scenes;
+
+	if (kind != VALUE_KEY &&
+		(scenes = scenes_naming("secret", change->group.id, change->name)) != NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("value of secret \"%s\" is no key, but it signs for scenes of group \"%s\": %s",
+						change->name, change->group.name, scenes),
+				 errhint("A key is written %s and the base64 of %d to %d bytes.",
+						 RETRY_SIGN_PREFIX, RETRY_SIGN_KEY_MIN, RETRY_SIGN_KEY_MAX)));
+	if (kind != VALUE_CERTIFICATE &&
+		(scenes = scenes_naming("tls_cert", change->group.id, change->name)) != NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("value of secret \"%s\" is no client certificate, but it is that of scenes of group \"%s\": %s",
+						change->name, change->group.name, scenes),
+				 errhint("A client certificate and its private key are written in PEM form, -----BEGIN CERTIFICATE----- and so on.")));
 }
 
 /* When former values are over; ERROR for an overlap that makes no sense. */
@@ -264,7 +318,7 @@ end_of_overlap(TimestampTz now, Interval *overlap)
 }
 
 static void
-insert_value(Change *change, bool signs, const text *value)
+insert_value(Change *change, ValueKind kind, const text *value)
 {
 	Datum		values[Secret_natts];
 	bool		isnull[Secret_natts] = {0};
@@ -276,7 +330,8 @@ insert_value(Change *change, bool signs, const text *value)
 	values[Secret_set_at] = TimestampTzGetDatum(Max(change->now, change->newest + 1));
 	values[Secret_signs_until] = (Datum) 0;
 	isnull[Secret_signs_until] = true;
-	values[Secret_signs] = BoolGetDatum(signs);
+	values[Secret_signs] = BoolGetDatum(kind == VALUE_KEY);
+	values[Secret_certificate] = BoolGetDatum(kind == VALUE_CERTIFICATE);
 	values[Secret_value] = PointerGetDatum(value);
 	CatalogTupleInsert(change->rel, heap_form_tuple(RelationGetDescr(change->rel), values, isnull));
 }
@@ -288,7 +343,7 @@ retry_set_secret(PG_FUNCTION_ARGS)
 	static const char *const names[] = {"name", "value", "group_name", "overlap"};
 	Change		change;
 	text	   *value;
-	bool		signs;
+	ValueKind	kind;
 	int			former;
 
 	for (int i = 0; i < lengthof(names); i++)
@@ -296,19 +351,8 @@ retry_set_secret(PG_FUNCTION_ARGS)
 	begin_change(&change, PG_GETARG_TEXT_PP(0), PG_GETARG_TEXT_PP(2), "retry.set_secret()");
 	value = PG_GETARG_TEXT_PP(1);
 	change.until = end_of_overlap(change.now, PG_GETARG_INTERVAL_P(3));
-	signs = check_value(change.name, value);
-	if (!signs)
-	{
-		char	   *scenes = scenes_signing(change.group.id, change.name);
-
-		if (scenes != NULL)
-			ereport(ERROR,
-					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-					 errmsg("value of secret \"%s\" is no key, but it signs for scenes of group \"%s\": %s",
-							change.name, change.group.name, scenes),
-					 errhint("A key is written %s and the base64 of %d to %d bytes.",
-							 RETRY_SIGN_PREFIX, RETRY_SIGN_KEY_MIN, RETRY_SIGN_KEY_MAX)));
-	}
+	kind = check_value(change.name, value);
+	check_use(&change, kind);
 
 	/* to be told the same twice is not a rotation */
 	if (is_current(&change, value))
@@ -323,7 +367,7 @@ retry_set_secret(PG_FUNCTION_ARGS)
 				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
 				 errmsg("secret \"%s\" has %d former values that are still in force", change.name, change.kept),
 				 errhint("A shorter overlap ends them earlier; overlap => '0' at once.")));
-	insert_value(&change, signs, value);
+	insert_value(&change, kind, value);
 	end_change(&change, former > 0 ? "secret rotated" : "secret set");
 	PG_RETURN_VOID();
 }
@@ -376,7 +420,7 @@ retry_secret_names(PG_FUNCTION_ARGS)
 	PG_RETURN_DATUM(makeArrayResult(names, CurrentMemoryContext));
 }
 
-/* retry.check_secret(group_name, name): for the trigger of retry.scene. */
+/* retry.check_secret(group_name, name, certificate): for the trigger of retry.scene. */
 Datum
 retry_check_secret(PG_FUNCTION_ARGS)
 {
@@ -390,5 +434,5 @@ retry_check_secret(PG_FUNCTION_ARGS)
 		PG_RETURN_BOOL(true);
 	secret = retry_secrets_find(retry_secrets_of_group(group.id, GetActiveSnapshot()), group.id,
 								VARDATA_ANY(name), VARSIZE_ANY_EXHDR(name), &count);
-	PG_RETURN_BOOL(secret == NULL || secret->key.len > 0);
+	PG_RETURN_BOOL(secret == NULL || (PG_GETARG_BOOL(2) ? secret->certificate : secret->key.len > 0));
 }

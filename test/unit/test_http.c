@@ -687,6 +687,75 @@ test_repeat(void)
 	CHECK(!retry_http_repeat(http, &first, NULL, 50, &second, err, sizeof(err)), "no second without a first");
 }
 
+/* GET with settings of TLS of its own. */
+static void
+get_tls(const char *url, const RetryTls *tls)
+{
+	RetryHttpRequest request = {.url = url,.timeout_ms = 60000,.tls = tls};
+
+	start(&request);
+	await_result();
+}
+
+/*
+ * Requests with and without settings of their own, one after the other: none has
+ * what another was allowed, neither of its handle nor of its connection.
+ */
+static void
+test_tls_settings(const char *url, const char *cert)
+{
+	char		pem[8192] = "";
+	char		authority[8192];
+	char		other[100];
+	char		command[300];
+	FILE	   *f = fopen(cert, "r");
+	size_t		len = f != NULL ? fread(pem, 1, sizeof(pem) - 1, f) : 0;
+	RetryTls	trusting = {.authorities = authority};
+	RetryTls	unverified = {.unverified = true};
+	RetryTls	pinned = {.authorities = authority,.pins = "sha256//AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA="};
+	RetryTls	broken = {.authorities = authority,.identity = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"};
+
+	if (f != NULL)
+		fclose(f);
+	pem[len] = '\0';
+	strcpy(authority, strstr(pem, "-----BEGIN CERTIFICATE-----"));
+	for (int i = 0; i < 3; i++)
+	{
+		get(url, 60000);
+		CHECK(got.error == RETRY_HTTP_TLS, "the usual authorities do not know it: %s", got.error_text);
+		get_tls(url, &trusting);
+		CHECK(got.error == RETRY_HTTP_OK && got.http_status == 200, "one of the request's own does: %s", got.error_text);
+		get_tls(url, &pinned);
+		CHECK(got.error == RETRY_HTTP_TLS && strstr(got.error_text, "pinned") != NULL, "another key: %s", got.error_text);
+		get_tls(url, &unverified);
+		CHECK(got.error == RETRY_HTTP_OK && got.http_status == 200, "not verified: %s", got.error_text);
+	}
+	get_tls(url, &broken);
+	CHECK(got.error == RETRY_HTTP_TLS && strstr(got.error_text, "client certificate cannot be used") != NULL,
+		  "a bad client certificate: %s", got.error_text);
+
+	/* by an authority that is not among those, which the system's folder could have */
+	snprintf(other, sizeof(other), "%s.other", cert);
+	snprintf(command, sizeof(command),
+			 "openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=other -keyout /dev/null -out %s 2>/dev/null", other);
+	CHECK(system(command) == 0, "another authority is made");
+	f = fopen(other, "r");
+	len = f != NULL ? fread(authority, 1, sizeof(authority) - 1, f) : 0;
+	if (f != NULL)
+		fclose(f);
+	authority[len] = '\0';
+	get_tls(url, &trusting);
+	CHECK(got.error == RETRY_HTTP_TLS, "another authority: %s", got.error_text);
+	options.ca_bundle = other;
+	set_allowed(LOOPBACK);
+	get(url, 60000);
+	CHECK(got.error == RETRY_HTTP_TLS, "another authority for all: %s", got.error_text);
+	options.ca_bundle = NULL;
+	set_allowed(LOOPBACK);
+	CHECK_INT(system_authorities_asked, 0, "the system's folder of authorities is not looked into");
+	unlink(other);
+}
+
 static void
 test_tls(void)
 {
@@ -716,13 +785,14 @@ test_tls(void)
 	get(url, 60000);
 	CHECK(got.error == RETRY_HTTP_TLS && strstr(got.error_text, "self-signed certificate") != NULL,
 		  "an unknown issuer: %s", got.error_text);
+	test_tls_settings(url, cert);
 	options.ca_bundle = cert;
 	set_allowed(LOOPBACK);
 	check_get(url, 60000, RETRY_HTTP_OK, 200, "");
 	CHECK(got.tls_us > 0, "the handshake's time is known");
 	snprintf(url, sizeof(url), "https://127.0.0.1:%d/", port);
 	get(url, 60000);
-	CHECK(got.error == RETRY_HTTP_TLS, "another name: %s", got.error_text);
+	CHECK(got.error == RETRY_HTTP_TLS && strstr(got.error_text, "for another host name") != NULL, "another name: %s", got.error_text);
 	options.ca_bundle = NULL;
 	set_allowed(LOOPBACK);
 	snprintf(plain, sizeof(plain), "https%s/", base + 4);

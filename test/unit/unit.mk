@@ -13,12 +13,13 @@ UNIT_flow = flow.c breaker.c budget.c throttle.c rate.c
 UNIT_hedging = hedging.c histogram.c
 UNIT_histogram = histogram.c
 UNIT_host_rule = host_rule.c url.c
-UNIT_http = http.c http_outcome.c http_transfer.c evloop.c netguard.c httpdate.c ratelimit_header.c url.c
+UNIT_http = http.c http_outcome.c http_tls.c http_transfer.c evloop.c netguard.c httpdate.c ratelimit_header.c url.c
 UNIT_httpdate = httpdate.c
 UNIT_backlog = backlog.c
 UNIT_lane = backlog.c lane.c lane_queue.c lane_ring.c lane_dormant.c adaptive.c histogram.c
 UNIT_netguard = netguard.c
 UNIT_rate = rate.c
+UNIT_pem = pem.c
 UNIT_policy = policy.c status_list.c backoff.c backoff_text.c cron.c httpdate.c
 UNIT_ratelimit_header = ratelimit_header.c httpdate.c
 UNIT_route = route.c url.c
@@ -29,11 +30,13 @@ UNIT_url = url.c
 UNIT_uuid7 = uuid7.c
 
 UNIT_TESTS = $(patsubst test/unit/test_%.c,%,$(sort $(wildcard test/unit/test_*.c)))
-UNIT_CFLAGS = -std=gnu99 -g -O1 -Wall -Wextra -Wno-unused-parameter -Wno-sign-compare \
+UNIT_CFLAGS = -std=gnu99 -D_GNU_SOURCE $(if $(RETRY_CRYPTO),-DRETRY_OPENSSL) -g -O1 -Wall -Wextra -Wno-unused-parameter -Wno-sign-compare \
 	-Wno-missing-field-initializers -isystem $(shell $(PG_CONFIG) --includedir-server) -Isrc
 UNIT_LIBS = -L$(shell $(PG_CONFIG) --pkglibdir) -L$(shell $(PG_CONFIG) --libdir) \
 	-lpgcommon -lpgport $(shell $(CURL_CONFIG) --libs) -lm -lpthread
 UNIT_FRONTEND_lane = -DFRONTEND
+
+UNIT_LIBS_pem = $(RETRY_CRYPTO)
 
 # the sums of libpgcommon are OpenSSL's where the server's are
 UNIT_LIBS_sign = $(if $(shell grep 'define USE_OPENSSL 1' $(shell $(PG_CONFIG) --includedir-server)/pg_config.h),-lcrypto)
