@@ -993,6 +993,133 @@ COMMENT ON COLUMN retry.event.lane IS 'The lane''s name';
 COMMENT ON COLUMN retry.event.target IS 'Target of a routed scene, or URL, that it concerns';
 COMMENT ON COLUMN retry.event.detail IS 'More, in words';
 
+CREATE TABLE retry.stat_minute
+(
+	at				timestamptz NOT NULL,
+	scene_id		int NOT NULL,
+	dispatcher		int NOT NULL,
+	enqueued		bigint NOT NULL,
+	succeeded		bigint NOT NULL,
+	failed			bigint NOT NULL,
+	processing		bigint NOT NULL,
+	stopped			bigint NOT NULL,
+	expired			bigint NOT NULL,
+	blocked			bigint NOT NULL,
+	error			bigint NOT NULL,
+	retries			bigint NOT NULL,
+	dead			bigint NOT NULL,
+	cancelled		bigint NOT NULL,
+	busy_us			bigint NOT NULL,
+	late_us			bigint NOT NULL,
+	latency			bigint[]
+);
+CREATE INDEX stat_minute_at ON retry.stat_minute (at);
+COMMENT ON TABLE retry.stat_minute IS 'Statistics of scenes by the minute, written by the dispatchers when it is over; kept for two days; look at retry.stats instead';
+COMMENT ON COLUMN retry.stat_minute.at IS 'When the time begins';
+COMMENT ON COLUMN retry.stat_minute.scene_id IS 'Scene';
+COMMENT ON COLUMN retry.stat_minute.dispatcher IS 'Number of the dispatcher that counted';
+COMMENT ON COLUMN retry.stat_minute.enqueued IS 'Tasks that have come';
+COMMENT ON COLUMN retry.stat_minute.succeeded IS 'Attempts that succeeded, each of which ended a task';
+COMMENT ON COLUMN retry.stat_minute.failed IS 'Attempts that failed and may be tried again';
+COMMENT ON COLUMN retry.stat_minute.processing IS 'Attempts whose receiver asked to be asked later';
+COMMENT ON COLUMN retry.stat_minute.stopped IS 'Attempts after which the task is not to be tried again';
+COMMENT ON COLUMN retry.stat_minute.expired IS 'Tasks that had no time left';
+COMMENT ON COLUMN retry.stat_minute.blocked IS 'Attempts to an address that is not allowed';
+COMMENT ON COLUMN retry.stat_minute.error IS 'Attempts that could not be made or recorded properly';
+COMMENT ON COLUMN retry.stat_minute.retries IS 'Attempts that were not the first of their tasks';
+COMMENT ON COLUMN retry.stat_minute.dead IS 'Tasks that died';
+COMMENT ON COLUMN retry.stat_minute.cancelled IS 'Tasks that were cancelled';
+COMMENT ON COLUMN retry.stat_minute.busy_us IS 'Microseconds that all attempts took together';
+COMMENT ON COLUMN retry.stat_minute.late_us IS 'Microseconds: how late after its due time the latest attempt was begun';
+COMMENT ON COLUMN retry.stat_minute.latency IS 'Of attempts that were sent: how many took how long, by the numbers of retry.percentile()';
+
+CREATE TABLE retry.stat_hour
+(
+	at				timestamptz NOT NULL,
+	scene_id		int NOT NULL,
+	enqueued		bigint NOT NULL,
+	succeeded		bigint NOT NULL,
+	failed			bigint NOT NULL,
+	processing		bigint NOT NULL,
+	stopped			bigint NOT NULL,
+	expired			bigint NOT NULL,
+	blocked			bigint NOT NULL,
+	error			bigint NOT NULL,
+	retries			bigint NOT NULL,
+	dead			bigint NOT NULL,
+	cancelled		bigint NOT NULL,
+	busy_us			bigint NOT NULL,
+	late_us			bigint NOT NULL,
+	latency			bigint[]
+);
+CREATE INDEX stat_hour_at ON retry.stat_hour (at, scene_id);
+COMMENT ON TABLE retry.stat_hour IS 'The same by the hour, added up by upkeep; kept for a hundred days';
+COMMENT ON COLUMN retry.stat_hour.at IS 'When the time begins';
+COMMENT ON COLUMN retry.stat_hour.scene_id IS 'Scene';
+COMMENT ON COLUMN retry.stat_hour.enqueued IS 'Tasks that have come';
+COMMENT ON COLUMN retry.stat_hour.succeeded IS 'Attempts that succeeded, each of which ended a task';
+COMMENT ON COLUMN retry.stat_hour.failed IS 'Attempts that failed and may be tried again';
+COMMENT ON COLUMN retry.stat_hour.processing IS 'Attempts whose receiver asked to be asked later';
+COMMENT ON COLUMN retry.stat_hour.stopped IS 'Attempts after which the task is not to be tried again';
+COMMENT ON COLUMN retry.stat_hour.expired IS 'Tasks that had no time left';
+COMMENT ON COLUMN retry.stat_hour.blocked IS 'Attempts to an address that is not allowed';
+COMMENT ON COLUMN retry.stat_hour.error IS 'Attempts that could not be made or recorded properly';
+COMMENT ON COLUMN retry.stat_hour.retries IS 'Attempts that were not the first of their tasks';
+COMMENT ON COLUMN retry.stat_hour.dead IS 'Tasks that died';
+COMMENT ON COLUMN retry.stat_hour.cancelled IS 'Tasks that were cancelled';
+COMMENT ON COLUMN retry.stat_hour.busy_us IS 'Microseconds that all attempts took together';
+COMMENT ON COLUMN retry.stat_hour.late_us IS 'Microseconds: how late after its due time the latest attempt was begun';
+COMMENT ON COLUMN retry.stat_hour.latency IS 'Of attempts that were sent: how many took how long, by the numbers of retry.percentile()';
+
+CREATE TABLE retry.stat_day (LIKE retry.stat_hour INCLUDING COMMENTS);
+CREATE INDEX stat_day_at ON retry.stat_day (at, scene_id);
+COMMENT ON TABLE retry.stat_day IS 'The same by the day, as the time zone of setting log_timezone has it; kept for three years';
+
+CREATE TABLE retry.scene_count
+(
+	scene_id		int PRIMARY KEY,
+	pending			bigint NOT NULL,
+	retrying		bigint NOT NULL,
+	dead			bigint NOT NULL
+);
+COMMENT ON TABLE retry.scene_count IS
+'How many tasks of each scene waited, and dead letters there were, when upkeep counted them, less what the dispatchers had not stored yet; not dumped';
+COMMENT ON COLUMN retry.scene_count.scene_id IS 'Scene';
+COMMENT ON COLUMN retry.scene_count.pending IS 'Tasks without an attempt';
+COMMENT ON COLUMN retry.scene_count.retrying IS 'Tasks whose last attempt asks for another';
+COMMENT ON COLUMN retry.scene_count.dead IS 'Dead letters';
+
+CREATE TABLE retry.count_change
+(
+	xid				xid8 NOT NULL,
+	scene_id		int NOT NULL,
+	pending			bigint NOT NULL,
+	retrying		bigint NOT NULL,
+	dead			bigint NOT NULL
+);
+COMMENT ON TABLE retry.count_change IS
+'Facts: by how many the tasks of a scene have changed in a minute, written with its statistics, until they are counted anew; not dumped';
+COMMENT ON COLUMN retry.count_change.xid IS 'Transaction that wrote it: the boundary in retry.counted says whether it counts still';
+COMMENT ON COLUMN retry.count_change.scene_id IS 'Scene';
+COMMENT ON COLUMN retry.count_change.pending IS 'More tasks without an attempt; less than 0: fewer';
+COMMENT ON COLUMN retry.count_change.retrying IS 'More tasks whose last attempt asks for another';
+COMMENT ON COLUMN retry.count_change.dead IS 'More dead letters';
+
+CREATE TABLE retry.counted
+(
+	one				boolean PRIMARY KEY DEFAULT true
+					CONSTRAINT counted_one_row CHECK (one),
+	boundary		pg_snapshot NOT NULL,
+	at				timestamptz NOT NULL DEFAULT now(),
+	took			interval
+);
+COMMENT ON TABLE retry.counted IS 'When retry.scene_count was counted: what its boundary sees is in it; not dumped';
+COMMENT ON COLUMN retry.counted.one IS 'True: there is one row';
+COMMENT ON COLUMN retry.counted.boundary IS 'Snapshot that it was counted with';
+COMMENT ON COLUMN retry.counted.at IS 'When';
+COMMENT ON COLUMN retry.counted.took IS 'How long that took; null: there was nothing to count yet';
+INSERT INTO retry.counted (boundary) VALUES (pg_current_snapshot());
+
 CREATE TABLE retry.schedule_definition
 (
 	id				int GENERATED BY DEFAULT AS IDENTITY PRIMARY KEY,
@@ -1421,11 +1548,13 @@ DECLARE
 	t	text;
 	s	text;
 BEGIN
-	FOREACH t IN ARRAY ARRAY['installation', 'place', 'checkpoint_a', 'checkpoint_b', 'purge_request'] LOOP
+	FOREACH t IN ARRAY ARRAY['installation', 'place', 'checkpoint_a', 'checkpoint_b', 'purge_request',
+		'stat_minute', 'stat_hour', 'stat_day', 'scene_count', 'count_change', 'counted'] LOOP
 		EXECUTE format('CREATE TRIGGER skip_replicated BEFORE INSERT OR UPDATE OR DELETE ON retry.%I FOR EACH ROW EXECUTE FUNCTION retry.skip_replicated()', t);
 		EXECUTE format('ALTER TABLE retry.%I ENABLE REPLICA TRIGGER skip_replicated', t);
 	END LOOP;
-	FOREACH t IN ARRAY ARRAY['purge_request', 'event', 'disabled_url', 'dead_head', 'dead_head_passed'] LOOP
+	FOREACH t IN ARRAY ARRAY['purge_request', 'event', 'disabled_url', 'dead_head', 'dead_head_passed',
+		'stat_minute', 'stat_hour', 'stat_day', 'count_change'] LOOP
 		EXECUTE format('ALTER TABLE retry.%I REPLICA IDENTITY FULL', t);
 	END LOOP;
 	FOR n IN 0 .. 32 LOOP
@@ -1451,6 +1580,9 @@ SELECT pg_extension_config_dump('retry.key', '');
 SELECT pg_extension_config_dump('retry.consumed', '');
 SELECT pg_extension_config_dump('retry.event', '');
 SELECT pg_extension_config_dump('retry.disabled_url', '');
+SELECT pg_extension_config_dump('retry.stat_minute', '');
+SELECT pg_extension_config_dump('retry.stat_hour', '');
+SELECT pg_extension_config_dump('retry.stat_day', '');
 SELECT pg_extension_config_dump('retry.schedule_definition', '');
 SELECT pg_extension_config_dump('retry.schedule_run', '');
 SELECT pg_extension_config_dump('retry.schedule_definition_id_seq', '');
@@ -2175,7 +2307,8 @@ CREATE FUNCTION retry.lane_rows(
 	OUT last_status		int,
 	OUT last_error		text,
 	OUT lane_hash		bigint,
-	OUT dispatcher		int
+	OUT dispatcher		int,
+	OUT scenes			int[]
 ) RETURNS SETOF record
 LANGUAGE C VOLATILE STRICT PARALLEL SAFE ROWS 1000 AS 'MODULE_PATHNAME', 'retry_lane_rows';
 COMMENT ON FUNCTION retry.lane_rows() IS
@@ -2204,6 +2337,69 @@ CREATE FUNCTION retry.target_rows(
 LANGUAGE C VOLATILE STRICT PARALLEL SAFE ROWS 100 AS 'MODULE_PATHNAME', 'retry_target_rows';
 COMMENT ON FUNCTION retry.target_rows() IS
 'Targets that this database''s dispatchers have called lately, of groups that the current role may see; look at the view retry.targets instead';
+
+/*
+ * Histograms of latencies: counts of buckets that grow by a third of an octave,
+ * in arrays whose subscripts are the buckets' numbers.
+ */
+CREATE FUNCTION retry.latency_add(internal, bigint[]) RETURNS internal
+LANGUAGE C IMMUTABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'retry_latency_add';
+COMMENT ON FUNCTION retry.latency_add(internal, bigint[]) IS 'For the aggregate retry.latency_sum()';
+
+CREATE FUNCTION retry.latency_total(internal) RETURNS bigint[]
+LANGUAGE C IMMUTABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'retry_latency_total';
+COMMENT ON FUNCTION retry.latency_total(internal) IS 'For the aggregate retry.latency_sum()';
+
+CREATE AGGREGATE retry.latency_sum(bigint[])
+(
+	SFUNC = retry.latency_add,
+	STYPE = internal,
+	FINALFUNC = retry.latency_total,
+	PARALLEL = SAFE
+);
+COMMENT ON AGGREGATE retry.latency_sum(bigint[]) IS 'Adds up histograms of latencies, as column latency of retry.stats has them';
+
+CREATE FUNCTION retry.percentile(latency bigint[], share float8) RETURNS interval
+LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'retry_percentile';
+COMMENT ON FUNCTION retry.percentile(bigint[], float8) IS
+'The time within which a share (0 to 1) of the attempts of a histogram ended, right to within a quarter';
+
+CREATE FUNCTION retry.scene_rows(
+	OUT group_id		int,
+	OUT scene_id		int,
+	OUT dispatcher		int,
+	OUT minute			timestamptz,
+	OUT enqueued		bigint,
+	OUT succeeded		bigint,
+	OUT failed			bigint,
+	OUT processing		bigint,
+	OUT stopped			bigint,
+	OUT expired			bigint,
+	OUT blocked			bigint,
+	OUT error			bigint,
+	OUT retries			bigint,
+	OUT dead			bigint,
+	OUT cancelled		bigint,
+	OUT busy_us			bigint,
+	OUT late_us			bigint,
+	OUT latency			bigint[],
+	OUT pending			bigint,
+	OUT retrying		bigint,
+	OUT dead_changed	bigint,
+	OUT enqueued_rate	float8,
+	OUT attempt_rate	float8,
+	OUT failed_rate		float8,
+	OUT recent			bigint[],
+	OUT held_due		timestamptz
+) RETURNS SETOF record
+LANGUAGE C VOLATILE STRICT PARALLEL SAFE ROWS 100 AS 'MODULE_PATHNAME', 'retry_scene_rows';
+COMMENT ON FUNCTION retry.scene_rows() IS
+'What this database''s dispatchers have counted of their scenes and not stored yet, of groups that the current role may see; look at retry.overview and retry.stats instead';
+
+CREATE FUNCTION retry.scene_running(OUT scene_id int, OUT running bigint, OUT first bigint) RETURNS SETOF record
+LANGUAGE C VOLATILE STRICT PARALLEL SAFE ROWS 100 AS 'MODULE_PATHNAME', 'retry_scene_running';
+COMMENT ON FUNCTION retry.scene_running() IS
+'How many attempts of each scene are under way, and how many of these are the first of their tasks; look at retry.overview instead';
 
 /*
  * 7. Views
@@ -2715,6 +2911,176 @@ COMMENT ON COLUMN retry.lanes.last_error IS 'The last error in words';
 COMMENT ON COLUMN retry.lanes.lane_hash IS 'Its number';
 COMMENT ON COLUMN retry.lanes.dispatcher IS 'Number of the dispatcher that it belongs to';
 
+/*
+ * Statistics: what is stored, and what is not yet.  Minutes that upkeep has not
+ * added up to hours are added up here, and so on.
+ */
+CREATE VIEW retry.minute_rows AS
+SELECT m.at, m.scene_id, m.enqueued, m.succeeded, m.failed, m.processing, m.stopped, m.expired, m.blocked, m.error,
+	m.retries, m.dead, m.cancelled, m.busy_us, m.late_us, m.latency
+FROM retry.stat_minute m
+UNION ALL
+SELECT r.minute, r.scene_id, r.enqueued, r.succeeded, r.failed, r.processing, r.stopped, r.expired, r.blocked, r.error,
+	r.retries, r.dead, r.cancelled, r.busy_us, r.late_us, r.latency
+FROM retry.scene_rows() r
+WHERE r.minute IS NOT NULL;
+COMMENT ON VIEW retry.minute_rows IS 'Statistics of minutes, with the one that is not over; what retry.stats is made from';
+
+CREATE VIEW retry.hour_rows AS
+SELECT h.at, h.scene_id, h.enqueued, h.succeeded, h.failed, h.processing, h.stopped, h.expired, h.blocked, h.error,
+	h.retries, h.dead, h.cancelled, h.busy_us, h.late_us, h.latency
+FROM retry.stat_hour h
+UNION ALL
+SELECT date_trunc('hour', m.at), m.scene_id, m.enqueued, m.succeeded, m.failed, m.processing, m.stopped, m.expired, m.blocked, m.error,
+	m.retries, m.dead, m.cancelled, m.busy_us, m.late_us, m.latency
+FROM retry.minute_rows m
+WHERE m.at >= (SELECT coalesce(max(h.at) + interval '1 hour', '-infinity') FROM retry.stat_hour h);
+COMMENT ON VIEW retry.hour_rows IS 'The same of hours, some in pieces';
+
+CREATE VIEW retry.day_rows AS
+SELECT d.at, d.scene_id, d.enqueued, d.succeeded, d.failed, d.processing, d.stopped, d.expired, d.blocked, d.error,
+	d.retries, d.dead, d.cancelled, d.busy_us, d.late_us, d.latency
+FROM retry.stat_day d
+UNION ALL
+SELECT date_trunc('day', h.at, current_setting('log_timezone')), h.scene_id, h.enqueued, h.succeeded, h.failed, h.processing, h.stopped, h.expired, h.blocked, h.error,
+	h.retries, h.dead, h.cancelled, h.busy_us, h.late_us, h.latency
+FROM retry.hour_rows h
+WHERE h.at >= (
+	SELECT coalesce(date_trunc('day', max(d.at) + interval '36 hours', current_setting('log_timezone')), '-infinity')
+	FROM retry.stat_day d);
+COMMENT ON VIEW retry.day_rows IS 'The same of days, some in pieces';
+
+CREATE VIEW retry.stats WITH (security_barrier) AS
+SELECT
+	r.per, r.at, s.group_name || '/' || s.name AS scene, r.enqueued,
+	r.succeeded + r.failed + r.processing + r.stopped + r.expired + r.blocked + r.error AS attempts,
+	r.succeeded, r.failed, r.processing, r.stopped, r.expired, r.blocked, r.error, r.retries, r.dead, r.cancelled,
+	retry.percentile(r.latency, 0.5) AS p50,
+	retry.percentile(r.latency, 0.95) AS p95,
+	retry.percentile(r.latency, 0.99) AS p99,
+	r.busy_us * interval '1 us' AS busy,
+	r.late_us * interval '1 us' AS late,
+	r.latency
+FROM (
+	SELECT x.per, x.at, x.scene_id, sum(x.enqueued)::bigint AS enqueued,
+		sum(x.succeeded)::bigint AS succeeded, sum(x.failed)::bigint AS failed,
+		sum(x.processing)::bigint AS processing, sum(x.stopped)::bigint AS stopped,
+		sum(x.expired)::bigint AS expired, sum(x.blocked)::bigint AS blocked,
+		sum(x.error)::bigint AS error, sum(x.retries)::bigint AS retries,
+		sum(x.dead)::bigint AS dead, sum(x.cancelled)::bigint AS cancelled,
+		sum(x.busy_us)::float8 AS busy_us, max(x.late_us) AS late_us, retry.latency_sum(x.latency) AS latency
+	FROM (
+		SELECT 'minute' AS per, m.* FROM retry.minute_rows m
+		UNION ALL SELECT 'hour', h.* FROM retry.hour_rows h
+		UNION ALL SELECT 'day', d.* FROM retry.day_rows d) AS x
+	GROUP BY x.per, x.at, x.scene_id) AS r
+JOIN retry.scene s ON s.id = r.scene_id
+JOIN retry.scene_group g ON g.name = s.group_name
+WHERE g.id IN (SELECT retry.my_groups());
+COMMENT ON VIEW retry.stats IS 'What became of the tasks of each scene, by the minute, the hour and the day, up to now; filter on per and at. Of groups that the current role owns or was granted, those of the shared group default for its owner and for pg_monitor';
+COMMENT ON COLUMN retry.stats.per IS 'minute, hour or day';
+COMMENT ON COLUMN retry.stats.at IS 'When that begins; days as the time zone of log_timezone has them';
+COMMENT ON COLUMN retry.stats.scene IS 'group/scene';
+COMMENT ON COLUMN retry.stats.enqueued IS 'Tasks that have come';
+COMMENT ON COLUMN retry.stats.attempts IS 'Attempts that have ended';
+COMMENT ON COLUMN retry.stats.succeeded IS 'Attempts that succeeded, each of which ended a task';
+COMMENT ON COLUMN retry.stats.failed IS 'Attempts that failed and may be tried again';
+COMMENT ON COLUMN retry.stats.processing IS 'Attempts whose receiver asked to be asked later';
+COMMENT ON COLUMN retry.stats.stopped IS 'Attempts after which the task is not to be tried again';
+COMMENT ON COLUMN retry.stats.expired IS 'Tasks that had no time left';
+COMMENT ON COLUMN retry.stats.blocked IS 'Attempts to an address that is not allowed';
+COMMENT ON COLUMN retry.stats.error IS 'Attempts that could not be made or recorded properly';
+COMMENT ON COLUMN retry.stats.retries IS 'Attempts that were not the first of their tasks';
+COMMENT ON COLUMN retry.stats.dead IS 'Tasks that died';
+COMMENT ON COLUMN retry.stats.cancelled IS 'Tasks that were cancelled';
+COMMENT ON COLUMN retry.stats.p50 IS 'Half of the attempts that were sent took no longer';
+COMMENT ON COLUMN retry.stats.p95 IS '95 of 100 took no longer';
+COMMENT ON COLUMN retry.stats.p99 IS '99 of 100 took no longer';
+COMMENT ON COLUMN retry.stats.busy IS 'How long all attempts took together';
+COMMENT ON COLUMN retry.stats.late IS 'How late after its due time the latest attempt was begun';
+COMMENT ON COLUMN retry.stats.latency IS 'The histogram that the percentiles are of: to be added up by retry.latency_sum() and read by retry.percentile()';
+
+/*
+ * Counting millions of tasks takes seconds, so they are counted by upkeep, and
+ * what has come and gone since is added.
+ */
+CREATE VIEW retry.task_counts AS
+SELECT c.scene_id, sum(c.pending)::bigint AS pending, sum(c.retrying)::bigint AS retrying, sum(c.dead)::bigint AS dead
+FROM (
+	SELECT b.scene_id, b.pending, b.retrying, b.dead FROM retry.scene_count b
+	UNION ALL
+	SELECT x.scene_id, x.pending, x.retrying, x.dead FROM retry.count_change x
+	WHERE NOT pg_visible_in_snapshot(x.xid, (SELECT k.boundary FROM retry.counted k))
+	UNION ALL
+	SELECT r.scene_id, r.pending, r.retrying, r.dead_changed FROM retry.scene_rows() r) AS c
+GROUP BY c.scene_id;
+COMMENT ON VIEW retry.task_counts IS 'How many tasks wait in each scene, those under way with them, and how many dead letters there are; for retry.overview';
+
+CREATE VIEW retry.overview WITH (security_barrier) AS
+SELECT
+	s.group_name || '/' || s.name AS scene,
+	CASE
+		WHEN s.archived THEN 'archived'
+		WHEN g.paused THEN 'group paused'
+		WHEN s.paused THEN 'scene paused'
+		WHEN EXISTS (SELECT FROM retry.missing_secrets m WHERE m.scene_id = s.id) THEN 'missing secret'
+		ELSE 'active'
+	END AS state,
+	greatest(coalesce(c.pending, 0) - coalesce(w.first, 0), 0) AS pending,
+	coalesce(w.running, 0) AS running,
+	greatest(coalesce(c.retrying, 0) - coalesce(w.running - w.first, 0), 0) AS retrying,
+	greatest(coalesce(c.dead, 0), 0) AS dead,
+	least(l.oldest_due, r.held_due) AS oldest_due,
+	coalesce(r.enqueued_rate, 0) AS enqueued_rate,
+	coalesce(r.attempt_rate, 0) AS attempt_rate,
+	coalesce(r.failed_rate, 0) AS failed_rate,
+	retry.percentile(r.recent, 0.5) AS p50,
+	retry.percentile(r.recent, 0.95) AS p95,
+	retry.percentile(r.recent, 0.99) AS p99,
+	coalesce(d.enqueued, 0)::bigint AS enqueued_day,
+	coalesce(d.succeeded, 0)::bigint AS succeeded_day,
+	coalesce(d.dead, 0)::bigint AS died_day,
+	coalesce(d.cancelled, 0)::bigint AS cancelled_day,
+	(SELECT k.at FROM retry.counted k) AS counted_at
+FROM retry.scene s
+JOIN retry.scene_group g ON g.name = s.group_name
+LEFT JOIN retry.task_counts c ON c.scene_id = s.id
+LEFT JOIN retry.scene_running() w ON w.scene_id = s.id
+LEFT JOIN (
+	SELECT u.scene_id, min(x.oldest_due) AS oldest_due
+	FROM retry.lane_rows() x, unnest(x.scenes) u (scene_id)
+	GROUP BY u.scene_id) l ON l.scene_id = s.id
+LEFT JOIN (
+	SELECT x.scene_id, min(x.held_due) AS held_due, sum(x.enqueued_rate) AS enqueued_rate,
+		sum(x.attempt_rate) AS attempt_rate, sum(x.failed_rate) AS failed_rate, retry.latency_sum(x.recent) AS recent
+	FROM retry.scene_rows() x
+	GROUP BY x.scene_id) r ON r.scene_id = s.id
+LEFT JOIN (
+	SELECT h.scene_id, sum(h.enqueued) AS enqueued, sum(h.succeeded) AS succeeded, sum(h.dead) AS dead, sum(h.cancelled) AS cancelled
+	FROM retry.hour_rows h
+	WHERE h.at >= date_trunc('hour', now()) - interval '23 hours'
+	GROUP BY h.scene_id) d ON d.scene_id = s.id
+WHERE g.id IN (SELECT retry.my_groups());
+COMMENT ON VIEW retry.overview IS 'Each scene as it is now, in one row: cheap however many tasks wait. Of groups that the current role owns or was granted, those of the shared group default for its owner and for pg_monitor';
+COMMENT ON COLUMN retry.overview.scene IS 'group/scene';
+COMMENT ON COLUMN retry.overview.state IS 'active, or why nothing of it is sent or taken: archived, group paused, scene paused, missing secret';
+COMMENT ON COLUMN retry.overview.pending IS 'Tasks without an attempt: counted by upkeep (counted_at) and kept up to date since; after a crash, up to a minute of changes may be missing until it counts again';
+COMMENT ON COLUMN retry.overview.running IS 'Attempts under way, exactly';
+COMMENT ON COLUMN retry.overview.retrying IS 'Tasks whose last attempt asks for another, counted as pending ones are';
+COMMENT ON COLUMN retry.overview.dead IS 'Dead letters that are kept, replayed ones too, counted as pending ones are';
+COMMENT ON COLUMN retry.overview.oldest_due IS 'Earliest due time of what waits in lanes that the scene uses, or is held back by a pause; where scenes share a lane, it may be another''s; null: nothing waits';
+COMMENT ON COLUMN retry.overview.enqueued_rate IS 'Tasks that come a second, over the last seconds';
+COMMENT ON COLUMN retry.overview.attempt_rate IS 'Attempts that end a second';
+COMMENT ON COLUMN retry.overview.failed_rate IS 'Of these, those that did not succeed';
+COMMENT ON COLUMN retry.overview.p50 IS 'Half of the attempts of the last minutes took no longer';
+COMMENT ON COLUMN retry.overview.p95 IS '95 of 100 took no longer';
+COMMENT ON COLUMN retry.overview.p99 IS '99 of 100 took no longer';
+COMMENT ON COLUMN retry.overview.enqueued_day IS 'Tasks that have come in this hour and the 23 before';
+COMMENT ON COLUMN retry.overview.succeeded_day IS 'Tasks that have succeeded in that time';
+COMMENT ON COLUMN retry.overview.died_day IS 'Tasks that have died';
+COMMENT ON COLUMN retry.overview.cancelled_day IS 'Tasks that were cancelled';
+COMMENT ON COLUMN retry.overview.counted_at IS 'When tasks and dead letters were last counted';
+
 CREATE VIEW retry.targets AS
 SELECT
 	s.group_name || '/' || s.name AS scene, r.target, r.state, r.in_flight, r.failures, r.out_since,
@@ -2763,6 +3129,7 @@ REVOKE ALL ON ALL SEQUENCES IN SCHEMA retry FROM PUBLIC;
 GRANT USAGE ON SCHEMA retry TO PUBLIC;
 GRANT SELECT ON retry.tasks, retry.attempts, retry.running, retry.dead_letters TO PUBLIC;
 GRANT SELECT ON retry.schedules, retry.secrets, retry.disabled_urls, retry.events, retry.lanes, retry.targets TO PUBLIC;
+GRANT SELECT ON retry.overview, retry.stats TO PUBLIC;
 GRANT SELECT ON retry.dispatchers TO pg_monitor;
 REVOKE EXECUTE ON FUNCTION retry.purge(timestamptz) FROM PUBLIC;
 REVOKE EXECUTE ON FUNCTION retry.adopt() FROM PUBLIC;

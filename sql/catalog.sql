@@ -92,7 +92,7 @@ ORDER BY 1;
 
 \echo # a function that is not in C without a search_path, or with another than this
 SELECT p.oid::regprocedure FROM pg_proc p JOIN pg_language l ON l.oid = p.prolang
-WHERE p.pronamespace = 'retry'::regnamespace AND (l.lanname <> 'c' OR p.prosecdef)
+WHERE p.pronamespace = 'retry'::regnamespace AND (l.lanname <> 'c' OR p.prosecdef) AND p.prokind <> 'a'
 	AND NOT coalesce('search_path=pg_catalog, pg_temp' = ANY (p.proconfig), false);
 \echo # a function that runs as its owner, or is a trigger, and that others may execute or attach to a table of theirs
 SELECT p.oid::regprocedure FROM pg_proc p
@@ -143,7 +143,8 @@ ORDER BY 1;
 SELECT c.relname, a.attname
 FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
 WHERE c.relnamespace = 'retry'::regnamespace AND c.relkind IN ('r', 'p', 'v', 'c') AND NOT c.relispartition
-	AND c.relname NOT IN ('task_rows', 'last_attempts', 'cancelled', 'schedule_rows', 'secret_uses', 'missing_secrets') AND c.relname NOT LIKE 'tasks\_%'
+	AND c.relname NOT IN ('task_rows', 'last_attempts', 'cancelled', 'schedule_rows', 'secret_uses', 'missing_secrets',
+		'minute_rows', 'hour_rows', 'day_rows', 'task_counts') AND c.relname NOT LIKE 'tasks\_%'
 	AND col_description(c.oid, a.attnum) IS NULL
 	AND NOT (c.relname = 'dead_letter' AND a.attnum <= 26)
 ORDER BY 1, 2;

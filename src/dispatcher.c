@@ -50,6 +50,7 @@
 #include "place.h"
 #include "quarantine.h"
 #include "scene_rate.h"
+#include "scene_stats.h"
 #include "schedule.h"
 #include "sqlsend.h"
 #include "turn.h"
@@ -205,6 +206,7 @@ create_dispatcher(RetryWorker *worker)
 	d->overrides = retry_overrides_create();
 	retry_lane_stats_create(d);
 	retry_target_health_show(d->targets, &worker->targets_shown);
+	d->stats = retry_scene_stats_create(d);
 	d->events = retry_events_create();
 	d->rates = retry_scene_rates_create(d);
 	retry_send_create(d);
@@ -407,6 +409,7 @@ publish(void)
 {
 	retry_lane_stats_publish(d);
 	retry_target_health_publish(d->targets, d->config, retry_monotonic_us());
+	retry_scene_stats_publish(d, retry_monotonic_us());
 }
 
 /* One turn; true when there is work left that need not wait for anything. */
@@ -433,6 +436,7 @@ one_turn(void)
 
 	now = GetCurrentTimestamp();
 	publish_numbers(now);
+	(void) retry_scene_stats_write(d, now, false);
 	if (!retry_events_write(d) || !retry_disabled_write(d))
 		turn_again = Min(turn_again, now + AGAIN_US);
 	if (!retry_owner_settled(d))
@@ -468,6 +472,7 @@ wait_time(void)
 
 	next = Min(next, turn_again);
 	next = Min(next, retry_schedules_next());
+	next = Min(next, retry_scene_stats_next(d));
 	if (retry_enabled && d->owned != 0 && !blocked &&
 		(d->quarantine == NULL || !retry_quarantine_closed(d)))
 	{
@@ -554,6 +559,7 @@ drain(WaitEventSet *events)
 	record_ended();
 	(void) retry_events_write(d);
 	(void) retry_disabled_write(d);
+	(void) retry_scene_stats_write(d, GetCurrentTimestamp(), true);
 	retry_worker_begin("writing a checkpoint");
 	retry_checkpoint_save(d);
 	commit();

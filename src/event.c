@@ -24,6 +24,7 @@
 
 #include "event.h"
 #include "turn.h"
+#include "worker.h"
 
 #define EVENTS_MAX		1000	/* noted between two writes */
 #define TEXT_BYTES		1000	/* longest text that is kept */
@@ -147,33 +148,27 @@ append_event(RetryAppender *appender, int dispatcher, const RetryEvent *event)
 	retry_append_row(appender, values, isnull);
 }
 
-/* The whole transaction; an error goes to the caller.  False: locked. */
+/* False: the table is locked. */
 static bool
-store(RetryDispatcher *d)
+store(void *arg)
 {
+	RetryDispatcher *d = arg;
 	RetryEvents *events = d->events;
-	RetryAppender *appender;
+	RetryAppender *appender = retry_append_begin(retry_relation_oid("event"), true);
 
-	SetCurrentStatementStartTimestamp();
-	StartTransactionCommand();
-	PushActiveSnapshot(GetTransactionSnapshot());
-	appender = retry_append_begin(retry_relation_oid("event"), true);
-	if (appender != NULL)
+	if (appender == NULL)
+		return false;
+	for (int i = 0; i < events->n; i++)
+		append_event(appender, d->worker->number, &events->list[i]);
+	if (events->dropped > 0)
 	{
-		for (int i = 0; i < events->n; i++)
-			append_event(appender, d->worker->number, &events->list[i]);
-		if (events->dropped > 0)
-		{
-			RetryEvent	lost = {.kind = RETRY_EVENT_DROPPED,.at = GetCurrentTimestamp()};
+		RetryEvent	lost = {.kind = RETRY_EVENT_DROPPED,.at = GetCurrentTimestamp()};
 
-			lost.detail = psprintf(INT64_FORMAT " events were too many to be kept", events->dropped);
-			append_event(appender, d->worker->number, &lost);
-		}
-		retry_append_end(appender);
+		lost.detail = psprintf(INT64_FORMAT " events were too many to be kept", events->dropped);
+		append_event(appender, d->worker->number, &lost);
 	}
-	PopActiveSnapshot();
-	CommitTransactionCommand();
-	return appender != NULL;
+	retry_append_end(appender);
+	return true;
 }
 
 static void
@@ -193,34 +188,20 @@ bool
 retry_events_write(RetryDispatcher *d)
 {
 	RetryEvents *events = d->events;
-	MemoryContext caller = CurrentMemoryContext;
-	int			saved = synchronous_commit;
-	volatile bool written = false;
+	MemoryContext caller;
+	ErrorData  *error;
+	bool		written;
 
 	if (events->n == 0 && events->dropped == 0)
 		return true;
-	PG_TRY();
+	caller = MemoryContextSwitchTo(d->turn_context);
+	error = retry_worker_store(store, d, &written);
+	if (error != NULL)
 	{
-		synchronous_commit = SYNCHRONOUS_COMMIT_OFF;
-		written = store(d);
-	}
-	PG_CATCH();
-	{
-		ErrorData  *error;
-
-		HOLD_INTERRUPTS();
-		MemoryContextSwitchTo(d->turn_context);
-		error = CopyErrorData();
-		FlushErrorState();
-		AbortOutOfAnyTransaction();
 		log_failure(error, events->n);
 		written = true;
-		RESUME_INTERRUPTS();
 	}
-	PG_END_TRY();
-	synchronous_commit = saved;
 	MemoryContextSwitchTo(caller);
-	pgstat_report_stat(false);
 	if (written)
 	{
 		events->n = 0;

@@ -358,6 +358,7 @@ record(Work *work, RetryJobResult *result)
 	SetUserIdAndSecContext(role, sec_context);
 	AtEOXact_GUC(true, guc_level);
 
+	result->outcome = ended.verdict.outcome;
 	result->terminal = ended.verdict.terminal;
 	result->next_due = ended.verdict.next_due;
 	result->finished_at = ended.finished_at;

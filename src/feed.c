@@ -20,6 +20,7 @@
 #include "utils/timestamp.h"
 
 #include "ordered.h"
+#include "scene_stats.h"
 #include "turn.h"
 
 #define FEED_BUDGET		4000	/* rows in a turn */
@@ -42,6 +43,7 @@ struct RetryFeed
 	MemoryContext context;
 	RetryHorizon seen;			/* P */
 	RetryHorizon target;		/* S, while a difference is being worked off */
+	RetryHorizon counted;		/* what was seen before it was rewound */
 	bool		working;
 	XidRange   *ranges;
 	int			nranges;
@@ -124,6 +126,15 @@ free_horizon(RetryHorizon *horizon)
 	memset(horizon, 0, sizeof(*horizon));
 }
 
+static void
+copy_horizon(RetryHorizon *to, const RetryHorizon *from)
+{
+	*to = *from;
+	to->xip = palloc((from->nxip + 1) * sizeof(uint64));
+	if (from->nxip > 0)
+		memcpy(to->xip, from->xip, from->nxip * sizeof(uint64));
+}
+
 /* Both horizons' unseen transactions together: the older of the two. */
 static void
 merge_horizons(RetryHorizon *into, const RetryHorizon *other)
@@ -157,14 +168,16 @@ retry_feed_rewind(RetryFeed *feed, const RetryHorizon *seen)
 	MemoryContext old = MemoryContextSwitchTo(feed->context);
 
 	if (feed->seen.xmax == 0)
-	{
-		feed->seen = *seen;
-		feed->seen.xip = palloc((seen->nxip + 1) * sizeof(uint64));
-		if (seen->nxip > 0)
-			memcpy(feed->seen.xip, seen->xip, seen->nxip * sizeof(uint64));
-	}
+		copy_horizon(&feed->seen, seen);
 	else
+	{
+		if (feed->seen.xmax > feed->counted.xmax)
+		{
+			free_horizon(&feed->counted);
+			copy_horizon(&feed->counted, &feed->seen);
+		}
 		merge_horizons(&feed->seen, seen);
+	}
 	if (feed->working)
 		free_horizon(&feed->target);
 	feed->working = false;
@@ -213,6 +226,25 @@ end_work(RetryFeed *feed)
 	feed->working = false;
 }
 
+/*
+ * Counts what has come; returns what that has cost of the budget.  What a later
+ * difference has, or an earlier one had, is counted there.
+ */
+static int
+count_row(RetryTurn *turn, const RetryFeed *feed, const RetryCandidate *c)
+{
+	if (retry_horizon_hides(&feed->target, c->xid) ||
+		(feed->counted.xmax != 0 && !retry_horizon_hides(&feed->counted, c->xid)))
+		return 0;
+	if (c->inert)
+		retry_scene_stats_foreign(turn->d);
+	else if (c->cancel)
+		return retry_scene_stats_cancelled(turn, c);
+	else if (c->entry.scene_id != 0)
+		retry_scene_stats_enqueued(turn->d, c->entry.scene_id);
+	return 0;
+}
+
 /* Tells the lane of a newly visible row. */
 static void
 feed_row(RetryTurn *turn, const RetryCandidate *c, int64 lane_hash)
@@ -221,8 +253,6 @@ feed_row(RetryTurn *turn, const RetryCandidate *c, int64 lane_hash)
 	RetryLane  *lane;
 	RetrySide  *side;
 
-	if ((d->owned & (UINT64CONST(1) << RETRY_SLOT(lane_hash))) == 0)
-		return;
 	if (c->cancel)
 	{
 		retry_lanes_cancel(d->lanes, &c->entry.pos.id);
@@ -291,6 +321,7 @@ feed_range(RetryTurn *turn, RetryFeed *feed, int *budget)
 	while ((slot = retry_scan_next(turn->reader, index, feed->leaf, ForwardScanDirection)) != NULL)
 	{
 		RetryCandidate c;
+		int64		lane_hash;
 
 		retry_candidate_read(index, slot, feed->leaf, &c);
 		/* a task may have several signals: stop only where the key changes */
@@ -301,7 +332,12 @@ feed_range(RetryTurn *turn, RetryFeed *feed, int *budget)
 		feed->id = c.entry.pos.id;
 		turn->d->leaf_live[feed->leaf] = true;
 		turn->d->busy = true;
-		feed_row(turn, &c, row_lane(feed->stream, slot));
+		lane_hash = row_lane(feed->stream, slot);
+		if ((turn->d->owned & (UINT64CONST(1) << RETRY_SLOT(lane_hash))) != 0)
+		{
+			feed_row(turn, &c, lane_hash);
+			*budget -= count_row(turn, feed, &c);
+		}
 		(*budget)--;
 	}
 	if (retry_reader_leaf_blocked(turn->reader, feed->leaf))

@@ -26,9 +26,8 @@
 #define FEW				64
 #define HALF_LIFE_OF_FEW_US	(INT64CONST(600) * 1000000)
 
-/* The beginning of a bucket, in microseconds. */
-static int64
-bucket_start(int bucket)
+int64
+retry_histogram_bucket_start(int bucket)
 {
 	/* 2^16 and the two steps to the next octave: cube roots of 2 and 4 */
 	static const int64 thirds[3] = {65536, 82570, 104032};
@@ -39,8 +38,8 @@ bucket_start(int bucket)
 	return ((thirds[(bucket - 1) % 3] << FIRST_SHIFT) << octave) >> 16;
 }
 
-static int
-bucket_of(int64 latency_us)
+int
+retry_histogram_bucket(int64 latency_us)
 {
 	int			bucket;
 
@@ -49,9 +48,9 @@ bucket_of(int64 latency_us)
 	bucket = (pg_leftmost_one_pos64(latency_us) - FIRST_SHIFT) * 3 + 1;
 	if (bucket >= LAST)
 		return LAST;
-	if (latency_us >= bucket_start(bucket + 2))
+	if (latency_us >= retry_histogram_bucket_start(bucket + 2))
 		return bucket + 2;
-	return latency_us >= bucket_start(bucket + 1) ? bucket + 1 : bucket;
+	return latency_us >= retry_histogram_bucket_start(bucket + 1) ? bucket + 1 : bucket;
 }
 
 /* Halves the running sums, so that what is rounded away here is kept there. */
@@ -93,7 +92,7 @@ retry_histogram_forget(RetryHistogram *h, int64 now_us)
 void
 retry_histogram_add(RetryHistogram *h, int64 latency_us, int64 now_us)
 {
-	int			bucket = bucket_of(latency_us);
+	int			bucket = retry_histogram_bucket(latency_us);
 
 	retry_histogram_forget(h, now_us);
 	if (h->counts[bucket] == PG_UINT16_MAX)
@@ -109,31 +108,39 @@ retry_histogram_count(const RetryHistogram *h)
 }
 
 int64
-retry_histogram_percentile(const RetryHistogram *h, double p)
+retry_histogram_percentile_of(const int64 *counts, double p)
 {
-	uint32		total = 0;
-	uint32		below = 0;
+	int64		total = 0;
+	int64		below = 0;
 	double		rank;
 
-	/* not h->total: another process may be adding */
 	for (int i = 0; i < RETRY_HISTOGRAM_BUCKETS; i++)
-		total += h->counts[i];
-	if (total == 0)
+		total += counts[i];
+	if (total <= 0)
 		return -1;
 	rank = Min(Max(p, 0.0), 1.0) * total;
 
 	for (int i = 0; i < LAST; i++)
 	{
-		uint32		count = h->counts[i];
-
-		if (count > 0 && below + count >= rank)
+		if (counts[i] > 0 && below + counts[i] >= rank)
 		{
-			int64		start = bucket_start(i);
-			int64		width = bucket_start(i + 1) - start;
+			int64		start = retry_histogram_bucket_start(i);
+			int64		width = retry_histogram_bucket_start(i + 1) - start;
 
-			return start + (int64) (width * (Max(rank - below, 0.0) / count));
+			return start + (int64) (width * (Max(rank - below, 0.0) / counts[i]));
 		}
-		below += count;
+		below += counts[i];
 	}
-	return bucket_start(LAST);
+	return retry_histogram_bucket_start(LAST);
+}
+
+int64
+retry_histogram_percentile(const RetryHistogram *h, double p)
+{
+	int64		counts[RETRY_HISTOGRAM_BUCKETS];
+
+	/* not h->total: another process may be adding */
+	for (int i = 0; i < RETRY_HISTOGRAM_BUCKETS; i++)
+		counts[i] = h->counts[i];
+	return retry_histogram_percentile_of(counts, p);
 }

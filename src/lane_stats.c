@@ -140,6 +140,26 @@ retry_lane_stats_publish(RetryDispatcher *d)
 }
 
 void
+retry_lane_stats_scene(RetryLane *lane, int32 scene_id)
+{
+	RetryLaneShown *shown = lane->shown;
+	int			i = 0;
+
+	if (shown == NULL)
+		return;
+	while (i < RETRY_SHOWN_SCENES && shown->scenes[i] != 0)
+	{
+		if (shown->scenes[i++] == scene_id)
+			return;
+	}
+	if (i == RETRY_SHOWN_SCENES)
+		return;
+	retry_shown_begin(shown);
+	shown->scenes[i] = scene_id;
+	retry_shown_end(shown);
+}
+
+void
 retry_lane_stats_sent(RetryLane *lane, int64 now_us)
 {
 	RetryLaneShown *shown = lane->shown;

@@ -18,6 +18,7 @@
 
 #define RETRY_SHOWN_NAME	128 /* longest name that is shown, with its zero */
 #define RETRY_SHOWN_ERROR	96
+#define RETRY_SHOWN_SCENES	4	/* of a lane: what more there are is not shown */
 
 struct RetryDispatcher;
 struct RetryAnswer;
@@ -75,6 +76,7 @@ typedef struct RetryLaneShown
 	double		rate;			/* sent a second, as of: */
 	int64		rate_us;
 	RetryHistogram latency;
+	int32		scenes[RETRY_SHOWN_SCENES]; /* whose tasks it has had; 0: free */
 	char		last_error[RETRY_SHOWN_ERROR];	/* "": none yet */
 	char		name[RETRY_SHOWN_NAME];
 } RetryLaneShown;
@@ -90,6 +92,9 @@ extern void retry_lane_stats_create(struct RetryDispatcher *d);
  * matter.  To be called at each turn, outside a transaction.  No errors.
  */
 extern void retry_lane_stats_publish(struct RetryDispatcher *d);
+
+/* The lane has tasks of this scene. */
+extern void retry_lane_stats_scene(struct RetryLane *lane, int32 scene_id);
 
 /* A request of the lane is sent. */
 extern void retry_lane_stats_sent(struct RetryLane *lane, int64 now_us);

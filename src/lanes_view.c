@@ -10,6 +10,8 @@
 
 #include <math.h>
 
+#include "catalog/pg_type.h"
+#include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/timestamp.h"
 
@@ -27,7 +29,7 @@ enum
 	Lane_other, Lane_breaker, Lane_breaker_since, Lane_blocked_until,
 	Lane_limit_now, Lane_max_in_flight, Lane_weight, Lane_high, Lane_paused,
 	Lane_disabled, Lane_overridden, Lane_last_at, Lane_last_status,
-	Lane_last_error, Lane_hash, Lane_dispatcher, Lane_natts
+	Lane_last_error, Lane_hash, Lane_dispatcher, Lane_scenes, Lane_natts
 };
 
 PG_FUNCTION_INFO_V1(retry_lane_rows);
@@ -147,6 +149,18 @@ set_due(const RetryShownRows *r, const RetryLaneShown *lane, Datum *values, bool
 }
 
 static void
+set_scenes(const RetryLaneShown *lane, Datum *values)
+{
+	Datum		ids[RETRY_SHOWN_SCENES];
+	int			n = 0;
+
+	for (; n < RETRY_SHOWN_SCENES && lane->scenes[n] != 0; n++)
+		ids[n] = Int32GetDatum(lane->scenes[n]);
+	values[Lane_scenes] = PointerGetDatum(construct_array(ids, n, INT4OID, sizeof(int32), true,
+														  TYPALIGN_INT));
+}
+
+static void
 add_row(RetryShownRows *r, const void *entry)
 {
 	const RetryLaneShown *lane = entry;
@@ -193,6 +207,7 @@ add_row(RetryShownRows *r, const void *entry)
 	retry_shown_rows_text(&values[Lane_last_error], &isnull[Lane_last_error], lane->last_error);
 	values[Lane_hash] = Int64GetDatum(lane->hash);
 	values[Lane_dispatcher] = Int32GetDatum(r->dispatcher);
+	set_scenes(lane, values);
 	retry_shown_rows_add(r, values, isnull);
 }
 

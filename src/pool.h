@@ -49,6 +49,7 @@ typedef enum RetryJobEnd
 typedef struct RetryJobResult
 {
 	RetryJobEnd end;
+	RetryOutcome outcome;		/* RECORDED: of the attempt */
 	bool		terminal;		/* RECORDED: the task has ended, else ... */
 	TimestampTz next_due;		/* ... its next attempt is due then */
 	int			sqlstate;		/* FAILED */

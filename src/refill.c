@@ -146,6 +146,7 @@ retry_admit(RetryTurn *turn, RetryLane *lane, const RetryCandidate *c)
 		if (scene != NULL)
 		{
 			lane->group_id = scene->group_id;
+			retry_lane_stats_scene(lane, scene->id);
 			retry_override_lane(d, lane, scene);
 		}
 	}

@@ -125,6 +125,7 @@ fly(RetrySender *s, Transfer *t, TimestampTz now)
 	s->shared[t->shared].scene_id = t->ended.scene_id;
 	dlist_push_tail(&s->flying, &t->node);
 	s->nflying++;
+	retry_lane_stats_scene(t->lane, t->ended.scene_id);
 	retry_lane_stats_sent(t->lane, t->taken_us);
 }
 

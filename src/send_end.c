@@ -18,6 +18,7 @@
 #include "judge.h"
 #include "ordered.h"
 #include "scene_secret.h"
+#include "scene_stats.h"
 #include "sqlsend.h"
 #include "transfer.h"
 
@@ -76,6 +77,7 @@ reap_functions(RetryDispatcher *d)
 		t->ended.recorded = result.end == RETRY_JOB_RECORDED;
 		if (t->ended.recorded)
 		{
+			t->ended.verdict.outcome = result.outcome;
 			t->ended.verdict.terminal = result.terminal;
 			t->ended.verdict.next_due = result.next_due;
 			retry_govern_returned(t);
@@ -170,6 +172,7 @@ retry_send_settle(RetryDispatcher *d)
 			continue;
 		dlist_delete(it.cur);
 		retry_disabled_recorded(d, ended);
+		retry_scene_stats_recorded(d, ended);
 		retry_lane_forget_sent(d->lanes, t->lane, &ended->entry.pos.id);
 		if (!ended->verdict.terminal)
 		{

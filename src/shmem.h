@@ -88,6 +88,8 @@ typedef struct RetryWorker
 	TimestampTz oldest_due;		/* earliest due entry not yet sent; 0 none */
 	RetryShownPlace lanes_shown;	/* see lane_stats.h */
 	RetryShownPlace targets_shown;	/* see target_health.h */
+	RetryShownPlace scenes_shown;	/* see scene_stats.h */
+	TimestampTz stats_at;		/* when it last stored statistics; 0: not yet */
 	/* its in-flight entries lie apart, see retry_shmem_in_flight */
 } RetryWorker;
 

@@ -53,6 +53,7 @@ typedef struct RetryDispatcher
 	RetryTargetHealth *targets;
 	RetrySceneRates *rates;		/* see scene_rate.h */
 	RetryShown *lanes_shown;	/* see lane_stats.h */
+	struct RetrySceneStats *stats;	/* see scene_stats.h */
 	RetryOverrides *overrides;	/* of lanes */
 	RetryEvents *events;		/* to be written when the turn ends */
 	uint64		owned;			/* slots whose locks it has */

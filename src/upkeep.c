@@ -43,6 +43,7 @@
 
 #define FIRST_US		USECS_PER_MINUTE	/* after the dispatcher's start */
 #define INTERVAL_US		USECS_PER_HOUR
+#define WANTED_US		(10 * USECS_PER_MINUTE) /* for what is wanted often */
 #define PAUSE_US		(2 * USECS_PER_SEC) /* between two looks at it */
 #define AGAIN_US		(10 * USECS_PER_SEC)	/* when a request could not be
 												 * carried out */
@@ -91,6 +92,16 @@ requests_waiting(Snapshot snapshot)
 	return found;
 }
 
+static TimestampTz wanted_at = DT_NOEND;	/* see retry_upkeep_want() */
+static TimestampTz started_at = 0;	/* the last one */
+
+/* Rows that are replicated come all the time. */
+void
+retry_upkeep_want(TimestampTz moment)
+{
+	wanted_at = Min(wanted_at, Max(moment + AGAIN_US, started_at + WANTED_US));
+}
+
 void
 retry_upkeep_consider(Snapshot snapshot, uint64 generation, TimestampTz now)
 {
@@ -110,7 +121,7 @@ retry_upkeep_consider(Snapshot snapshot, uint64 generation, TimestampTz now)
 	/* a clock that is set back must not put it off */
 	next = Min(next, now + INTERVAL_US);
 	not_before = Min(not_before, now + AGAIN_US);
-	if (now < not_before || (handle == NULL && !requested && now < next))
+	if (now < not_before || (handle == NULL && !requested && now < next && now < wanted_at))
 		return;
 	not_before = now + PAUSE_US;
 	if (handle != NULL)
@@ -125,7 +136,11 @@ retry_upkeep_consider(Snapshot snapshot, uint64 generation, TimestampTz now)
 	retry_worker_ends_with_us(&handle);
 	handle = start_worker(false);
 	if (handle != NULL)
+	{
+		started_at = now;
 		next = now + INTERVAL_US;
+		wanted_at = DT_NOEND;
+	}
 	requested = false;
 }
 
@@ -306,6 +321,8 @@ run(void)
 	going = going && attempt(retry_upkeep_runs, &upkeep, 0);
 	going = going && attempt(retry_upkeep_events, &upkeep, 0);
 	going = going && attempt(retry_upkeep_secrets, &upkeep, 0);
+	going = going && attempt(retry_upkeep_stats, &upkeep, 0);
+	going = going && attempt(retry_upkeep_count, &upkeep, 0);
 	going = going && attempt(retry_upkeep_scenes, &upkeep, 0);
 	if (going && requests != NULL && !upkeep.blocked)
 		delete_requests(requests);

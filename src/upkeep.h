@@ -31,6 +31,12 @@ typedef struct RetryUpkeep
  */
 extern void retry_upkeep_consider(Snapshot snapshot, uint64 generation, TimestampTz now);
 
+/*
+ * Dispatcher 0 is to start it soon after this moment, which it does every ten
+ * minutes at most; usable anywhere.
+ */
+extern void retry_upkeep_want(TimestampTz moment);
+
 /* upkeep_leaf.c */
 
 /* Truncates a leaf of the ring if everything in it is old and finished. */
@@ -64,5 +70,13 @@ extern void retry_upkeep_keys(RetryUpkeep *upkeep, int unused);
 
 /* Scenes that a DELETE archived and nothing refers to any more. */
 extern void retry_upkeep_scenes(RetryUpkeep *upkeep, int unused);
+
+/* upkeep_count.c */
+
+/* Statistics: minutes into hours, hours into days, and what is too old goes. */
+extern void retry_upkeep_stats(RetryUpkeep *upkeep, int unused);
+
+/* Counts the unfinished tasks and the dead letters of each scene anew. */
+extern void retry_upkeep_count(RetryUpkeep *upkeep, int unused);
 
 #endif							/* RETRY_UPKEEP_H */

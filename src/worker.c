@@ -180,3 +180,33 @@ retry_worker_recover(MemoryContext context)
 	RESUME_INTERRUPTS();
 	return error;
 }
+
+ErrorData *
+retry_worker_store(bool (*store) (void *arg), void *arg, bool *stored)
+{
+	MemoryContext caller = CurrentMemoryContext;
+	int			saved = synchronous_commit;
+	ErrorData  *volatile error = NULL;
+	volatile bool result = false;
+
+	PG_TRY();
+	{
+		synchronous_commit = SYNCHRONOUS_COMMIT_OFF;
+		SetCurrentStatementStartTimestamp();
+		StartTransactionCommand();
+		PushActiveSnapshot(GetTransactionSnapshot());
+		result = store(arg);
+		PopActiveSnapshot();
+		CommitTransactionCommand();
+	}
+	PG_CATCH();
+	{
+		error = retry_worker_recover(caller);
+	}
+	PG_END_TRY();
+	synchronous_commit = saved;
+	MemoryContextSwitchTo(caller);
+	pgstat_report_stat(false);
+	*stored = result && error == NULL;
+	return error;
+}

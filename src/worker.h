@@ -75,4 +75,13 @@ extern void retry_worker_commit_spi(void);
  */
 extern ErrorData *retry_worker_recover(MemoryContext context);
 
+/*
+ * Calls "store" in a transaction of its own, which does not wait for its WAL:
+ * for what is worth keeping and not worth holding up delivery.  NULL when it
+ * has committed, with what "store" returned in *stored; else the error, in the
+ * current memory context, and nothing is stored.  To be called outside a
+ * transaction; raises no error.
+ */
+extern ErrorData *retry_worker_store(bool (*store) (void *arg), void *arg, bool *stored);
+
 #endif							/* RETRY_WORKER_H */

@@ -1,0 +1,196 @@
+/*
+ * upkeep_count.c
+ *		Upkeep of the statistics: minutes become hours, hours days, and what
+ *		waits is counted anew.
+ *
+ * How many tasks are pending or retrying is known from what has changed since
+ * they were counted last.  Counting reads the leaves that have something
+ * unfinished from end to end, once each, and joins nothing: a task is pending
+ * unless it has a first attempt, and each attempt that asks for another is
+ * followed by one, or its task is retrying.
+ *
+ * Everything is read with one snapshot.  What the dispatchers have counted and
+ * not stored at that moment is taken off again, so that what they store or show
+ * later can be added.
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "catalog/pg_type.h"
+#include "executor/spi.h"
+#include "miscadmin.h"
+#include "storage/lmgr.h"
+#include "utils/guc.h"
+#include "utils/snapmgr.h"
+#include "utils/timestamp.h"
+
+#include "shmem.h"
+#include "statement.h"
+#include "store.h"
+#include "upkeep.h"
+#include "worker.h"
+
+/* How long statistics are kept: by the minute, by the hour, by the day. */
+#define MINUTES_KEPT_US		(2 * USECS_PER_DAY)
+#define HOURS_KEPT_US		(100 * USECS_PER_DAY)
+#define DAYS_KEPT_US		(1100 * USECS_PER_DAY)
+
+/*
+ * An hour is added up when it has been over for so long, a day later than its
+ * last hour: what a dispatcher could not store at once comes late.
+ */
+#define HOUR_LATE_US		USECS_PER_HOUR
+#define DAY_LATE_US			(4 * USECS_PER_HOUR)
+
+#define SUMS \
+	"sum(m.enqueued), sum(m.succeeded), sum(m.failed), sum(m.processing), sum(m.stopped), sum(m.expired)," \
+	" sum(m.blocked), sum(m.error), sum(m.retries), sum(m.dead), sum(m.cancelled), sum(m.busy_us)," \
+	" max(m.late_us), retry.latency_sum(m.latency)"
+
+/* From all that is not added up yet until before $1. */
+static const char *const add_hours =
+"INSERT INTO retry.stat_hour SELECT pg_catalog.date_trunc('hour', m.at), m.scene_id, " SUMS
+" FROM retry.stat_minute m"
+" WHERE m.at >= (SELECT coalesce(max(h.at) + interval '1 hour', '-infinity') FROM retry.stat_hour h)"
+" AND m.at < pg_catalog.date_trunc('hour', $1) GROUP BY 1, 2";
+
+static const char *const add_days =
+"INSERT INTO retry.stat_day"
+" SELECT pg_catalog.date_trunc('day', m.at, pg_catalog.current_setting('log_timezone')), m.scene_id, " SUMS
+" FROM retry.stat_hour m"
+" WHERE m.at >= (SELECT coalesce(pg_catalog.date_trunc('day', max(d.at) + interval '36 hours',"
+"   pg_catalog.current_setting('log_timezone')), '-infinity') FROM retry.stat_day d)"
+" AND m.at < pg_catalog.date_trunc('day', $1, pg_catalog.current_setting('log_timezone')) GROUP BY 1, 2";
+
+/* Older than $1, and already added up. */
+static const char *const delete_minutes =
+"DELETE FROM retry.stat_minute m WHERE m.at < $1";
+static const char *const delete_hours =
+"DELETE FROM retry.stat_hour h WHERE h.at < $1";
+static const char *const delete_days =
+"DELETE FROM retry.stat_day d WHERE d.at < $1";
+
+static void
+run_before(const char *sql, TimestampTz moment, int expected)
+{
+	Oid			type = TIMESTAMPTZOID;
+	Datum		value = TimestampTzGetDatum(moment);
+
+	(void) retry_statement(sql, 1, &type, &value, NULL, expected);
+}
+
+void
+retry_upkeep_stats(RetryUpkeep *upkeep, int unused)
+{
+	TimestampTz now = upkeep->now;
+
+	retry_worker_begin_spi("adding up statistics");
+	run_before(add_hours, now - HOUR_LATE_US, SPI_OK_INSERT);
+	run_before(add_days, now - DAY_LATE_US, SPI_OK_INSERT);
+	retry_worker_commit_spi();
+
+	retry_worker_begin_spi("deleting old statistics");
+	run_before(delete_minutes, now - MINUTES_KEPT_US, SPI_OK_DELETE);
+	run_before(delete_hours, now - HOURS_KEPT_US, SPI_OK_DELETE);
+	run_before(delete_days, now - DAYS_KEPT_US, SPI_OK_DELETE);
+	retry_worker_commit_spi();
+}
+
+/* ---------------------------------------------------------------- what waits */
+
+static const char *const begin_count =
+"DELETE FROM retry.scene_count";
+
+/* What is counted and not stored, taken off; and the dead letters. */
+static const char *const count_others =
+"INSERT INTO retry.scene_count (scene_id, pending, retrying, dead)"
+" SELECT c.scene_id, sum(c.pending), sum(c.retrying), sum(c.dead) FROM ("
+"  SELECT r.scene_id, -r.pending, -r.retrying, -r.dead_changed FROM retry.scene_rows() r"
+"  UNION ALL SELECT d.scene_id, 0, 0, count(*) FROM retry.dead_letter d GROUP BY d.scene_id"
+" ) AS c (scene_id, pending, retrying, dead) GROUP BY c.scene_id";
+
+/* %1$d: the number of the leaf. */
+#define COUNT_LEAF \
+	"INSERT INTO retry.scene_count AS old (scene_id, pending, retrying, dead)" \
+	" SELECT c.scene_id, sum(c.pending), sum(c.retrying), 0 FROM (" \
+	"  SELECT t.scene_id, count(*), 0 FROM retry.task_%1$02d t GROUP BY t.scene_id" \
+	"  UNION ALL SELECT a.scene_id, -count(*) FILTER (WHERE a.attempt_no = 1)," \
+	"   count(*) FILTER (WHERE a.next_due IS NOT NULL) - count(*) FILTER (WHERE a.attempt_no > 1)" \
+	"   FROM retry.attempt_%1$02d a GROUP BY a.scene_id" \
+	"  UNION ALL SELECT t.scene_id, -count(*) FILTER (WHERE a.task_id IS NULL), -count(a.task_id)" \
+	"   FROM (SELECT DISTINCT s.task_id FROM retry.signal_%1$02d s WHERE s.action = 'c') s" \
+	"   JOIN retry.task_%1$02d t ON t.id = s.task_id" \
+	"   LEFT JOIN retry.last_attempts a ON a.leaf = %1$d AND a.task_id = s.task_id" \
+	"   WHERE a.task_id IS NULL OR a.next_due IS NOT NULL GROUP BY t.scene_id" \
+	" ) AS c (scene_id, pending, retrying) GROUP BY c.scene_id" \
+	" ON CONFLICT (scene_id) DO UPDATE" \
+	" SET pending = old.pending + excluded.pending, retrying = old.retrying + excluded.retrying"
+
+static const char *const note_counted =
+"UPDATE retry.counted SET boundary = pg_catalog.pg_current_snapshot(), at = now(), took = $1 * interval '1 us'";
+
+static const char *const delete_changes =
+"DELETE FROM retry.count_change c USING retry.counted k"
+" WHERE pg_catalog.pg_visible_in_snapshot(c.xid, k.boundary)";
+
+/* False: the leaf is locked. */
+static bool
+count_leaf(RetryDatabase *db, int leaf)
+{
+	char	   *sql;
+
+	if (db != NULL && retry_shmem_leaf_done(db, leaf))
+		return true;
+	if (!ConditionalLockRelationOid(retry_leaf_oid(RETRY_TASK, leaf), AccessShareLock) ||
+		!ConditionalLockRelationOid(retry_leaf_oid(RETRY_ATTEMPT, leaf), AccessShareLock) ||
+		!ConditionalLockRelationOid(retry_leaf_oid(RETRY_SIGNAL, leaf), AccessShareLock))
+		return false;
+	sql = psprintf(COUNT_LEAF, leaf);
+	(void) retry_statement(sql, 0, NULL, NULL, NULL, SPI_OK_INSERT);
+	pfree(sql);
+	return true;
+}
+
+/* All statements of a transaction that begins after this see the same. */
+static void
+set_isolation(const char *level)
+{
+	SetConfigOption("default_transaction_isolation", level, PGC_SUSET, PGC_S_OVERRIDE);
+}
+
+void
+retry_upkeep_count(RetryUpkeep *upkeep, int unused)
+{
+	RetryDatabase *db = retry_shmem_database();
+	int64		begun = retry_monotonic_us();
+	Oid			type = INT8OID;
+	Datum		took;
+
+	set_isolation("repeatable read");
+	PG_TRY();
+	{
+		retry_worker_begin_spi("counting tasks");
+	}
+	PG_FINALLY();
+	{
+		set_isolation("read committed");
+	}
+	PG_END_TRY();
+
+	(void) retry_statement(begin_count, 0, NULL, NULL, NULL, SPI_OK_DELETE);
+	(void) retry_statement(count_others, 0, NULL, NULL, NULL, SPI_OK_INSERT);
+	for (int leaf = 0; leaf < RETRY_LEAVES; leaf++)
+	{
+		if (!count_leaf(db, leaf))
+			ereport(ERROR,
+					(errcode(ERRCODE_LOCK_NOT_AVAILABLE),
+					 errmsg("leaf %d is locked", leaf)));
+	}
+	took = Int64GetDatum(retry_monotonic_us() - begun);
+	(void) retry_statement(note_counted, 1, &type, &took, NULL, SPI_OK_UPDATE);
+	retry_worker_commit_spi();
+
+	retry_worker_begin_spi("deleting what is counted");
+	(void) retry_statement(delete_changes, 0, NULL, NULL, NULL, SPI_OK_DELETE);
+	retry_worker_commit_spi();
+}
