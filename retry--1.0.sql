@@ -1369,7 +1369,7 @@ COMMENT ON FUNCTION retry.order_dropped() IS
 'Trigger: dead tasks of a scene that no longer waits for them hold up nothing, also when it waits once more';
 
 CREATE FUNCTION retry.check_secret(group_name text, name text, certificate boolean) RETURNS boolean
-LANGUAGE C STABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'retry_check_secret';
+LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'retry_check_secret';
 COMMENT ON FUNCTION retry.check_secret(text, text, boolean) IS 'False when a secret is set, but is no key that signs; or, if that is asked for, no client certificate';
 
 CREATE FUNCTION retry.check_scene_secret() RETURNS trigger

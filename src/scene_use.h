@@ -1,6 +1,9 @@
 /*
  * scene_use.h
  *		A scene and the tasks that refer to it: neither goes without the other.
+ *
+ * Who stores a task asks here, after it has, whether the scene is about to go;
+ * who deletes a scene does so by SQL, see retry.scene_in_use().
  */
 #ifndef RETRY_SCENE_USE_H
 #define RETRY_SCENE_USE_H

@@ -251,7 +251,10 @@ check_value(const char *name, const text *value)
 	return VALUE_TEXT;
 }
 
-/* The scenes of the group whose column has the secret's name, "a, b"; NULL: none. */
+/*
+ * The scenes of the group whose column has the secret's name, "a, b"; NULL: none.
+ * Since the group is locked none can come to that is not seen now.
+ */
 static char *
 scenes_naming(const char *column, int32 group_id, const char *name)
 {
@@ -260,16 +263,24 @@ scenes_naming(const char *column, int32 group_id, const char *name)
 	MemoryContext caller_context = CurrentMemoryContext;
 	RetryRoleSwitch caller;
 	char	   *found;
+	int			rc;
 
 	if (SPI_connect() != SPI_OK_CONNECT)
 		ereport(ERROR,
 				(errcode(ERRCODE_INTERNAL_ERROR),
 				 errmsg("could not connect to SPI")));
 	retry_become_owner(&caller);
-	retry_statement(psprintf("SELECT pg_catalog.string_agg(s.name, ', ' ORDER BY s.name)"
-							 " FROM retry.scene s JOIN retry.scene_group g ON g.name OPERATOR(pg_catalog.=) s.group_name"
-							 " WHERE g.id OPERATOR(pg_catalog.=) $1 AND s.%s OPERATOR(pg_catalog.=) $2", column),
-					lengthof(types), types, values, NULL, SPI_OK_SELECT);
+	PushActiveSnapshot(GetLatestSnapshot());
+	/* read-only, so that it goes by that snapshot */
+	rc = SPI_execute_with_args(psprintf("SELECT pg_catalog.string_agg(s.name, ', ' ORDER BY s.name)"
+										" FROM retry.scene s JOIN retry.scene_group g ON g.name OPERATOR(pg_catalog.=) s.group_name"
+										" WHERE g.id OPERATOR(pg_catalog.=) $1 AND s.%s OPERATOR(pg_catalog.=) $2", column),
+							   lengthof(types), types, values, NULL, true, 0);
+	if (rc != SPI_OK_SELECT)
+		ereport(ERROR,
+				(errcode(ERRCODE_INTERNAL_ERROR),
+				 errmsg("could not look for scenes: %s", SPI_result_code_string(rc))));
+	PopActiveSnapshot();
 	found = SPI_getvalue(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1);
 	if (found != NULL)
 		found = MemoryContextStrdup(caller_context, found);
@@ -420,7 +431,11 @@ retry_secret_names(PG_FUNCTION_ARGS)
 	PG_RETURN_DATUM(makeArrayResult(names, CurrentMemoryContext));
 }
 
-/* retry.check_secret(group_name, name, certificate): for the trigger of retry.scene. */
+/*
+ * retry.check_secret(group_name, name, certificate): for the trigger of retry.scene.  Who
+ * changes secrets of the group meanwhile is waited for, and waits for us; what
+ * that left is what counts, whatever our transaction saw before.
+ */
 Datum
 retry_check_secret(PG_FUNCTION_ARGS)
 {
@@ -428,11 +443,17 @@ retry_check_secret(PG_FUNCTION_ARGS)
 	text	   *name = PG_GETARG_TEXT_PP(1);
 	RetryGroupRow group;
 	const RetrySecret *secret;
+	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
+	bool		found = retry_group_by_name(snapshot, group_name, &group);
 	int			count;
 
-	if (!retry_group_by_name(GetActiveSnapshot(), group_name, &group))
+	UnregisterSnapshot(snapshot);
+	if (!found)
 		PG_RETURN_BOOL(true);
-	secret = retry_secrets_find(retry_secrets_of_group(group.id, GetActiveSnapshot()), group.id,
+	LockDatabaseObject(retry_relation_oid("secret"), group.id, 0, ShareLock);
+	snapshot = RegisterSnapshot(GetLatestSnapshot());
+	secret = retry_secrets_find(retry_secrets_of_group(group.id, snapshot), group.id,
 								VARDATA_ANY(name), VARSIZE_ANY_EXHDR(name), &count);
+	UnregisterSnapshot(snapshot);
 	PG_RETURN_BOOL(secret == NULL || (PG_GETARG_BOOL(2) ? secret->certificate : secret->key.len > 0));
 }

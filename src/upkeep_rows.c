@@ -218,10 +218,27 @@ static const char *const delete_secrets =
 " (SELECT x.group_id, x.name, x.set_at FROM retry.secret x WHERE x.signs_until < $1"
 "  LIMIT $2 FOR UPDATE SKIP LOCKED)";
 
+/*
+ * Who changes secrets updates and deletes the rows that it sees, and would fail
+ * where one has just been deleted: so not while somebody does, and whoever comes
+ * next waits for us.
+ */
 void
 retry_upkeep_secrets(RetryUpkeep *upkeep, int unused)
 {
-	delete_older("deleting former secrets", delete_secrets, GetCurrentTimestamp());
+	Oid			types[2] = {TIMESTAMPTZOID, INT4OID};
+	Datum		values[2] = {TimestampTzGetDatum(upkeep->now), Int32GetDatum(BATCH)};
+	uint64		count = 0;
+
+	do
+	{
+		retry_worker_begin_spi("deleting former secrets");
+		if (ConditionalLockRelationOid(retry_relation_oid("secret"), ShareRowExclusiveLock))
+			count = retry_statement(delete_secrets, 2, types, values, NULL, SPI_OK_DELETE);
+		else
+			count = 0;
+		retry_worker_commit_spi();
+	} while (count == BATCH);
 }
 
 /* ---------------------------------------------------------------- keys */
