@@ -22,7 +22,6 @@
 #include "fmgr.h"
 #include "miscadmin.h"
 #include "storage/bufmgr.h"
-#include "storage/lock.h"
 #include "utils/builtins.h"
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
@@ -127,30 +126,9 @@ retry_scene_keep_id(int32 id)
 
 /* ---------------------------------------------------------------- who deletes */
 
-/* Is a transaction writing tasks, which may be of any scene? */
+/* Whether a query of one boolean, by what is committed now, says so. */
 static bool
-tasks_are_written(void)
-{
-	for (int leaf = 0; leaf < RETRY_LEAVES; leaf++)
-	{
-		LOCKTAG		tag;
-		int			count;
-
-		/*
-		 * who writes has the lock that conflicts with this one; our own does
-		 * not count
-		 */
-		SET_LOCKTAG_RELATION(tag, MyDatabaseId, retry_leaf_oid(RETRY_TASK, leaf));
-		(void) GetLockConflicts(&tag, ShareLock, &count);
-		if (count > 0)
-			return true;
-	}
-	return false;
-}
-
-/* Does anything that is stored by now refer to the scene? */
-static bool
-is_referred_to(int32 id)
+is_so(const char *sql, int32 id)
 {
 	Oid			type = INT4OID;
 	Datum		value = Int32GetDatum(id);
@@ -162,10 +140,7 @@ is_referred_to(int32 id)
 	connect_as_owner(&caller);
 	PushActiveSnapshot(GetLatestSnapshot());
 	/* read-only, so that it goes by that snapshot */
-	rc = SPI_execute_with_args("SELECT EXISTS (SELECT FROM retry.task t WHERE t.scene_id OPERATOR(pg_catalog.=) $1)"
-							   " OR EXISTS (SELECT FROM retry.dead_letter d WHERE d.scene_id OPERATOR(pg_catalog.=) $1)"
-							   " OR EXISTS (SELECT FROM retry.key k WHERE k.scene_id OPERATOR(pg_catalog.=) $1)",
-							   1, &type, &value, NULL, true, 1);
+	rc = SPI_execute_with_args(sql, 1, &type, &value, NULL, true, 1);
 	if (rc != SPI_OK_SELECT)
 		ereport(ERROR,
 				(errcode(ERRCODE_INTERNAL_ERROR),
@@ -177,11 +152,29 @@ is_referred_to(int32 id)
 }
 
 /*
+ * Is a transaction writing tasks, which may be of any scene?  Vacuum has a lock
+ * that conflicts with the same others as who writes, but another one.
+ */
+static const char *const tasks_are_written =
+"SELECT EXISTS (SELECT FROM pg_catalog.pg_locks l"
+" WHERE l.locktype OPERATOR(pg_catalog.=) 'relation' AND l.mode OPERATOR(pg_catalog.=) 'RowExclusiveLock'"
+" AND l.pid IS DISTINCT FROM pg_catalog.pg_backend_pid()"
+" AND l.database OPERATOR(pg_catalog.=) (SELECT d.oid FROM pg_catalog.pg_database d"
+"  WHERE d.datname OPERATOR(pg_catalog.=) pg_catalog.current_database())"
+" AND l.relation OPERATOR(pg_catalog.=) ANY (SELECT i.inhrelid FROM pg_catalog.pg_inherits i"
+"  WHERE i.inhparent OPERATOR(pg_catalog.=) 'retry.task'::pg_catalog.regclass))";
+
+static const char *const is_referred_to =
+"SELECT EXISTS (SELECT FROM retry.task t WHERE t.scene_id OPERATOR(pg_catalog.=) $1)"
+" OR EXISTS (SELECT FROM retry.dead_letter d WHERE d.scene_id OPERATOR(pg_catalog.=) $1)"
+" OR EXISTS (SELECT FROM retry.key k WHERE k.scene_id OPERATOR(pg_catalog.=) $1)";
+
+/*
  * retry.scene_in_use(id): for the trigger that has the scene's row locked.  The
  * order matters: who is no longer writing has committed what we see then.
  */
 Datum
 retry_scene_in_use(PG_FUNCTION_ARGS)
 {
-	PG_RETURN_BOOL(tasks_are_written() || is_referred_to(PG_GETARG_INT32(0)));
+	PG_RETURN_BOOL(is_so(tasks_are_written, 0) || is_so(is_referred_to, PG_GETARG_INT32(0)));
 }
