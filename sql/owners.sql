@@ -100,7 +100,7 @@ RESET ROLE;
 -- A privilege on the whole table is for all rows of it.
 GRANT SELECT, INSERT, UPDATE, DELETE ON retry.scene, retry.lane_override TO regress_owners_ops;
 SET ROLE regress_owners_ops;
-UPDATE retry.scene SET weight = 2 WHERE group_name LIKE 'own-%' RETURNING group_name, name;
+WITH u AS (UPDATE retry.scene SET weight = 2 WHERE group_name LIKE 'own-%' RETURNING group_name, name) SELECT * FROM u ORDER BY 1, 2;
 INSERT INTO retry.lane_override (group_name, lane) VALUES ('own-shop', 'by ops');
 DELETE FROM retry.lane_override WHERE group_name LIKE 'own-%' RETURNING group_name, lane;
 SELECT count(*) FROM retry.scene_group;
