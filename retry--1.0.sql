@@ -1382,7 +1382,7 @@ BEGIN
 	IF NOT retry.check_secret(NEW.group_name, NEW.secret, false) THEN
 		RAISE EXCEPTION 'scene "%/%", column "secret": secret "%" is no key that signs', NEW.group_name, NEW.name, NEW.secret
 			USING ERRCODE = 'invalid_parameter_value', COLUMN = 'secret',
-				HINT = 'A key is written whsec_ and the base64 of 24 to 64 bytes. Other secrets can be named in headers.';
+				HINT = 'A key is written whsec_ and the base64 of 24 to 64 bytes, or whsk_ and that of an ed25519 key, of 32 or 64. Other secrets can be named in headers.';
 	ELSIF NOT retry.check_secret(NEW.group_name, NEW.tls_cert, true) THEN
 		RAISE EXCEPTION 'scene "%/%", column "tls_cert": secret "%" is no client certificate', NEW.group_name, NEW.name, NEW.tls_cert
 			USING ERRCODE = 'invalid_parameter_value', COLUMN = 'tls_cert',
@@ -1881,6 +1881,11 @@ CREATE FUNCTION retry.verify_signature(
 LANGUAGE C VOLATILE PARALLEL SAFE AS 'MODULE_PATHNAME', 'retry_verify_signature_any';
 COMMENT ON FUNCTION retry.verify_signature(text[], text, text, bytea, text, interval) IS
 'The same, with several keys of which any will do';
+
+CREATE FUNCTION retry.public_key(key text) RETURNS text
+LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'retry_public_key';
+COMMENT ON FUNCTION retry.public_key(text) IS
+'The public key (whpk_) that belongs to a private one of ed25519 (whsk_): what receivers verify with';
 
 CREATE FUNCTION retry.schedule(
 	name			text,

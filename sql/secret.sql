@@ -166,6 +166,33 @@ FROM (VALUES
 ) AS t (n, call), pg_temp.refused('SELECT ' || call) r
 ORDER BY n;
 
+-- By ed25519: who has the public key verifies, and cannot sign.
+SELECT n, r.code, r.message, r.hint
+FROM (VALUES
+	(1, $$retry.set_secret('edkey', 'whsk_hidden', 'vault')$$),
+	(2, $$retry.set_secret('edkey', 'whpk_11qYAYKxCrfVS/7TyWQHOg7hcvPapiMlrwIaaPcHURo=', 'vault')$$),
+	(3, $$retry.set_secret('edkey', 'whsk_nWGxne/9WmC6hEr0kuwsxERJxWl7MmkZcDusAxyuf2CdYbGd7/1aYLqESvSS7CzEREnFaXsyaRlwO6wDHK5/YA==', 'vault')$$),
+	(4, $$retry.public_key('whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw')$$),
+	(5, $$retry.public_key('whsk_hidden')$$),
+	(6, $$retry.verify_signature('whpk_hidden', 'i', '1', '', '')$$)
+) AS t (n, call), pg_temp.refused('SELECT ' || call) r
+ORDER BY n;
+SELECT retry.set_secret('edkey', 'whsk_nWGxne/9WmC6hEr0kuwsxERJxWl7MmkZcDusAxyuf2A=', 'vault');
+SELECT signs FROM retry.secrets WHERE name = 'edkey';
+SELECT retry.public_key('whsk_nWGxne/9WmC6hEr0kuwsxERJxWl7MmkZcDusAxyuf2A=') AS public \gset
+SELECT :'public', retry.public_key('whsk_nWGxne/9WmC6hEr0kuwsxERJxWl7MmkZcDusAxyuf2DXWpgBgrEKt9VL/tPJZAc6DuFy89qmIyWvAhpo9wdRGg==') = :'public' AS of_both;
+\set signed '''msg_p5jXN8AQM9LWM0D4loKWxJek'', ''1614265330'', ''{"test": 2432232314}'''
+\set v1a '''v1a,fldxM4gAKugP6nnt1hdz3sgGfZ6d99nzrMFnZOELIxbzEHoVmAb2ADpkJK7zgPePmPsle0zV9jSeGlHFG2NVAw=='''
+SELECT pg_temp.verified(:'public', :signed, :v1a) AS exact,
+	pg_temp.verified(:'public', :signed, 'v1,AAAA ' || :v1a || ' v1a,BBBB') AS among_others,
+	pg_temp.verified('whsk_nWGxne/9WmC6hEr0kuwsxERJxWl7MmkZcDusAxyuf2A=', :signed, :v1a) AS private,
+	pg_temp.verified(:'public', :signed, :v1) AS other_version,
+	pg_temp.verified(:'public', :signed, replace(:v1a, 'v1a,', 'v1,')) AS renamed,
+	pg_temp.verified(:'public', :signed, overlay(:v1a PLACING 'xx' FROM 10)) AS forged,
+	pg_temp.verified(:'public', :signed, :v1a, '5 min') AS long_ago,
+	pg_temp.verified(:'public', 'msg_p5jXN8AQM9LWM0D4loKWxJek', '1614265331', '{"test": 2432232314}', :v1a) AS other_time,
+	retry.verify_signature(ARRAY['whsec_AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA', :'public'], 'msg_p5jXN8AQM9LWM0D4loKWxJek', '1614265330', '{"test": 2432232314}', :v1a, '100 years') AS one_of_two;
+
 -- A group takes its secrets with it.
 SELECT count(*) > 0 AS has FROM retry.secret;
 SELECT count(retry.cancel(id)) FROM retry.tasks WHERE scene LIKE 'vault/%';

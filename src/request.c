@@ -241,7 +241,7 @@ add_signatures(Lines *lines, const RetryScene *scene, const pg_uuid_t *id, Times
 			ereport(ERROR,
 					(errcode(ERRCODE_OUT_OF_MEMORY),
 					 errmsg("retry: a request of scene \"%s\" cannot be signed", scene->name)));
-		to += RETRY_SIGNATURE_LEN;
+		to += strlen(to);
 	}
 	end_line(lines, to);
 }
@@ -329,7 +329,7 @@ prepare_headers(TupleTableSlot *slot, const RetryScene *scene, int32 attempt_no,
 		type = DatumGetTextPP(slot->tts_values[Task_content_type]);
 		bytes += VARSIZE_ANY_EXHDR(type);
 	}
-	bytes += scene->nsigning * (RETRY_SIGNATURE_LEN + 1);
+	bytes += scene->nsigning * (RETRY_SIGNATURE_MAX + 1);
 
 	/* each header takes 8 bytes of an object besides its strings; we add 3 */
 	if (!slot->tts_isnull[Task_headers])

@@ -54,7 +54,9 @@ retry_secrets_add(RetrySecrets *secrets, const Datum *values, const bool *isnull
 	secret->value = TextDatumGetCString(values[Secret_value]);
 	secret->value_len = strlen(secret->value);
 	secret->certificate = DatumGetBool(values[Secret_certificate]);
-	(void) retry_sign_read_key(secret->value, secret->value_len, &secret->key);
+	if (retry_sign_read_key(secret->value, secret->value_len, &secret->key) &&
+		secret->key.kind == RETRY_SIGN_PUBLIC)
+		secret->key.len = 0;
 }
 
 /* By group and name; the current value before the others, newer before older. */

@@ -35,6 +35,7 @@
 #include "pem.h"
 #include "scene.h"
 #include "secret.h"
+#include "signature.h"
 #include "statement.h"
 #include "store.h"
 #include "url.h"
@@ -217,8 +218,10 @@ check_value(const char *name, const text *value)
 {
 	const char *bytes = VARDATA_ANY(value);
 	int			len = VARSIZE_ANY_EXHDR(value);
+	RetrySignKind key_kind;
 	RetrySignKey key;
 	char		why[256];
+	int			prefix_len;
 
 	if (retry_pem_is_like(bytes, len))
 	{
@@ -229,17 +232,18 @@ check_value(const char *name, const text *value)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("value of secret \"%s\" has %d bytes, not 1 to %d", name, len, RETRY_SECRET_MAX_BYTES)));
-	if (retry_sign_is_key_like(bytes, len))
+	key_kind = retry_sign_kind(bytes, len, &prefix_len);
+	retry_sign_require(key_kind);
+	if (key_kind != RETRY_SIGN_NONE)
 	{
 		bool		good = retry_sign_read_key(bytes, len, &key);
 
 		explicit_bzero(&key, sizeof(key));
-		if (!good)
+		if (!good || key_kind == RETRY_SIGN_PUBLIC)
 			ereport(ERROR,
 					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-					 errmsg("value of secret \"%s\" begins with %s, but is no key", name, RETRY_SIGN_PREFIX),
-					 errhint("What follows must be the base64 of %d to %d bytes.",
-							 RETRY_SIGN_KEY_MIN, RETRY_SIGN_KEY_MAX)));
+					 errmsg("value of secret \"%s\" begins with %.*s, but is no key that signs", name, prefix_len, bytes),
+					 errhint(RETRY_SIGN_KEY_HINT)));
 		return VALUE_KEY;
 	}
 	if (!retry_header_check("X", 1, bytes, len, why, sizeof(why)))
@@ -301,8 +305,7 @@ check_use(const Change *change, ValueKind kind)
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("value of secret \"%s\" is no key, but it signs for scenes of group \"%s\": %s",
 						change->name, change->group.name, scenes),
-				 errhint("A key is written %s and the base64 of %d to %d bytes.",
-						 RETRY_SIGN_PREFIX, RETRY_SIGN_KEY_MIN, RETRY_SIGN_KEY_MAX)));
+				 errhint(RETRY_SIGN_KEY_HINT)));
 	if (kind != VALUE_CERTIFICATE &&
 		(scenes = scenes_naming("tls_cert", change->group.id, change->name)) != NULL)
 		ereport(ERROR,

@@ -18,10 +18,13 @@
 
 #include "arguments.h"
 #include "compat.h"
+#include "ed25519.h"
 #include "sign.h"
+#include "signature.h"
 
 PG_FUNCTION_INFO_V1(retry_verify_signature);
 PG_FUNCTION_INFO_V1(retry_verify_signature_any);
+PG_FUNCTION_INFO_V1(retry_public_key);
 
 /* Arguments of both functions. */
 enum
@@ -29,15 +32,29 @@ enum
 	Arg_secret, Arg_id, Arg_timestamp, Arg_body, Arg_signature, Arg_tolerance
 };
 
+/* ERROR when keys of that kind can be of no use here. */
+void
+retry_sign_require(RetrySignKind kind)
+{
+	if ((kind == RETRY_SIGN_PRIVATE || kind == RETRY_SIGN_PUBLIC) && !retry_ed25519_here())
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("ed25519 keys cannot be used: the extension was built without OpenSSL"),
+				 errhint("Use a key that begins with %s, or build the extension where OpenSSL's headers are.", RETRY_SIGN_PREFIX)));
+}
+
 static void
 read_key(const text *secret, RetrySignKey *key)
 {
-	if (!retry_sign_read_key(VARDATA_ANY(secret), VARSIZE_ANY_EXHDR(secret), key))
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("the secret is no key"),
-				 errhint("A key is written %s and the base64 of %d to %d bytes.",
-						 RETRY_SIGN_PREFIX, RETRY_SIGN_KEY_MIN, RETRY_SIGN_KEY_MAX)));
+	int			prefix_len;
+
+	if (retry_sign_read_key(VARDATA_ANY(secret), VARSIZE_ANY_EXHDR(secret), key))
+		return;
+	retry_sign_require(retry_sign_kind(VARDATA_ANY(secret), VARSIZE_ANY_EXHDR(secret), &prefix_len));
+	ereport(ERROR,
+			(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+			 errmsg("the secret is no key"),
+			 errhint("A key is written whsec_ and the base64 of 24 to 64 bytes, or whpk_ and that of an ed25519 public key, of 32.")));
 }
 
 /* Is the message one of now?  ERROR for a tolerance below zero. */
@@ -82,14 +99,13 @@ is_signed(FunctionCallInfo fcinfo, const RetrySignKey *keys, int nkeys)
 		return false;
 	for (int i = 0; i < nkeys; i++)
 	{
-		char		signature[RETRY_SIGNATURE_LEN + 1];
+		bool		good;
 
-		if (!retry_sign(&keys[i], &message, signature))
+		if (!retry_sign_verify(&keys[i], &message, VARDATA_ANY(header), VARSIZE_ANY_EXHDR(header), &good))
 			ereport(ERROR,
 					(errcode(ERRCODE_OUT_OF_MEMORY),
 					 errmsg("a signature cannot be computed")));
-		if (retry_sign_is_among(signature, VARDATA_ANY(header), VARSIZE_ANY_EXHDR(header)))
-			found = true;
+		found |= good;
 	}
 	return found;
 }
@@ -140,4 +156,24 @@ retry_verify_signature_any(PG_FUNCTION_ARGS)
 		read_key(DatumGetTextPP(secrets[i]), &keys[i]);
 	}
 	PG_RETURN_BOOL(verify(fcinfo, keys, count));
+}
+
+/* retry.public_key(key): what receivers need of a key that signs by ed25519. */
+Datum
+retry_public_key(PG_FUNCTION_ARGS)
+{
+	text	   *key_text = PG_GETARG_TEXT_PP(0);
+	char		public[RETRY_SIGN_PUBLIC_TEXT + 1];
+	RetrySignKey key;
+	bool		good;
+
+	read_key(key_text, &key);
+	good = retry_sign_public_key(&key, public);
+	explicit_bzero(&key, sizeof(key));
+	if (!good)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("the secret is no private key of ed25519"),
+				 errhint("Such a key is written %s and the base64 of its 32 bytes.", RETRY_SIGN_PRIVATE_PREFIX)));
+	PG_RETURN_TEXT_P(cstring_to_text(public));
 }

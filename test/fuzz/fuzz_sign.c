@@ -19,9 +19,11 @@ extern int	LLVMFuzzerTestOneInput(const uint8 *data, size_t size);
 static void
 try_key(const char *text, int len, const RetrySigned *message)
 {
-	char		signature[RETRY_SIGNATURE_LEN + 1];
+	char		signature[RETRY_SIGNATURE_MAX + 1];
 	char	   *header;
+	size_t		signature_len;
 	RetrySignKey key;
+	bool		good;
 
 	if (!retry_sign_read_key(text, len, &key))
 	{
@@ -29,13 +31,20 @@ try_key(const char *text, int len, const RetrySigned *message)
 		return;
 	}
 	MUST(key.len >= RETRY_SIGN_KEY_MIN && key.len <= RETRY_SIGN_KEY_MAX);
+	if (key.kind == RETRY_SIGN_PUBLIC)
+	{
+		MUST(!retry_sign(&key, message, signature));
+		MUST(retry_sign_verify(&key, message, text, len, &good) && !good);
+		return;
+	}
 	MUST(retry_sign(&key, message, signature));
-	MUST(strlen(signature) == RETRY_SIGNATURE_LEN);
-	header = malloc(len + 2 * RETRY_SIGNATURE_LEN + 2);
+	signature_len = strlen(signature);
+	MUST(signature_len == (key.kind == RETRY_SIGN_HMAC ? 47 : RETRY_SIGNATURE_MAX));
+	header = malloc(len + signature_len + 1);
 	memcpy(header, text, len);
 	header[len] = ' ';
-	memcpy(header + len + 1, signature, RETRY_SIGNATURE_LEN);
-	MUST(retry_sign_is_among(signature, header, len + 1 + RETRY_SIGNATURE_LEN));
+	memcpy(header + len + 1, signature, signature_len);
+	MUST(retry_sign_verify(&key, message, header, len + 1 + signature_len, &good) && good);
 	free(header);
 }
 
@@ -60,16 +69,22 @@ LLVMFuzzerTestOneInput(const uint8 *data, size_t size)
 {
 	/* a copy of just this size, so that a look beyond its end is seen */
 	char	   *text = malloc(size > 0 ? size : 1);
+	static const char *const prefixes[] = {RETRY_SIGN_PREFIX, RETRY_SIGN_PRIVATE_PREFIX, RETRY_SIGN_PUBLIC_PREFIX};
 	char	   *key = malloc(size + sizeof(RETRY_SIGN_PREFIX));
 	RetrySigned message = {.id = text,.id_len = size,.timestamp = text,.timestamp_len = size / 2,.body = text,.body_len = size};
-	static const char any[RETRY_SIGNATURE_LEN + 1] = "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE=";
+	static const char any[] = "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE=";
 	int64		at;
 
 	memcpy(text, data, size);
-	memcpy(key, RETRY_SIGN_PREFIX, sizeof(RETRY_SIGN_PREFIX) - 1);
-	memcpy(key + sizeof(RETRY_SIGN_PREFIX) - 1, data, size);
 	try_key(text, size, &message);
-	try_key(key, size + sizeof(RETRY_SIGN_PREFIX) - 1, &message);
+	for (int i = 0; i < lengthof(prefixes); i++)
+	{
+		int			len = strlen(prefixes[i]);
+
+		memcpy(key, prefixes[i], len);
+		memcpy(key + len, data, size);
+		try_key(key, size + len, &message);
+	}
 	try_references(text, size);
 	(void) retry_sign_is_among(any, text, size);
 	if (retry_sign_read_timestamp(text, size, &at))

@@ -114,6 +114,28 @@ wait_state($node, $replay, 'succeeded', description => 'its replay succeeds');
 is($request->{header}{'webhook-id'}, $id, 'the id stays that of the original');
 is(signed_by($request), 'a', 'and is what is signed');
 
+# By ed25519: verified by another program with the public key, and beside a sum.
+my $private = 'whsk_' . encode_base64('s' x 32, '');
+my $public = sql("SELECT retry.public_key('$private')");
+sql("SELECT retry.set_secret('edkey', '$private')");
+scene('ed25519', url => $echo, secret => 'edkey');
+(undef, $request) = sent(q('ed25519', '{"order": 18}'));
+like($request->{header}{'webhook-signature'}, qr/^v1a,[A-Za-z0-9+\/]{86}==$/, 'an ed25519 key signs');
+my $folder = PostgreSQL::Test::Utils::tempdir;
+append_to_file("$folder/public.der", pack('H*', '302a300506032b6570032100') . decode_base64(substr $public, 5));
+append_to_file("$folder/signed", "$request->{header}{'webhook-id'}.$request->{header}{'webhook-timestamp'}.$request->{body}");
+append_to_file("$folder/signature", decode_base64(substr $request->{header}{'webhook-signature'}, 4));
+my @openssl = ('openssl', 'pkeyutl', '-verify', '-pubin', '-keyform', 'DER', '-inkey', "$folder/public.der", '-rawin', '-sigfile', "$folder/signature", '-in');
+command_ok([ @openssl, "$folder/signed" ], 'openssl verifies it');
+append_to_file("$folder/other", "$request->{header}{'webhook-id'}.$request->{header}{'webhook-timestamp'}.{}");
+command_fails([ @openssl, "$folder/other" ], 'and not another body');
+is(verified($request, "'$public'"), 't', 'a database verifies it');
+sql("SELECT retry.set_secret('edkey', '$key{a}')");
+wait_for(sub { (sent(q('ed25519', '{}')))[1]{header}{'webhook-signature'} =~ /^v1,\S{44} v1a,\S{88}$/ }, 'while they overlap both kinds sign');
+(undef, $request) = sent(q('ed25519', '{}'));
+is(verified($request, "'$public'"), 't', 'who has the public key verifies it');
+is(verified($request, "'$key{a}'"), 't', 'and who has the new key');
+
 # Rotation: both sign during the overlap, the newest first; then one.
 sql("SELECT retry.set_secret('key', '$key{b}')");
 wait_for(sub { signed_by((sent(q('signed', '{}')))[1]) ne 'a' }, 'a new value counts');
