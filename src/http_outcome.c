@@ -230,6 +230,12 @@ conclude_error(RetryTransfer *t, CURLcode code)
 		return;
 	}
 
+	if (t->two_lengths)
+	{
+		retry_transfer_fail(t, RETRY_HTTP_MALFORMED, "answer is not valid HTTP: its headers give two lengths");
+		return;
+	}
+
 	if (retry_tls_conclude(t, code, detail))
 		return;
 	switch (code)
@@ -267,6 +273,13 @@ conclude_error(RetryTransfer *t, CURLcode code)
 		case CURLE_HTTP2:
 		case CURLE_HTTP3:
 			retry_transfer_fail(t, RETRY_HTTP_MALFORMED, "answer is not valid HTTP: %s", detail);
+			break;
+		case CURLE_OUT_OF_MEMORY:
+			/* libcurl's word for a line that is longer than it takes, too */
+			if (t->answering && !t->headers_complete)
+				retry_transfer_fail(t, RETRY_HTTP_MALFORMED, "answer's headers have a line that is too long");
+			else
+				retry_transfer_fail(t, RETRY_HTTP_INTERNAL, "out of memory");
 			break;
 		case CURLE_URL_MALFORMAT:
 			retry_transfer_fail(t, RETRY_HTTP_BAD_REQUEST, "URL is malformed");

@@ -89,6 +89,7 @@ typedef struct RetryTransfer
 	bool		connected;		/* curl was about to send the request */
 	bool		oversize;		/* we stopped reading at hard_limit */
 	bool		headers_too_long;
+	bool		two_lengths;	/* its headers give different lengths */
 	bool		out_of_memory;	/* in a callback */
 	int			open_errno;		/* of a socket that could not be made */
 	int			sockets_opened;

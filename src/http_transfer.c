@@ -131,9 +131,12 @@ receive_field(RetryTransfer *t, const char *line, size_t len)
 	}
 	else if (header_is(line, name_len, "content-length") && len < 19)
 	{
-		t->announced = 0;
+		int64		length = 0;
+
 		for (i = 0; i < len && value[i] >= '0' && value[i] <= '9'; i++)
-			t->announced = t->announced * 10 + (value[i] - '0');
+			length = length * 10 + (value[i] - '0');
+		t->two_lengths |= t->announced >= 0 && t->announced != length;
+		t->announced = length;
 	}
 	else
 		(void) retry_ratelimit_field(&r->rate_limit, line, name_len, value, len, (int64) time(NULL));
@@ -184,7 +187,9 @@ receive_header(char *data, size_t size, size_t count, void *arg)
 		receive_status_line(t, data, len);
 	else
 		receive_field(t, data, len);
-	return all;
+
+	/* whoever sees the other of them takes what follows for another answer */
+	return t->two_lengths ? 0 : all;
 }
 
 /*
@@ -461,7 +466,7 @@ reset_answer(RetryTransfer *t, void *tag)
 	t->header_bytes = 0;
 	t->status = t->open_errno = t->sockets_opened = t->sockets_blocked = 0;
 	t->answering = t->headers_complete = t->connected = false;
-	t->oversize = t->headers_too_long = t->out_of_memory = false;
+	t->oversize = t->headers_too_long = t->two_lengths = t->out_of_memory = false;
 	t->blocked_address[0] = t->blocked_rule[0] = t->curl_error[0] = '\0';
 }
 
