@@ -17,6 +17,7 @@ my %running;
 # new(%options):
 #   args => [...]   further arguments of the program, e.g. '--delay-ms', 50
 #   port => N       instead of a free one, e.g. that of a receiver just stopped
+#   host => TEXT    the address that it listens on, instead of 127.0.0.1
 sub new
 {
 	my ($class, %opt) = @_;
@@ -25,6 +26,7 @@ sub new
 	my $base = PostgreSQL::Test::Utils::tempdir . '/endpoint' . ++$count;
 	my $self = bless {
 		port => $opt{port} // 0,
+		host => $opt{host} // '127.0.0.1',
 		args => $opt{args} // [],
 		program => $program,
 		port_file => "$base.port",
@@ -53,7 +55,7 @@ sub start
 		open(STDERR, '>&', \*STDOUT);
 		{
 			no warnings;
-			exec $self->{program}, '--port', $self->{port},
+			exec $self->{program}, '--port', $self->{port}, '--bind', $self->{host},
 			  '--port-file', $self->{port_file}, @{ $self->{args} };
 		}
 		POSIX::_exit(127);
@@ -78,7 +80,9 @@ sub url
 {
 	my ($self, $path) = @_;
 
-	return "http://127.0.0.1:$self->{port}" . ($path // '');
+	my $host = $self->{host} =~ /:/ ? "[$self->{host}]" : $self->{host};
+
+	return "http://$host:$self->{port}" . ($path // '');
 }
 
 sub port
