@@ -3086,6 +3086,114 @@ COMMENT ON COLUMN retry.overview.died_day IS 'Tasks that have died';
 COMMENT ON COLUMN retry.overview.cancelled_day IS 'Tasks that were cancelled';
 COMMENT ON COLUMN retry.overview.counted_at IS 'When tasks and dead letters were last counted';
 
+/*
+ * One screen for \watch 1: text, since what is worth a line differs from moment
+ * to moment.
+ */
+CREATE FUNCTION retry.brief(span interval) RETURNS text
+LANGUAGE sql STABLE STRICT PARALLEL SAFE SET search_path = pg_catalog, pg_temp
+AS $$
+	SELECT CASE
+		WHEN x.s < 0.9995 THEN round(x.s * 1000) || 'ms'
+		WHEN x.s < 59.95 THEN round(x.s, 1) || 's'
+		WHEN x.s < 3570 THEN round(x.s / 60) || 'm'
+		WHEN x.s < 86220 THEN round(x.s / 3600, 1) || 'h'
+		ELSE round(x.s / 86400, 1) || 'd'
+	END
+	FROM (SELECT extract(epoch FROM span)) AS x (s)
+$$;
+COMMENT ON FUNCTION retry.brief(interval) IS 'A span of time in few letters, for people: 12ms, 3.5s, 7m, 1.2h, 3.0d';
+
+CREATE FUNCTION retry.top_lines(OUT line text) RETURNS SETOF text
+LANGUAGE plpgsql VOLATILE PARALLEL SAFE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+	layout	CONSTANT text := '%-40s %9s %7s %8s %8s %7s %7s %7s %6s %6s %6s %s';
+	r		record;
+	n		int := 0;
+BEGIN
+	FOR r IN
+		SELECT count(*) AS lanes, coalesce(sum(l.in_flight), 0) AS in_flight, coalesce(sum(l.queued + l.due), 0) AS due,
+			count(*) FILTER (WHERE l.state IN ('breaker', 'half-open', 'blocked', 'targets', 'disabled', 'paused')) AS shut
+		FROM retry.lanes l
+	LOOP
+		line := format('retry  %s  %s  %s lanes, %s shut, %s requests under way, about %s due',
+			current_database(), to_char(clock_timestamp(), 'YYYY-MM-DD HH24:MI:SS'), r.lanes, r.shut, r.in_flight, r.due);
+		RETURN NEXT;
+	END LOOP;
+	FOR r IN SELECT h.status, h.check_name, h.detail FROM retry.health() h WHERE h.status <> 'ok'
+	LOOP
+		line := format('%s  %s: %s', upper(r.status), r.check_name, left(r.detail, 120));
+		RETURN NEXT;
+	END LOOP;
+
+	line := '';
+	RETURN NEXT;
+	line := format(layout, 'scene', 'pending', 'running', 'retrying', 'dead', 'in/s', 'out/s', 'fail/s', 'p50', 'p95', 'p99', 'behind');
+	RETURN NEXT;
+	FOR r IN
+		SELECT 'all ' || count(*) AS scene, 'active' AS state, sum(o.pending) AS pending, sum(o.running) AS running,
+			sum(o.retrying) AS retrying, sum(o.dead) AS dead, sum(o.enqueued_rate) AS enqueued_rate,
+			sum(o.attempt_rate) AS attempt_rate, sum(o.failed_rate) AS failed_rate, NULL::interval AS p50,
+			NULL::interval AS p95, NULL::interval AS p99, min(o.oldest_due) AS oldest_due
+		FROM retry.overview o
+		UNION ALL
+		(SELECT o.scene, o.state, o.pending, o.running, o.retrying, o.dead, o.enqueued_rate, o.attempt_rate, o.failed_rate,
+			o.p50, o.p95, o.p99, o.oldest_due
+		FROM retry.overview o
+		WHERE o.pending + o.running + o.retrying + o.dead > 0 OR o.enqueued_rate + o.attempt_rate > 0 OR o.state <> 'active'
+		ORDER BY o.enqueued_rate + o.attempt_rate DESC, o.oldest_due, o.pending + o.retrying DESC, o.scene
+		LIMIT 15)
+	LOOP
+		line := format(layout, left(r.scene || CASE WHEN r.state <> 'active' THEN format(' (%s)', r.state) ELSE '' END, 40),
+			r.pending, r.running, r.retrying, r.dead, round(r.enqueued_rate::numeric, 1), round(r.attempt_rate::numeric, 1),
+			round(r.failed_rate::numeric, 1), retry.brief(r.p50), retry.brief(r.p95), retry.brief(r.p99),
+			retry.brief(clock_timestamp() - r.oldest_due));
+		RETURN NEXT;
+	END LOOP;
+
+	FOR r IN
+		SELECT l.group_name, l.lane, l.state, l.in_flight, l.queued + l.due AS due, l.oldest_due, l.blocked_until, l.last_error
+		FROM retry.lanes l
+		WHERE l.state NOT IN ('idle', 'sending', 'waiting')
+		ORDER BY l.oldest_due, l.lane LIMIT 8
+	LOOP
+		IF n = 0 THEN
+			line := '';
+			RETURN NEXT;
+			line := format('%-40s %-12s %7s %9s %7s %7s  %s', 'lane', 'state', 'running', 'due', 'behind', 'until', 'last error');
+			RETURN NEXT;
+		END IF;
+		n := n + 1;
+		line := format('%-40s %-12s %7s %9s %7s %7s  %s', left(r.lane, 40), r.state, r.in_flight, r.due,
+			retry.brief(clock_timestamp() - r.oldest_due), retry.brief(greatest(r.blocked_until - clock_timestamp(), '0')),
+			left(r.last_error, 60));
+		RETURN NEXT;
+	END LOOP;
+
+	n := 0;
+	FOR r IN
+		SELECT e.at, e.kind, coalesce(e.lane, e.target, e.scene, e.group_name) AS what, e.detail
+		FROM retry.events e
+		WHERE e.at > clock_timestamp() - interval '1 hour'
+		ORDER BY e.at DESC LIMIT 6
+	LOOP
+		IF n = 0 THEN
+			line := '';
+			RETURN NEXT;
+		END IF;
+		n := n + 1;
+		line := format('%s  %s  %s  %s', to_char(r.at, 'HH24:MI:SS'), r.kind, left(r.what, 50), left(r.detail, 60));
+		RETURN NEXT;
+	END LOOP;
+END
+$$;
+COMMENT ON FUNCTION retry.top_lines() IS 'The lines of the view retry.top';
+
+CREATE VIEW retry.top WITH (security_barrier) AS
+SELECT t.line AS top FROM retry.top_lines() t;
+COMMENT ON VIEW retry.top IS 'One screen that says how it goes, for \watch 1 in psql: what is not well, scenes, lanes in trouble, the last events; of what the current role may see';
+COMMENT ON COLUMN retry.top.top IS 'A line';
+
 CREATE VIEW retry.targets AS
 SELECT
 	s.group_name || '/' || s.name AS scene, r.target, r.state, r.in_flight, r.failures, r.out_since,
@@ -3134,7 +3242,7 @@ REVOKE ALL ON ALL SEQUENCES IN SCHEMA retry FROM PUBLIC;
 GRANT USAGE ON SCHEMA retry TO PUBLIC;
 GRANT SELECT ON retry.tasks, retry.attempts, retry.running, retry.dead_letters TO PUBLIC;
 GRANT SELECT ON retry.schedules, retry.secrets, retry.disabled_urls, retry.events, retry.lanes, retry.targets TO PUBLIC;
-GRANT SELECT ON retry.overview, retry.stats TO PUBLIC;
+GRANT SELECT ON retry.overview, retry.stats, retry.top TO PUBLIC;
 GRANT SELECT ON retry.dispatchers TO pg_monitor;
 REVOKE EXECUTE ON FUNCTION retry.purge(timestamptz) FROM PUBLIC;
 REVOKE EXECUTE ON FUNCTION retry.adopt() FROM PUBLIC;
