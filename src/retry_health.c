@@ -26,6 +26,7 @@
 #include "extension.h"
 #include "guc.h"
 #include "quarantine.h"
+#include "scene_stats.h"
 #include "shmem.h"
 #include "store.h"
 
@@ -37,6 +38,15 @@
 
 /* The lack of an executor is noted every second while it lasts. */
 #define EXECUTORS_SHORT_MS	(5 * 1000)
+
+/* Upkeep is done every hour, and may take its time. */
+#define UPKEEP_LATE_MS		(3 * 60 * 60 * 1000)
+
+/* Statistics are stored every minute. */
+#define STATISTICS_LATE_MS	(10 * 60 * 1000)
+
+/* A pause that holds tasks back for so long may have been forgotten. */
+#define PAUSE_LATE_MS		(24 * 60 * 60 * 1000)
 
 /* How many of a leaf's oldest tasks are looked at for held ones. */
 #define TASKS_LOOKED_AT		100
@@ -255,6 +265,81 @@ check_work(ReturnSetInfo *result, const RetryWorker *workers, int count)
 			   "See the receivers' answers in retry.attempts; retry.lane_max_in_flight and retry.max_in_flight limit what is sent at once");
 }
 
+/* Is the store kept in order? */
+static void
+check_upkeep(ReturnSetInfo *result, const RetryWorker *workers, int count)
+{
+	RetryDatabase *db = retry_shmem_database();
+	TimestampTz now = GetCurrentTimestamp();
+	TimestampTz done = db != NULL ? db->upkeep_at : 0;
+	TimestampTz since = now;
+
+	for (int i = 0; i < count; i++)
+	{
+		if (workers[i].phase == RETRY_WORKER_RUNNING)
+			since = Min(since, workers[i].started_at);
+	}
+	if (TimestampDifferenceExceeds(Max(since, done), now, UPKEEP_LATE_MS))
+		report(result, "upkeep", WARN,
+			   done == 0 ? "upkeep was not done since the server's start" :
+			   psprintf("upkeep was last done at %s", timestamptz_to_str(done)),
+			   "See the server's log; upkeep needs a free slot of max_worker_processes. CALL retry.maintain() does it now");
+	else if (done == 0)
+		report(result, "upkeep", OK, "upkeep was not due yet", NULL);
+	else
+		report(result, "upkeep", OK,
+			   psprintf("upkeep was last done at %s%s", timestamptz_to_str(done),
+						db->upkeep_blocked ? ", and left what was locked to the next" : ""), NULL);
+}
+
+static void
+check_statistics(ReturnSetInfo *result, const RetryWorker *workers, int count)
+{
+	TimestampTz now = GetCurrentTimestamp();
+	TimestampTz since = now;
+
+	for (int i = 0; i < count; i++)
+	{
+		if (workers[i].phase == RETRY_WORKER_RUNNING && workers[i].stats_since != 0)
+			since = Min(since, workers[i].stats_since);
+	}
+	if (!TimestampDifferenceExceeds(since, now, STATISTICS_LATE_MS))
+		report(result, "statistics", OK, "statistics are stored every minute", NULL);
+	else
+		report(result, "statistics", WARN,
+			   psprintf("statistics since %s are not stored", timestamptz_to_str(since)),
+			   "See the server's log, and who has locked retry.stat_minute or retry.count_change in pg_locks; delivery goes on");
+}
+
+/* The earliest due time of what pauses hold back. */
+static void
+look_at_scene(const void *copy, void *arg)
+{
+	const RetrySceneShown *scene = copy;
+	TimestampTz *earliest = arg;
+
+	*earliest = Min(*earliest, scene->held_due);
+}
+
+static void
+check_pauses(ReturnSetInfo *result, const RetryWorker *workers, int count)
+{
+	TimestampTz now = GetCurrentTimestamp();
+	TimestampTz due = now;
+
+	for (int i = 0; i < count; i++)
+	{
+		if (workers[i].phase == RETRY_WORKER_RUNNING)
+			retry_shown_each(&workers[i].scenes_shown, sizeof(RetrySceneShown), look_at_scene, &due);
+	}
+	if (!TimestampDifferenceExceeds(due, now, PAUSE_LATE_MS))
+		report(result, "pauses", OK, "no pause holds back what is due for longer than a day", NULL);
+	else
+		report(result, "pauses", WARN,
+			   psprintf("a paused scene has tasks that are due since %s", timestamptz_to_str(due)),
+			   "Those with oldest_due in retry.overview and a state other than active; end the pause, or cancel the tasks with retry.cancel_where()");
+}
+
 /*
  * Is there an unresolved task in this leaf that is held because it came from
  * elsewhere?  Such rows are older than what was enqueued here, so the leaf's
@@ -394,6 +479,9 @@ retry_health(PG_FUNCTION_ARGS)
 		check_work(result, workers, count);
 		check_shown(result, workers, count);
 		check_crashes(result);
+		check_upkeep(result, workers, count);
+		check_statistics(result, workers, count);
+		check_pauses(result, workers, count);
 	}
 	check_enabled(result);
 	check_version(result);

@@ -191,6 +191,7 @@ count(RetryDispatcher *d, int32 scene_id)
 	{
 		stats->any = true;
 		stats->minute = minute_of(GetCurrentTimestamp());
+		d->worker->stats_since = stats->minute;
 	}
 	retry_shown_begin(shown);
 	shown->minute = stats->minute;
@@ -441,6 +442,8 @@ begin_anew(RetrySceneStats *stats)
 	stats->not_before = 0;
 }
 
+
+
 static void
 log_failure(const ErrorData *error, TimestampTz now)
 {
@@ -474,7 +477,7 @@ retry_scene_stats_write(RetryDispatcher *d, TimestampTz now, bool all)
 	if (stored)
 	{
 		begin_anew(stats);
-		d->worker->stats_at = now;
+		d->worker->stats_since = 0;
 	}
 	else
 		stats->not_before = now + (error != NULL ? AGAIN_US : LOCKED_US);

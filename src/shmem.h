@@ -89,7 +89,8 @@ typedef struct RetryWorker
 	RetryShownPlace lanes_shown;	/* see lane_stats.h */
 	RetryShownPlace targets_shown;	/* see target_health.h */
 	RetryShownPlace scenes_shown;	/* see scene_stats.h */
-	TimestampTz stats_at;		/* when it last stored statistics; 0: not yet */
+	TimestampTz stats_since;	/* since when its statistics are not stored;
+								 * 0: nothing was counted */
 	/* its in-flight entries lie apart, see retry_shmem_in_flight */
 } RetryWorker;
 
@@ -136,6 +137,9 @@ typedef struct RetryDatabase
 	pg_atomic_uint64 truncations;
 	/* when a function last waited because no executor can be started */
 	volatile TimestampTz executors_short_at;
+	/* when upkeep was last done; 0: not since the server's start */
+	volatile TimestampTz upkeep_at;
+	volatile bool upkeep_blocked;	/* and left something undone */
 	uint64		first_xid;		/* next xid when this entry was made: what was
 								 * there already has a lower one */
 	/* broadcast by dispatchers when terminal attempts have been recorded */

@@ -36,6 +36,7 @@
 
 #include "compat.h"
 #include "guc.h"
+#include "shmem.h"
 #include "statement.h"
 #include "store.h"
 #include "upkeep.h"
@@ -298,6 +299,18 @@ delete_requests(ArrayType *requests)
 	retry_worker_commit_spi();
 }
 
+/* For retry.health(). */
+static void
+note_done(const RetryUpkeep *upkeep)
+{
+	RetryDatabase *db = retry_shmem_database();
+
+	if (db == NULL)
+		return;
+	db->upkeep_blocked = upkeep->blocked;
+	db->upkeep_at = GetCurrentTimestamp();
+}
+
 /* One pass through everything. */
 static void
 run(void)
@@ -326,6 +339,8 @@ run(void)
 	going = going && attempt(retry_upkeep_scenes, &upkeep, 0);
 	if (going && requests != NULL && !upkeep.blocked)
 		delete_requests(requests);
+	if (going)
+		note_done(&upkeep);
 }
 
 /* Entry point; the argument is the database's OID. */
