@@ -1,0 +1,346 @@
+# Attacks of one role on what belongs to another.  The bank has tasks in every
+# state, scenes, secrets and schedules, all marked with the word LOOT; mallory
+# may do what PUBLIC may, owns a group of its own, and may make functions,
+# operators and tables.  An attack has worked when the word comes out, or
+# something of mallory's has run as somebody else.
+#
+# Each attack is made twice in a transaction that is rolled back: as things are,
+# when it must fail, and, where SQL can take its defence away ("without"), with
+# the defence gone, when it must succeed: so a test that could not fail is seen.
+# What only C defends is in test/README.md.
+use strict;
+use warnings FATAL => 'all';
+
+use RetryTest;
+use PostgreSQL::Test::Utils;
+use Test::More;
+
+my $node = new_node('main', conf => 'autovacuum = off');
+my $receiver = start_endpoint();
+my $url = $receiver->url('');
+hold_nothing($node);
+
+# ---------------------------------------------------------------- the scenery
+
+$node->safe_psql('postgres', <<"SQL");
+CREATE ROLE mallory;
+CREATE ROLE bank;
+CREATE ROLE clerk;
+CREATE ROLE watcher IN ROLE pg_monitor;
+CREATE ROLE reader IN ROLE pg_read_all_data;
+GRANT CREATE ON SCHEMA public TO mallory, reader;
+INSERT INTO retry.scene_group (name, owner) VALUES ('bank', 'bank'), ('mallory', 'mallory');
+INSERT INTO retry.scene (group_name, name, url, headers, max_attempts, backoff) VALUES
+	('bank', 'ok', '$url/ok/LOOT-url', '{"X-Of-Scene": "LOOT-of-scene"}', 3, 'fixed 1h'),
+	('bank', 'stop', '$url/status/422?body=LOOT-answer', NULL, 3, 'fixed 1h'),
+	('bank', 'fail', '$url/status/500?body=LOOT-answer', NULL, 3, 'fixed 1h'),
+	('bank', 'hang', '$url/hang', NULL, 3, 'fixed 1h'),
+	('bank', 'blocked', 'http://169.254.1.1/LOOT-url', NULL, 3, 'fixed 1h'),
+	('mallory', 'own', '$url/ok/own', NULL, 3, 'fixed 1h');
+UPDATE retry.scene SET timeout = '1 h' WHERE name = 'hang';
+SELECT retry.grant('bank', 'default'), retry.grant('mallory', 'default');
+SET ROLE bank;
+SELECT retry.set_secret('loot-secret', 'LOOT-of-secret', 'bank');
+INSERT INTO retry.lane_override (group_name, lane, description) VALUES ('bank', 'LOOT-lane-2', 'LOOT');
+SELECT retry.schedule('loot', '0 0 1 1 *', 'bank/ok', '{"of": "LOOT-schedule"}');
+SELECT retry.disable_url('bank/ok', 'https://LOOT.example.com/LOOT', 'LOOT-reason');
+SELECT retry.enqueue('bank/' || s, '{"of": "LOOT-body"}', key => 'LOOT-key-' || s, reference => 'LOOT-reference',
+	headers => '{"X-Of-Task": "LOOT-of-task"}', lane => 'LOOT-lane-' || s)
+FROM unnest('{ok,stop,fail,hang,blocked}'::text[]) s;
+SELECT retry.enqueue('bank/ok', '{"of": "LOOT-body"}', key => 'LOOT-key-later', delay => '20 days', reference => 'LOOT-reference');
+SELECT retry.enqueue('bank/ok', '{"of": "LOOT-body"}', key => 'LOOT-key-cancelled', delay => '20 days') AS id \\gset
+SELECT retry.cancel(:'id');
+SELECT retry.enqueue('$url/ok/LOOT', '{"of": "LOOT-body"}', key => 'LOOT-shared', delay => '20 days');
+SET ROLE mallory;
+SELECT retry.enqueue('mallory/own', '{}', key => 'own', delay => '20 days');
+SQL
+wait_sql($node, "SELECT string_agg(DISTINCT state::text, ' ' ORDER BY state::text) FROM retry.tasks WHERE scene ^\@ 'bank/'",
+	'the bank has tasks in every state', expected => 'cancelled dead pending retrying running succeeded');
+# enough rows that plans may differ from those of a few
+$node->safe_psql('postgres', 'ANALYZE');
+
+# What leaks, as mallory would write it: strict and cheap, so that the planner
+# may use it first and everywhere.
+my $peek = <<'SQL';
+CREATE FUNCTION public.peek(text) RETURNS boolean LANGUAGE plpgsql STRICT COST 0.0000001 AS
+$$ BEGIN IF $1 ILIKE '%loot%' THEN RAISE WARNING 'seen: %', upper($1); END IF; RETURN true; END $$;
+SQL
+
+# ---------------------------------------------------------------- how it is done
+
+sub run_attack
+{
+	my ($role, $sql, $without) = @_;
+	my ($rc, $out, $err) = $node->psql('postgres',
+		"BEGIN;\n" . ($without // '') . "\nSET LOCAL ROLE $role;\n$sql\nROLLBACK;",
+		on_error_stop => 0);
+	return ($out // '') . "\n" . ($err // '');
+}
+
+# attack(NAME, SQL, %options): it brings no LOOT.
+#   role => 'mallory'    who does it
+#   without => SQL       a superuser takes the defence away: then it brings LOOT
+#   loot => REGEX        what coming out of it means that it worked
+my $attacks = 0;
+sub attack
+{
+	my ($name, $sql, %opt) = @_;
+	my $role = $opt{role} // 'mallory';
+	my $loot = $opt{loot} // qr/LOOT/;
+	local $Test::Builder::Level = $Test::Builder::Level + 1;
+
+	$attacks++;
+	my $seen = run_attack($role, $sql);
+	# psql repeats the line of an error, in which mallory may have named it
+	$seen =~ s/^LINE \d+:.*\n.*$//mg;
+	unlike($seen, $loot, $name);
+	return unless defined $opt{without};
+	like(run_attack($role, $sql, $opt{without}), $loot, "  … and works without its defence");
+	return;
+}
+
+# ---------------------------------------------------------------- views
+
+foreach my $state (qw(pending running retrying succeeded dead cancelled))
+{
+	attack("a leaky function in a condition sees nothing of tasks that are $state",
+		"$peek SET LOCAL enable_nestloop = off; SELECT count(*) FROM retry.tasks WHERE state = '$state' AND peek(key);",
+		# what is running is found by a function that knows the rights itself
+		$state eq 'running' ? () : (without => "ALTER VIEW retry.tasks_$state SET (security_barrier = false);"));
+}
+attack('nor of the last errors of what is retried', "$peek SET LOCAL enable_nestloop = off; SELECT count(*) FROM retry.tasks WHERE peek(last_error);");
+
+my %views = (attempts => 'convert_from(response, \'UTF8\')', disabled_urls => 'url', events => 'target', schedules => 'name');
+foreach my $view (sort keys %views)
+{
+	attack("nor of retry.$view",
+		"$peek SELECT count(*) FROM retry.$view WHERE peek($views{$view});",
+		# DISTINCT ON is a barrier too, in most plans
+		$view eq 'disabled_urls' ? () : (without => "ALTER VIEW retry.$view SET (security_barrier = false);"));
+}
+attack('nor of retry.secrets', "$peek SELECT count(*) FROM retry.secrets WHERE peek(name);");
+
+# whatever views there are
+my @views = split /\n/, $node->safe_psql('postgres', <<'SQL');
+SELECT c.oid::regclass FROM pg_class c
+WHERE relnamespace = 'retry'::regnamespace AND relkind = 'v' AND has_table_privilege('mallory', c.oid, 'SELECT') ORDER BY 1
+SQL
+cmp_ok(scalar @views, '>=', 10, 'views that everybody may read');
+attack("all columns of $_ show nothing of the bank's", "SELECT v::text FROM $_ v;") foreach @views;
+foreach my $view (grep { !/dispatchers/ } @views)
+{
+	my $out = $node->safe_psql('postgres', "SET ROLE watcher; SELECT v::text FROM $view v");
+
+	unlike($out, qr/LOOT-(?:body|of-scene|of-task|of-secret|schedule|answer)/,
+		"pg_monitor sees no bodies, headers, secrets or answers in $view");
+}
+like($node->safe_psql('postgres', 'SET ROLE watcher; SELECT lane FROM retry.lanes'), qr/LOOT-lane/,
+	'pg_monitor sees the lanes of all');
+
+attack('statistics of the planner are not shown',
+	"SELECT array_to_string(most_common_vals::text::text[], ' ') || array_to_string(histogram_bounds::text::text[], ' ') FROM pg_stats WHERE schemaname = 'retry';");
+attack('statistics of columns that all may read are not shown',
+	"SELECT most_common_vals::text || histogram_bounds::text, histogram_bounds FROM pg_stats WHERE tablename = 'scene';",
+	without => 'ALTER TABLE retry.scene DISABLE ROW LEVEL SECURITY;',
+	loot => qr/LOOT|blocked/);
+attack('an estimate that calls an operator of one\'s own gets no statistics',
+	"$peek CREATE FUNCTION peek2(text, text) RETURNS boolean LANGUAGE plpgsql STRICT AS 'BEGIN RETURN peek(\$1); END';
+	CREATE OPERATOR public.=== (FUNCTION = peek2, LEFTARG = text, RIGHTARG = text, RESTRICT = eqsel);
+	EXPLAIN SELECT * FROM retry.tasks WHERE key === 'x'; EXPLAIN SELECT * FROM retry.dead_letters WHERE key OPERATOR(public.===) 'x';");
+
+# ---------------------------------------------------------------- tables
+
+my @closed = split /\n/, $node->safe_psql('postgres', <<'SQL');
+SELECT c.oid::regclass FROM pg_class c
+WHERE relnamespace = 'retry'::regnamespace AND relkind IN ('r', 'p', 'v', 'S') AND c.relname !~ '_\d\d$'
+	AND NOT has_any_column_privilege('mallory', c.oid, 'SELECT') ORDER BY 1
+SQL
+cmp_ok(scalar @closed, '>=', 30, 'relations that nobody else may read');
+attack('no table of the store can be read', join("\n", map { "SAVEPOINT s; SELECT 'LOOT' FROM $_; ROLLBACK TO s;" } @closed),
+	without => 'GRANT SELECT ON retry.task TO PUBLIC;');
+attack('nor one of its leaves',
+	"DO \$\$ DECLARE t regclass; BEGIN FOR t IN SELECT oid FROM pg_class WHERE relnamespace = 'retry'::regnamespace AND relname ~ '_\\d\\d\$' AND relkind = 'r' LOOP
+	BEGIN EXECUTE 'SELECT FROM ' || t; RAISE WARNING 'LOOT in %', t; EXCEPTION WHEN insufficient_privilege THEN NULL; END; END LOOP; END \$\$;",
+	without => 'GRANT SELECT ON retry.attempt_17 TO PUBLIC;');
+attack('scenes of others are not seen', "$peek SELECT count(*) FROM retry.scene WHERE peek(headers::text);",
+	without => 'ALTER TABLE retry.scene DISABLE ROW LEVEL SECURITY;');
+attack('nor overrides', "$peek SELECT count(*) FROM retry.lane_override WHERE peek(description);",
+	without => 'ALTER TABLE retry.lane_override DISABLE ROW LEVEL SECURITY;');
+attack('nor exported', "SELECT retry.export_config();",
+	without => 'ALTER TABLE retry.scene DISABLE ROW LEVEL SECURITY; ALTER TABLE retry.scene_group DISABLE ROW LEVEL SECURITY;');
+attack('nor changed', "UPDATE retry.scene SET url = '$url/ok/mine', headers = NULL WHERE group_name = 'bank' RETURNING 'LOOT';",
+	without => 'ALTER TABLE retry.scene DISABLE ROW LEVEL SECURITY;');
+attack('nor imported', qq(SELECT 'LOOT' FROM retry.import_config('{"retry": "1.0", "groups": [{"name": "mallory", "scenes": [{"name": "own"}]}, {"name": "bank", "paused": true}]}');),
+	without => 'ALTER TABLE retry.scene_group DISABLE ROW LEVEL SECURITY;');
+attack('whether a scene of others is there does not show in an error',
+	"INSERT INTO retry.scene (group_name, name) VALUES ('bank', 'ok');", loot => qr/duplicate key|already exists/,
+	without => 'ALTER TABLE retry.scene DISABLE ROW LEVEL SECURITY;');
+attack('pg_read_all_data does not read secrets', "SELECT value FROM retry.secret;", role => 'reader',
+	without => 'ALTER TABLE retry.secret DISABLE ROW LEVEL SECURITY;');
+attack('no table of retry can be locked',
+	"DO \$\$ DECLARE t regclass; m text; BEGIN FOR t IN SELECT oid FROM pg_class WHERE relnamespace = 'retry'::regnamespace AND relkind IN ('r', 'p', 'v') LOOP
+	FOREACH m IN ARRAY ARRAY['ROW SHARE', 'ROW EXCLUSIVE', 'SHARE', 'EXCLUSIVE', 'ACCESS EXCLUSIVE'] LOOP
+	BEGIN EXECUTE format('LOCK TABLE %s IN %s MODE NOWAIT', t, m); RAISE WARNING 'LOOT: % of %', m, t; EXCEPTION WHEN insufficient_privilege OR lock_not_available THEN NULL; END; END LOOP; END LOOP; END \$\$;",
+	without => 'GRANT DELETE ON retry.scene TO PUBLIC;');
+attack('nothing can be put into the schema', 'CREATE TABLE retry.loot (); SELECT upper(relname) FROM pg_class WHERE relname = \'loot\';',
+	without => 'GRANT CREATE ON SCHEMA retry TO PUBLIC;');
+
+# ---------------------------------------------------------------- functions
+
+# A task of the bank and one that does not exist are told apart by no error.
+my $of_bank = $node->safe_psql('postgres', "SELECT id FROM retry.tasks WHERE key = 'LOOT-key-later'");
+my $dead_one = $node->safe_psql('postgres', "SELECT id FROM retry.tasks WHERE key = 'LOOT-key-stop'");
+my $nobodys = '01900000-0000-7000-8000-000000000000';
+foreach my $call ('cancel(%s)', 'run_now(%s)', 'replay(%s)', 'wait(%s)', 'step_over(%s)', q[amend(%s, '{"max_attempts": 1}')])
+{
+	foreach my $id ($of_bank, $dead_one)
+	{
+		my ($theirs, $none) = map {
+			my $sql = 'SELECT retry.' . sprintf($call, "'$_'");
+			my $said = run_attack('mallory', $sql . ';');
+			$said =~ s/\Q$_\E/(id)/gr =~ s/^psql:\S*//mgr
+		} $id, $nobodys;
+
+		$attacks++;
+		is($theirs, $none, "retry.$call says the same of a task of others and of none");
+	}
+}
+attack("retry.$_ finds nothing of others", "SELECT CASE WHEN n > 1 THEN 'LOOT' END FROM retry.$_ n;",
+	without => "GRANT bank TO mallory;")
+  foreach ('cancel_where()', 'run_now_where()', q(amend_where('{"max_attempts": 1}')));
+attack('retry.replay_dead() finds nothing of others', "SELECT CASE WHEN retry.replay_dead() > 0 THEN 'LOOT' END;",
+	without => 'GRANT bank TO mallory;');
+attack('a key of others in the shared group is not met', "SELECT CASE WHEN retry.enqueue('$url/ok/x', key => 'LOOT-shared', delay => '1 day') IN (SELECT id FROM pg_temp.of_bank) THEN 'LOOT' END;
+	SELECT retry.enqueue('$url/ok/x', key => 'LOOT-shared', on_conflict => 'error', delay => '1 day') IS NULL;", loot => qr/LOOT(?!-shared)|23505.*bank/);
+attack('no message about health names what is of others', 'SELECT h::text FROM retry.health() h;');
+attack('retry.held_tasks() counts nothing of others', q(SELECT 'LOOT' FROM generate_series(1, 30) s WHERE retry.held_tasks(s, 'https://loot.example.com/LOOT') > 0;));
+attack('retry.amended() shows nothing of others',
+	"SELECT retry.amended(l::int2, '$of_bank', 'x'::text, 'url') FROM generate_series(0, 32) l; SELECT retry.amended(32::int2, '$of_bank', 1::int8, 'url');");
+attack('nor does a schedule run of others', "SELECT CASE WHEN retry.run_schedules() > 0 THEN 'LOOT' END; SELECT retry.run_schedules('2100-01-01');");
+attack('a schedule of others is not replaced', q(SELECT retry.unschedule('loot') AND true; SELECT retry.schedule('loot', '* * * * *', 'mallory/own'); SELECT count(*) || ' LOOT' FROM retry.schedules WHERE owner <> 'mallory'::regrole HAVING count(*) > 0;));
+attack('nobody enqueues into a group of others', "SELECT 'LOOT' WHERE retry.enqueue('bank/ok', delay => '1 day') IS NOT NULL;",
+	without => "SELECT retry.grant('mallory', 'bank');");
+attack('nor by a callback', "SELECT 'LOOT' WHERE retry.enqueue('mallory/own', delay => '1 day', on_success => 'bank/ok') IS NOT NULL;",
+	without => "SELECT retry.grant('mallory', 'bank');");
+attack('nor by the callback of a scene of one\'s own',
+	"SET LOCAL check_function_bodies = off; UPDATE retry.scene SET on_success = 'bank/ok' RETURNING 'LOOT';",
+	without => 'DROP TRIGGER check_callbacks ON retry.scene;');
+attack('nor does a scene of one\'s own call a function as whoever enqueues',
+	"CREATE FUNCTION run_as(jsonb) RETURNS void LANGUAGE sql AS ''; SET LOCAL check_function_bodies = off; UPDATE retry.scene SET url = 'sql:public.run_as' RETURNING 'LOOT';",
+	without => 'DROP TRIGGER check_function ON retry.scene;');
+attack('a function runs as who enqueues, not as the owner of a group',
+	"GRANT mallory TO clerk; SELECT 'LOOT' WHERE retry.enqueue('sql:retry.nothing') IS NOT NULL;");
+attack('a secret of others cannot be set', q(SELECT retry.set_secret('loot-secret', 'LOOT', 'bank'); SELECT 'LOOT' FROM retry.secrets;));
+attack('whether one is a key is not told',
+	"INSERT INTO retry.scene (group_name, name, url, secret) VALUES ('bank', 'mine', '$url/ok', 'loot-secret');", loot => qr/is no key/,
+	without => 'ALTER TABLE retry.scene DISABLE ROW LEVEL SECURITY;');
+attack('nor is it named in a group of one\'s own', "UPDATE retry.scene SET headers = '{\"X\": \"{{secret:loot-secret}}\"}'; SELECT 'LOOT' FROM retry.secrets WHERE set_at IS NOT NULL;",
+	without => "UPDATE retry.secret SET group_id = (SELECT id FROM retry.scene_group WHERE name = 'mallory');");
+
+# ---------------------------------------------------------------- acting as others
+
+# Planted before pg_catalog in the path: each says as whom it ran.
+my $planted = <<'SQL';
+CREATE FUNCTION public.note(what text) RETURNS void LANGUAGE plpgsql SET search_path = pg_catalog AS
+$$ BEGIN IF current_user <> 'mallory' THEN RAISE WARNING 'LOOT: % ran as %', what, current_user; END IF; END $$;
+CREATE FUNCTION public.clock_timestamp() RETURNS timestamptz LANGUAGE plpgsql AS $$ BEGIN PERFORM public.note('clock_timestamp'); RETURN pg_catalog.clock_timestamp(); END $$;
+CREATE FUNCTION public.now() RETURNS timestamptz LANGUAGE plpgsql AS $$ BEGIN PERFORM public.note('now'); RETURN pg_catalog.now(); END $$;
+CREATE FUNCTION public.format(text, text) RETURNS text LANGUAGE plpgsql AS $$ BEGIN PERFORM public.note('format'); RETURN pg_catalog.format($1, $2); END $$;
+CREATE FUNCTION public.format(text, name) RETURNS text LANGUAGE plpgsql AS $$ BEGIN PERFORM public.note('format'); RETURN pg_catalog.format($1, $2); END $$;
+SQL
+foreach my $type (qw(oid int4 int8 text name regclass timestamptz bool uuid))
+{
+	foreach my $operator ('=', '<>')
+	{
+		my $word = $operator eq '=' ? 'eq' : 'ne';
+		$planted .= "CREATE FUNCTION public.${type}_$word($type, $type) RETURNS boolean LANGUAGE plpgsql AS "
+		  . "\$\$ BEGIN PERFORM public.note('$type $operator'); RETURN \$1 OPERATOR(pg_catalog.$operator) \$2; END \$\$;\n"
+		  . "CREATE OPERATOR public.$operator (FUNCTION = public.${type}_$word, LEFTARG = $type, RIGHTARG = $type);\n"
+		  unless $type eq 'regclass';
+	}
+}
+$planted .= <<'SQL';
+CREATE FUNCTION public.cat(text, text) RETURNS text LANGUAGE plpgsql AS $$ BEGIN PERFORM public.note('||'); RETURN $1 OPERATOR(pg_catalog.||) $2; END $$;
+CREATE OPERATOR public.|| (FUNCTION = public.cat, LEFTARG = text, RIGHTARG = text);
+SET LOCAL search_path = public, pg_catalog;
+SQL
+my $loose = <<'SQL';
+DO $$ DECLARE f regprocedure; BEGIN
+FOR f IN SELECT oid FROM pg_proc WHERE pronamespace = 'retry'::regnamespace AND prosecdef LOOP
+EXECUTE format('ALTER FUNCTION %s SET search_path = public, pg_catalog', f); END LOOP; END $$;
+SQL
+# a failing statement must not hide what the next would do
+sub each_alone
+{
+	return join "\n", map { "SAVEPOINT a; $_; ROLLBACK TO a;" } @_;
+}
+my %as_owner = (
+	'pausing a lane' => "INSERT INTO retry.lane_override (group_name, lane, paused) VALUES ('mallory', 'x', true)",
+	'dropping a scene' => "SELECT retry.drop_scene('mallory/own')",
+	'renaming a scene' => "UPDATE retry.scene SET name = 'renamed'");
+attack("$_ runs nothing planted as the owner of the extension", "$planted\n$as_owner{$_};", without => $loose)
+  foreach sort keys %as_owner;
+attack('giving a scene a secret does not either', "SELECT retry.set_secret('s', 'token', 'mallory');\n$planted\n" . each_alone("UPDATE retry.scene SET secret = 's'"), without => $loose);
+attack('nor does what the functions do as the owner', $planted . each_alone(
+		"SELECT retry.grant('clerk', 'mallory')", "SELECT retry.revoke('clerk', 'mallory')",
+		"SELECT retry.set_secret('s', 'token', 'mallory')", "SELECT retry.set_secret('s', 'whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw', 'mallory')",
+		"SELECT retry.disable_url('mallory/own', 'http://x.example.com/')", "SELECT retry.enable_url('mallory/own', 'http://x.example.com/')",
+		"SELECT retry.replay_dead()", "SELECT retry.replay_dead(error => '%', reference => 'x', reason => 'stopped')", "SELECT retry.drop_lane_override('mallory', 'x')",
+		"SELECT retry.schedule('s', '* * * * *', 'mallory/own')", 'SELECT retry.run_schedules()', "SELECT retry.unschedule('s')",
+		"SELECT retry.once('c', 'm')", "SELECT retry.enqueue('mallory/own', key => 'k', delay => '1 day')",
+		"SELECT retry.cancel_where()", "SELECT count(*) FROM retry.tasks", "SELECT count(*) FROM retry.attempts", 'SELECT count(*) FROM retry.health()'));
+attack('nor do objects of a temporary schema', <<'SQL' . each_alone("SELECT retry.grant('clerk', 'mallory')", "UPDATE retry.scene SET name = 'renamed'", "SELECT retry.drop_scene('mallory/own')"));
+CREATE TEMP TABLE pg_class AS SELECT * FROM pg_catalog.pg_class LIMIT 0; CREATE TEMP TABLE pg_locks (locktype text);
+CREATE TEMP VIEW pg_roles AS SELECT 'LOOT'::text AS rolname, 1::oid AS oid;
+SQL
+attack('functions that run as the owner are no trigger for a table of one\'s own',
+	q(CREATE TABLE public.own (id int, group_name text, name text, archived boolean, secret text); CREATE TRIGGER t BEFORE DELETE ON own FOR EACH ROW EXECUTE FUNCTION retry.archive_scene();
+	SELECT tgname || ' LOOT' FROM pg_trigger WHERE tgrelid = 'own'::regclass;),
+	without => 'GRANT EXECUTE ON FUNCTION retry.archive_scene() TO PUBLIC;');
+attack('nor, if they could be, do they act', <<'SQL',
+CREATE TABLE public.own (id int, group_name text, name text);
+INSERT INTO own SELECT s, 'bank', 'hang' FROM generate_series(1, 40) s;
+CREATE TRIGGER t BEFORE DELETE ON own FOR EACH ROW EXECUTE FUNCTION retry.archive_scene();
+SAVEPOINT s; DELETE FROM own; SELECT 'LOOT' FROM own HAVING count(*) > 0; ROLLBACK TO s;
+SQL
+	without => q(GRANT EXECUTE ON FUNCTION retry.archive_scene() TO PUBLIC;
+	DO $$ BEGIN EXECUTE replace(pg_get_functiondef('retry.archive_scene()'::regprocedure), $q$TG_RELID <> 'retry.scene'::regclass$q$, 'false'); END $$;));
+attack('a cast of one\'s own between types of others cannot be planted',
+	"CREATE FUNCTION c(int) RETURNS regrole LANGUAGE sql AS 'SELECT ''postgres''::regrole'; CREATE CAST (int AS regrole) WITH FUNCTION c(int) AS IMPLICIT; SELECT 'LOOT' FROM pg_cast WHERE castsource = 'int'::regtype AND casttarget = 'regrole'::regtype AND castfunc <> 0;");
+attack('nor a type in the place of one of retry\'s', 'CREATE TYPE public.backoff AS (x int); ALTER TYPE retry.backoff OWNER TO mallory; ALTER EXTENSION retry UPDATE; ALTER EXTENSION retry ADD TYPE public.backoff;',
+	loot => qr/^ALTER/m);
+attack('input that is no backoff, rate or header crashes nothing', each_alone(
+		"SELECT repeat('(', 100000)::retry.backoff", "SELECT ('levels ' || repeat('1s,', 100000) || '1s')::retry.backoff", "SELECT 'exponential 1s factor 1e308'::retry.backoff",
+		"SELECT '99999999999999999999/s'::retry.rate", "SELECT retry.check_headers(('{\"' || repeat('x', 1000000) || '\": \"\"}')::jsonb)",
+		"SELECT retry.check_status_list(repeat('1-', 100000))", "SELECT retry.check_url('http://' || repeat('[', 100000))",
+		"SELECT retry.check_targets(array_fill('http://x'::text, '{100000}'))", "SELECT retry.cron_next(repeat('*', 100000))",
+		"SELECT retry.verify_signature(repeat('whsec_', 100000), 'x', repeat('9', 100000), '', repeat('v1,', 100000))"),
+	loot => qr/server closed|crash|terminat/);
+is($node->safe_psql('postgres', "SELECT count(*) FROM retry.tasks WHERE state = 'running'"), '1', 'the server is the one that it was');
+
+# What ALTER DEFAULT PRIVILEGES gives to everybody does not open the store.
+$node->safe_psql('postgres', 'CREATE DATABASE generous');
+$node->safe_psql('generous', 'ALTER DEFAULT PRIVILEGES GRANT ALL ON TABLES TO PUBLIC; ALTER DEFAULT PRIVILEGES GRANT ALL ON SEQUENCES TO PUBLIC; CREATE EXTENSION retry');
+is($node->safe_psql('generous', <<'SQL'), '', 'default privileges open no table or sequence');
+SELECT c.oid::regclass FROM pg_class c WHERE relnamespace = 'retry'::regnamespace AND relkind IN ('r', 'p', 'S')
+AND CASE relkind WHEN 'S' THEN has_sequence_privilege('mallory', oid, 'USAGE, SELECT, UPDATE') ELSE has_table_privilege('mallory', oid, 'SELECT, INSERT, UPDATE, DELETE, TRUNCATE') END
+SQL
+
+# ---------------------------------------------------------------- who answers for it
+
+# The role in force counts, and inside a function of somebody else that one.
+$node->safe_psql('postgres', <<'SQL');
+CREATE FUNCTION for_all() RETURNS uuid LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS $$ SELECT retry.enqueue('bank/ok', delay => '20 days') $$;
+ALTER FUNCTION for_all() OWNER TO bank;
+SQL
+my $sent = $node->safe_psql('postgres', 'SET ROLE mallory; SELECT for_all()');
+is($node->safe_psql('postgres', "SELECT enqueued_by FROM retry.tasks WHERE id = '$sent'"), 'bank',
+	'what a function that runs as its owner enqueues is its owner\'s');
+attack('and is not seen by who called it', "SELECT 'LOOT' FROM retry.tasks WHERE id = '$sent';", without => 'GRANT bank TO mallory;');
+attack('SET ROLE takes the rights of before away', "SELECT 'LOOT' FROM retry.tasks WHERE key = 'LOOT-key-ok';", role => 'clerk',
+	without => "SELECT retry.grant('clerk', 'bank');");
+
+cmp_ok($attacks, '>=', 60, "there are $attacks attacks");
+$node->stop;
+done_testing();
