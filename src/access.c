@@ -14,11 +14,13 @@
 #include "access/htup_details.h"
 #include "access/stratnum.h"
 #include "access/table.h"
+#include "access/xact.h"
 #include "catalog/pg_authid.h"
 #include "catalog/pg_class.h"
 #include "fmgr.h"
 #include "funcapi.h"
 #include "miscadmin.h"
+#include "storage/proc.h"
 #include "utils/acl.h"
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
@@ -283,6 +285,18 @@ retry_my_groups(PG_FUNCTION_ARGS)
 	return (Datum) 0;
 }
 
+/*
+ * For whom the owner acts.  An ERROR leaves it behind; the number of the
+ * subtransaction, which comes no second time, says that it is of the past.
+ */
+static struct
+{
+	LocalTransactionId lxid;
+	SubTransactionId subxact;
+	Oid			owner;
+	Oid			caller;
+}			acting;
+
 void
 retry_become_owner(RetryRoleSwitch *before)
 {
@@ -300,10 +314,26 @@ retry_become_owner(RetryRoleSwitch *before)
 	GetUserIdAndSecContext(&before->role, &before->sec_context);
 	SetUserIdAndSecContext(owner, before->sec_context | SECURITY_LOCAL_USERID_CHANGE |
 						   SECURITY_NOFORCE_RLS);
+	acting.lxid = retry_my_lxid();
+	acting.subxact = GetCurrentSubTransactionId();
+	acting.owner = owner;
+	acting.caller = before->role;
 }
 
 void
 retry_become_caller(const RetryRoleSwitch *before)
 {
 	SetUserIdAndSecContext(before->role, before->sec_context);
+	acting.subxact = InvalidSubTransactionId;
+}
+
+Oid
+retry_acting_role(void)
+{
+	Oid			role = GetUserId();
+
+	if (acting.subxact != InvalidSubTransactionId && acting.lxid == retry_my_lxid() &&
+		acting.subxact == GetCurrentSubTransactionId() && acting.owner == role)
+		return acting.caller;
+	return role;
 }

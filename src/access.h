@@ -71,4 +71,7 @@ typedef struct RetryRoleSwitch
 extern void retry_become_owner(RetryRoleSwitch *before);
 extern void retry_become_caller(const RetryRoleSwitch *before);
 
+/* The role in force, as the caller has it: between these two, still the caller. */
+extern Oid	retry_acting_role(void);
+
 #endif							/* RETRY_ACCESS_H */

@@ -26,6 +26,7 @@
 #include "compat.h"
 #include "access.h"
 #include "amend.h"
+#include "audit.h"
 #include "locate.h"
 #include "writer.h"
 
@@ -122,7 +123,10 @@ retry_cancel(PG_FUNCTION_ARGS)
 	if (task.probe.terminal)
 		PG_RETURN_BOOL(false);
 	if (!task.probe.cancelled)
+	{
 		signal_task("retry.cancel()", RETRY_SIGNAL_CANCEL, &task);
+		retry_audit_task("task cancelled", &task, NULL);
+	}
 	PG_RETURN_BOOL(true);
 }
 
@@ -136,6 +140,7 @@ retry_run_now(PG_FUNCTION_ARGS)
 	if (task.probe.terminal || task.probe.cancelled)
 		PG_RETURN_BOOL(false);
 	signal_task("retry.run_now()", RETRY_SIGNAL_RUN_NOW, &task);
+	retry_audit_task("task run now", &task, NULL);
 	PG_RETURN_BOOL(true);
 }
 
@@ -161,5 +166,6 @@ retry_amend(PG_FUNCTION_ARGS)
 	writer = retry_writer_begin("retry.amend()");
 	retry_write_change(writer, &task.id, task.leaf, task.lane_hash, task.probe.attempts, GetUserId(), change.stored);
 	retry_writer_end(writer);
+	retry_audit_task("task amended", &task, retry_audit_members(change.stored));
 	PG_RETURN_BOOL(true);
 }

@@ -21,6 +21,7 @@
 
 #include "compat.h"
 #include "amend.h"
+#include "audit.h"
 #include "live_walk.h"
 #include "selection.h"
 #include "uuid7.h"
@@ -220,6 +221,8 @@ ask_all(FunctionCallInfo fcinfo, const RetrySelectionArgs *args, const char *fun
 	retry_selection_read(fcinfo, args, GetActiveSnapshot(), &bulk.selection);
 	retry_live_walk(&walk, writer, bulk.selection.now, bulk.selection.spread_us > 0);
 	retry_writer_end(writer);
+	retry_audit_call(fcinfo, action == RETRY_SIGNAL_CANCEL ? "tasks cancelled" :
+					 action == RETRY_SIGNAL_RUN_NOW ? "tasks run now" : "tasks amended", walk.found);
 	return walk.found;
 }
 

@@ -20,6 +20,7 @@
 
 #include "compat.h"
 #include "access.h"
+#include "audit.h"
 #include "arguments.h"
 #include "disabled.h"
 #include "enqueue_options.h"
@@ -104,6 +105,14 @@ change(const Wanted *wanted, const char *sql, int nargs, Oid *types, Datum *valu
 		note_event(wanted, kind);
 	retry_become_caller(&caller);
 	SPI_finish();
+	if (changed)
+	{
+		RetryAuditEntry entry = {
+			.action = retry_event_word(kind),.group = &wanted->scene.group,.object = wanted->url
+		};
+
+		retry_audit(&entry);
+	}
 	return changed;
 }
 

@@ -41,6 +41,7 @@ int			retry_max_response_bytes = 64 * 1024;
 int			retry_poll_interval_ms = 1000;
 int			retry_retention_s = 7 * SECONDS_PER_DAY_INT;
 int			retry_dead_letter_retention_s = 90 * SECONDS_PER_DAY_INT;
+int			retry_audit_retention_s = 90 * SECONDS_PER_DAY_INT;
 bool		retry_enabled = true;
 char	   *retry_databases = NULL;
 char	   *retry_blocked_networks = NULL;
@@ -243,6 +244,12 @@ define_times(void)
 							"How long dead letters are kept.",
 							NULL,
 							&retry_dead_letter_retention_s, 90 * SECONDS_PER_DAY_INT,
+							0, MAX_DEAD_DAYS * SECONDS_PER_DAY_INT,
+							PGC_SIGHUP, GUC_UNIT_S, NULL, NULL, NULL);
+	DefineCustomIntVariable("retry.audit_retention",
+							"How long it is kept who did what.",
+							"Rows of the audit that are younger cannot be deleted.",
+							&retry_audit_retention_s, 90 * SECONDS_PER_DAY_INT,
 							0, MAX_DEAD_DAYS * SECONDS_PER_DAY_INT,
 							PGC_SIGHUP, GUC_UNIT_S, NULL, NULL, NULL);
 }

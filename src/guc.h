@@ -23,6 +23,7 @@ extern int	retry_poll_interval_ms; /* reload */
 extern int	retry_retention_s;	/* seconds of finished history, reload; at
 								 * most 30 days */
 extern int	retry_dead_letter_retention_s;	/* seconds, reload */
+extern int	retry_audit_retention_s;	/* seconds, reload */
 extern bool retry_enabled;		/* superuser, per database */
 extern char *retry_databases;	/* '*' or a list of names, reload */
 extern char *retry_blocked_networks;	/* CIDR list, reload */

@@ -29,6 +29,7 @@
 #include "compat.h"
 #include "access.h"
 #include "amend.h"
+#include "audit.h"
 #include "live_walk.h"
 #include "locate.h"
 #include "scene_use.h"
@@ -186,6 +187,7 @@ retry_replay(PG_FUNCTION_ARGS)
 	write_replay(writer, task.row, task.desc, task.changes, GetUserId(), new_id, now);
 	retry_scene_keep_id(task.scene_id);
 	retry_writer_end(writer);
+	retry_audit_task("task replayed", &task, NULL);
 	PG_RETURN_UUID_P(new_id);
 }
 
@@ -333,5 +335,6 @@ retry_replay_dead(PG_FUNCTION_ARGS)
 	retry_become_caller(&caller);
 	SPI_finish();
 	retry_writer_end(call.writer);
+	retry_audit_call(fcinfo, "dead letters replayed", call.replayed);
 	PG_RETURN_INT64(call.replayed);
 }

@@ -31,6 +31,7 @@
 
 #include "compat.h"
 #include "access.h"
+#include "audit.h"
 #include "arguments.h"
 #include "pem.h"
 #include "scene.h"
@@ -89,6 +90,7 @@ end_change(Change *change, const char *kind)
 {
 	Oid			types[] = {INT4OID, TEXTOID, TEXTOID};
 	Datum		values[lengthof(types)];
+	RetryAuditEntry entry = {0};
 	RetryRoleSwitch caller;
 
 	UnregisterSnapshot(change->snapshot);
@@ -109,6 +111,10 @@ end_change(Change *change, const char *kind)
 					lengthof(types), types, values, NULL, SPI_OK_INSERT);
 	retry_become_caller(&caller);
 	SPI_finish();
+	entry.action = kind;
+	entry.group = &change->group;
+	entry.object = change->name;
+	retry_audit(&entry);
 	retry_wakeup_config();
 }
 

@@ -18,6 +18,7 @@
 #include "utils/timestamp.h"
 
 #include "compat.h"
+#include "audit.h"
 #include "dead_head.h"
 #include "locate.h"
 #include "scene.h"
@@ -97,6 +98,7 @@ retry_step_over(PG_FUNCTION_ARGS)
 					   task.leaf >= 0 ? task.leaf : retry_ring_leaf(&new_id), task.lane_hash,
 					   task.probe.attempts, GetUserId());
 	retry_writer_end(writer);
+	retry_audit_task("task stepped over", &task, NULL);
 	PG_RETURN_BOOL(true);
 }
 

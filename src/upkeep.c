@@ -333,6 +333,7 @@ run(void)
 	going = going && attempt(retry_upkeep_consumed, &upkeep, 0);
 	going = going && attempt(retry_upkeep_runs, &upkeep, 0);
 	going = going && attempt(retry_upkeep_events, &upkeep, 0);
+	going = going && attempt(retry_upkeep_audit, &upkeep, 0);
 	going = going && attempt(retry_upkeep_secrets, &upkeep, 0);
 	going = going && attempt(retry_upkeep_stats, &upkeep, 0);
 	going = going && attempt(retry_upkeep_count, &upkeep, 0);

@@ -59,6 +59,9 @@ extern void retry_upkeep_consumed(RetryUpkeep *upkeep, int unused);
 /* Events older than the history. */
 extern void retry_upkeep_events(RetryUpkeep *upkeep, int unused);
 
+/* What is older than the retention of the audit; retry.purge() does not reach it. */
+extern void retry_upkeep_audit(RetryUpkeep *upkeep, int unused);
+
 /* Deletes former values of secrets that sign no longer. */
 extern void retry_upkeep_secrets(RetryUpkeep *upkeep, int unused);
 

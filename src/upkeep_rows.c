@@ -211,6 +211,20 @@ retry_upkeep_events(RetryUpkeep *upkeep, int unused)
 	delete_older("deleting old events", delete_events, upkeep->cutoff);
 }
 
+/* ---------------------------------------------------------------- audit */
+
+static const char *const delete_audit =
+"DELETE FROM retry.audit_entry e WHERE e.ctid = ANY (ARRAY"
+" (SELECT x.ctid FROM retry.audit_entry x WHERE x.at < $1"
+"  ORDER BY x.at LIMIT $2 FOR UPDATE SKIP LOCKED))";
+
+void
+retry_upkeep_audit(RetryUpkeep *upkeep, int unused)
+{
+	delete_older("deleting old rows of the audit", delete_audit,
+				 upkeep->now - retry_audit_retention_s * USECS_PER_SEC);
+}
+
 /* ---------------------------------------------------------------- secrets */
 
 static const char *const delete_secrets =
