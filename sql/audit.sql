@@ -8,13 +8,19 @@ CREATE ROLE regress_audit_shop;
 CREATE ROLE regress_audit_ann IN ROLE regress_audit_shop;
 CREATE ROLE regress_audit_bank;
 CREATE VIEW audited AS
-SELECT session_role = session_user AS session, role, action, group_name AS "group", object, task IS NOT NULL AS task, before, after FROM retry.audit
+SELECT session_role = session_user AS session, role, action, group_name AS "group", object, task IS NOT NULL AS task,
+	-- of whole rows a few columns
+	CASE WHEN action ~ '(added|deleted)$' THEN before - (SELECT array_agg(k) FROM jsonb_object_keys(before) k WHERE k !~ '^(name|lane|headers|payload)$')
+		ELSE before END AS before,
+	CASE WHEN action ~ '(added|deleted)$' THEN after - (SELECT array_agg(k) FROM jsonb_object_keys(after) k WHERE k !~ '^(name|lane|headers|payload)$')
+		ELSE after END AS after
+FROM retry.audit
 WHERE group_name LIKE 'audit-%' OR object LIKE '%audit%' ORDER BY at;
 GRANT SELECT ON audited TO PUBLIC;
 INSERT INTO retry.scene_group (name, owner) VALUES ('audit-shop', 'regress_audit_shop'), ('audit-bank', 'regress_audit_bank');
 \pset format unaligned
 \pset tuples_only on
-SELECT action, object, after - 'owner' - 'paused' FROM retry.audit WHERE group_name LIKE 'audit-%' ORDER BY at;
+SELECT action, object, after FROM audited;
 
 -- configuration: what differs
 SET ROLE regress_audit_ann;

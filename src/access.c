@@ -286,8 +286,8 @@ retry_my_groups(PG_FUNCTION_ARGS)
 }
 
 /*
- * For whom the owner acts.  An ERROR leaves it behind; the number of the
- * subtransaction, which comes no second time, says that it is of the past.
+ * For whom the owner acts.  An ERROR leaves it behind; that the subtransaction
+ * is no longer active says that it is of the past.
  */
 static struct
 {
@@ -311,9 +311,12 @@ retry_become_owner(RetryRoleSwitch *before)
 	owner = ((Form_pg_class) GETSTRUCT(tuple))->relowner;
 	ReleaseSysCache(tuple);
 
+	before->nested = retry_acting_role() != GetUserId();
 	GetUserIdAndSecContext(&before->role, &before->sec_context);
 	SetUserIdAndSecContext(owner, before->sec_context | SECURITY_LOCAL_USERID_CHANGE |
 						   SECURITY_NOFORCE_RLS);
+	if (before->nested)
+		return;
 	acting.lxid = retry_my_lxid();
 	acting.subxact = GetCurrentSubTransactionId();
 	acting.owner = owner;
@@ -324,7 +327,8 @@ void
 retry_become_caller(const RetryRoleSwitch *before)
 {
 	SetUserIdAndSecContext(before->role, before->sec_context);
-	acting.subxact = InvalidSubTransactionId;
+	if (!before->nested)
+		acting.subxact = InvalidSubTransactionId;
 }
 
 Oid
@@ -333,7 +337,7 @@ retry_acting_role(void)
 	Oid			role = GetUserId();
 
 	if (acting.subxact != InvalidSubTransactionId && acting.lxid == retry_my_lxid() &&
-		acting.subxact == GetCurrentSubTransactionId() && acting.owner == role)
+		SubTransactionIsActive(acting.subxact) && acting.owner == role)
 		return acting.caller;
 	return role;
 }

@@ -66,6 +66,7 @@ typedef struct RetryRoleSwitch
 {
 	Oid			role;			/* who called */
 	int			sec_context;
+	bool		nested;			/* the owner acts for somebody already */
 } RetryRoleSwitch;
 
 extern void retry_become_owner(RetryRoleSwitch *before);

@@ -18,7 +18,8 @@
 typedef struct RetryAuditEntry
 {
 	const char *action;			/* "scene changed" */
-	const RetryGroupRow *group; /* NULL: none, for the extension's owner to see */
+	const RetryGroupRow *group; /* NULL: none, for the extension's owner to
+								 * see */
 	const char *object;			/* its name; NULL: none */
 	const pg_uuid_t *task_id;	/* NULL: none */
 	Jsonb	   *before;			/* NULL: none */
