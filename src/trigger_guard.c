@@ -33,7 +33,7 @@ must_fire(const char *table, const Trigger *trigger)
 		return strcmp(trigger->tgname, "merge_builtin") == 0 ||
 			strcmp(trigger->tgname, "config_changed") == 0;
 	if (strcmp(table, "schedule_definition") == 0)
-		return true;
+		return strcmp(trigger->tgname, "audit_row") != 0;
 	return strcmp(trigger->tgname, "mark_foreign_row") == 0;
 }
 
