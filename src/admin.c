@@ -28,6 +28,7 @@
 #include "amend.h"
 #include "audit.h"
 #include "locate.h"
+#include "statement.h"
 #include "writer.h"
 
 PG_FUNCTION_INFO_V1(retry_grant);
@@ -53,10 +54,7 @@ run_as_owner(const char *sql, int nargs, Datum *values)
 	RetryRoleSwitch caller;
 	int			rc;
 
-	if (SPI_connect() != SPI_OK_CONNECT)
-		ereport(ERROR,
-				(errcode(ERRCODE_INTERNAL_ERROR),
-				 errmsg("could not connect to SPI")));
+	retry_statement_connect();
 	retry_become_owner(&caller);
 	rc = SPI_execute_with_args(sql, nargs, types, values, NULL, false, 0);
 	if (rc < 0)

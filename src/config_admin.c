@@ -33,13 +33,8 @@ delete_row(const char *function, const char *sql, const char *group, const char 
 	RetryRoleSwitch caller;
 	bool		deleted;
 
-	PreventCommandIfReadOnly(function);
-	PreventCommandIfParallelMode(function);
-	PreventCommandDuringRecovery(function);
-	if (SPI_connect() != SPI_OK_CONNECT)
-		ereport(ERROR,
-				(errcode(ERRCODE_INTERNAL_ERROR),
-				 errmsg("could not connect to SPI")));
+	retry_require_writable(function);
+	retry_statement_connect();
 	retry_become_owner(&caller);
 	deleted = retry_statement(sql, lengthof(types), types, values, NULL, SPI_OK_DELETE) > 0;
 	retry_become_caller(&caller);

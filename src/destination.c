@@ -14,6 +14,7 @@
 #include "utils/array.h"
 #include "utils/builtins.h"
 
+#include "arguments.h"
 #include "compat.h"
 #include "destination.h"
 #include "guc.h"
@@ -124,7 +125,7 @@ retry_destination_check(const char *what, const RetryUrl *url, const char *group
 }
 
 static void
-check_host(const char *element, int number)
+check_host(const char *element, int number, void *arg)
 {
 	RetryHostRule rule;
 	char		why[256];
@@ -141,37 +142,12 @@ check_host(const char *element, int number)
 Datum
 retry_check_hosts(PG_FUNCTION_ARGS)
 {
-	ArrayType  *array;
-	Datum	   *elements;
-	bool	   *nulls;
-	int			count;
+	static const RetryArrayRules rules = {
+		"allowed_hosts", RETRY_HOST_RULES_MAX,
+		"Use NULL for any host; paused keeps a group from sending.", HOSTS_HINT
+	};
 
-	if (PG_ARGISNULL(0))
-		PG_RETURN_BOOL(true);
-	array = PG_GETARG_ARRAYTYPE_P(0);
-	if (ARR_NDIM(array) > 1)
-		ereport(ERROR,
-				(errcode(ERRCODE_ARRAY_SUBSCRIPT_ERROR),
-				 errmsg("allowed_hosts has more than one dimension")));
-	deconstruct_array(array, TEXTOID, -1, false, TYPALIGN_INT, &elements, &nulls, &count);
-	if (count == 0)
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("allowed_hosts is empty: {}"),
-				 errhint("Use NULL for any host; paused keeps a group from sending.")));
-	if (count > RETRY_HOST_RULES_MAX)
-		ereport(ERROR,
-				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
-				 errmsg("allowed_hosts has %d elements, and at most %d are possible",
-						count, RETRY_HOST_RULES_MAX)));
-	for (int i = 0; i < count; i++)
-	{
-		if (nulls[i])
-			ereport(ERROR,
-					(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
-					 errmsg("element %d of allowed_hosts is null", i + 1),
-					 errhint(HOSTS_HINT)));
-		check_host(TextDatumGetCString(elements[i]), i + 1);
-	}
+	if (!PG_ARGISNULL(0))
+		retry_check_elements(PG_GETARG_ARRAYTYPE_P(0), &rules, check_host, NULL);
 	PG_RETURN_BOOL(true);
 }

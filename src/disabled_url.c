@@ -59,9 +59,7 @@ read_wanted(FunctionCallInfo fcinfo, const char *function, Wanted *wanted)
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("url: %s", error)));
 	}
-	PreventCommandIfReadOnly(function);
-	PreventCommandIfParallelMode(function);
-	PreventCommandDuringRecovery(function);
+	retry_require_writable(function);
 }
 
 /*
@@ -95,10 +93,7 @@ change(const Wanted *wanted, const char *sql, int nargs, Oid *types, Datum *valu
 	RetryRoleSwitch caller;
 	bool		changed;
 
-	if (SPI_connect() != SPI_OK_CONNECT)
-		ereport(ERROR,
-				(errcode(ERRCODE_INTERNAL_ERROR),
-				 errmsg("could not connect to SPI")));
+	retry_statement_connect();
 	retry_become_owner(&caller);
 	changed = retry_statement(sql, nargs, types, values, nulls, expected) > 0;
 	if (changed)

@@ -23,6 +23,7 @@
 #include "compat.h"
 #include "access.h"
 #include "enqueue_options.h"
+#include "statement.h"
 
 PG_FUNCTION_INFO_V1(retry_once);
 
@@ -96,14 +97,9 @@ retry_once(PG_FUNCTION_ARGS)
 
 	retry_check_short_text("consumer", consumer);
 	check_message_id(message_id);
-	PreventCommandIfReadOnly("retry.once()");
-	PreventCommandIfParallelMode("retry.once()");
-	PreventCommandDuringRecovery("retry.once()");
+	retry_require_writable("retry.once()");
 
-	if (SPI_connect() != SPI_OK_CONNECT)
-		ereport(ERROR,
-				(errcode(ERRCODE_INTERNAL_ERROR),
-				 errmsg("could not connect to SPI")));
+	retry_statement_connect();
 	retry_become_owner(&caller);
 	rc = SPI_execute_plan(prepared(), values, NULL, false, 0);
 	if (rc < 0)

@@ -34,6 +34,7 @@
 #include "locate.h"
 #include "scene_use.h"
 #include "selection.h"
+#include "statement.h"
 #include "writer.h"
 
 PG_FUNCTION_INFO_V1(retry_replay);
@@ -144,10 +145,7 @@ connect_to_mark(RetryRoleSwitch *caller)
 {
 	SPIPlanPtr	plan;
 
-	if (SPI_connect() != SPI_OK_CONNECT)
-		ereport(ERROR,
-				(errcode(ERRCODE_INTERNAL_ERROR),
-				 errmsg("could not connect to SPI")));
+	retry_statement_connect();
 	retry_become_owner(caller);
 	plan = SPI_prepare(dead_mark, 2, mark_types);
 	if (plan == NULL)

@@ -8,11 +8,9 @@
  */
 #include "postgres.h"
 
-#include "catalog/pg_type.h"
 #include "fmgr.h"
-#include "utils/array.h"
-#include "utils/builtins.h"
 
+#include "arguments.h"
 #include "compat.h"
 #include "route.h"
 
@@ -23,8 +21,9 @@ PG_FUNCTION_INFO_V1(retry_check_targets);
 
 /* A text that may hold a password is shown by its number only. */
 static void
-check_element(const char *element, int number, const char **urls)
+check_element(const char *element, int number, void *arg)
 {
+	const char **urls = arg;
 	char		why[RETRY_ROUTE_ERROR];
 	char	   *url;
 	int			len;
@@ -53,38 +52,12 @@ check_element(const char *element, int number, const char **urls)
 Datum
 retry_check_targets(PG_FUNCTION_ARGS)
 {
+	static const RetryArrayRules rules = {
+		"targets", RETRY_ROUTE_TARGETS_MAX, "Use NULL for none.", TARGETS_HINT
+	};
 	const char *urls[RETRY_ROUTE_TARGETS_MAX];
-	ArrayType  *array;
-	Datum	   *elements;
-	bool	   *nulls;
-	int			count;
 
-	if (PG_ARGISNULL(0))
-		PG_RETURN_BOOL(true);
-	array = PG_GETARG_ARRAYTYPE_P(0);
-	if (ARR_NDIM(array) > 1)
-		ereport(ERROR,
-				(errcode(ERRCODE_ARRAY_SUBSCRIPT_ERROR),
-				 errmsg("targets has more than one dimension")));
-	deconstruct_array(array, TEXTOID, -1, false, TYPALIGN_INT, &elements, &nulls, &count);
-	if (count == 0)
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("targets is empty: {}"),
-				 errhint("Use NULL for none.")));
-	if (count > RETRY_ROUTE_TARGETS_MAX)
-		ereport(ERROR,
-				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
-				 errmsg("targets has %d elements, and at most %d are possible",
-						count, RETRY_ROUTE_TARGETS_MAX)));
-	for (int i = 0; i < count; i++)
-	{
-		if (nulls[i])
-			ereport(ERROR,
-					(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
-					 errmsg("element %d of targets is null", i + 1),
-					 errhint(TARGETS_HINT)));
-		check_element(TextDatumGetCString(elements[i]), i + 1, urls);
-	}
+	if (!PG_ARGISNULL(0))
+		retry_check_elements(PG_GETARG_ARRAYTYPE_P(0), &rules, check_element, urls);
 	PG_RETURN_BOOL(true);
 }

@@ -37,10 +37,7 @@ PG_FUNCTION_INFO_V1(retry_scene_in_use);
 static void
 connect_as_owner(RetryRoleSwitch *caller)
 {
-	if (SPI_connect() != SPI_OK_CONNECT)
-		ereport(ERROR,
-				(errcode(ERRCODE_INTERNAL_ERROR),
-				 errmsg("could not connect to SPI")));
+	retry_statement_connect();
 	retry_become_owner(caller);
 }
 

@@ -405,13 +405,8 @@ write_definition(const RetryScheduled *what, const Timing *timing, const char *m
 static void
 begin(const char *function)
 {
-	PreventCommandIfReadOnly(function);
-	PreventCommandIfParallelMode(function);
-	PreventCommandDuringRecovery(function);
-	if (SPI_connect() != SPI_OK_CONNECT)
-		ereport(ERROR,
-				(errcode(ERRCODE_INTERNAL_ERROR),
-				 errmsg("could not connect to SPI")));
+	retry_require_writable(function);
+	retry_statement_connect();
 }
 
 static void

@@ -417,17 +417,12 @@ retry_run_schedules(PG_FUNCTION_ARGS)
 	RetryScheduleRuns runs = {0};
 	RetryRoleSwitch caller;
 
-	PreventCommandIfReadOnly("retry.run_schedules()");
-	PreventCommandIfParallelMode("retry.run_schedules()");
-	PreventCommandDuringRecovery("retry.run_schedules()");
+	retry_require_writable("retry.run_schedules()");
 	if (TIMESTAMP_NOT_FINITE(now))
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("at is infinite")));
-	if (SPI_connect() != SPI_OK_CONNECT)
-		ereport(ERROR,
-				(errcode(ERRCODE_INTERNAL_ERROR),
-				 errmsg("could not connect to SPI")));
+	retry_statement_connect();
 	retry_become_owner(&caller);
 	if (!PG_ARGISNULL(0) && !has_privs_of_role(caller.role, GetUserId()))
 		ereport(ERROR,

@@ -74,9 +74,7 @@ begin_change(Change *change, const text *name, const text *group_name, const cha
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("name of a secret: \"%.100s\" is not 1 to %d lower-case letters, digits, _ and -",
 						change->name, RETRY_SECRET_NAME_MAX)));
-	PreventCommandIfReadOnly(function);
-	PreventCommandIfParallelMode(function);
-	PreventCommandDuringRecovery(function);
+	retry_require_writable(function);
 
 	change->rel = table_open(retry_relation_oid("secret"), RowExclusiveLock);
 	LockDatabaseObject(RelationGetRelid(change->rel), change->group.id, 0, ExclusiveLock);
@@ -101,10 +99,7 @@ end_change(Change *change, const char *kind)
 	values[1] = CStringGetTextDatum(kind);
 	values[2] = CStringGetTextDatum(psprintf("\"%s\", by %s", change->name,
 											 GetUserNameFromId(GetSessionUserId(), false)));
-	if (SPI_connect() != SPI_OK_CONNECT)
-		ereport(ERROR,
-				(errcode(ERRCODE_INTERNAL_ERROR),
-				 errmsg("could not connect to SPI")));
+	retry_statement_connect();
 	retry_become_owner(&caller);
 	retry_statement("INSERT INTO retry.event (at, group_id, kind, detail)"
 					" VALUES (pg_catalog.clock_timestamp(), $1, $2, $3)",
@@ -275,10 +270,7 @@ scenes_naming(const char *column, int32 group_id, const char *name)
 	char	   *found;
 	int			rc;
 
-	if (SPI_connect() != SPI_OK_CONNECT)
-		ereport(ERROR,
-				(errcode(ERRCODE_INTERNAL_ERROR),
-				 errmsg("could not connect to SPI")));
+	retry_statement_connect();
 	retry_become_owner(&caller);
 	PushActiveSnapshot(GetLatestSnapshot());
 	/* read-only, so that it goes by that snapshot */

@@ -9,6 +9,16 @@
 #define RETRY_STATEMENT_H
 
 /*
+ * What a function that writes says first.  ERROR (read_only_sql_transaction,
+ * invalid_transaction_state) in a transaction that only reads, in a parallel
+ * worker, on a standby, naming the function.
+ */
+extern void retry_require_writable(const char *function);
+
+/* Connects to SPI; SPI_finish ends that. */
+extern void retry_statement_connect(void);
+
+/*
  * Executes it within a connection to SPI; "nulls" as SPI has it, NULL for none.
  * Returns the number of rows, which are SPI's until the next.  ERROR when its
  * result is not "expected" (SPI_OK_...), and whatever the statement raises.

@@ -16,6 +16,7 @@
 #include "utils/xid8.h"
 
 #include "shmem.h"
+#include "statement.h"
 #include "uuid7.h"
 #include "wakeup.h"
 #include "writer.h"
@@ -28,9 +29,7 @@ retry_writer_begin(const char *function)
 {
 	RetryWriter *writer;
 
-	PreventCommandIfReadOnly(function);
-	PreventCommandIfParallelMode(function);
-	PreventCommandDuringRecovery(function);
+	retry_require_writable(function);
 	retry_warn_not_preloaded();
 
 	writer = palloc0(sizeof(RetryWriter));
