@@ -11,6 +11,7 @@
 #define RETRY_ARGUMENTS_H
 
 #include "fmgr.h"
+#include "utils/array.h"
 
 /* ERROR (null_value_not_allowed), with its name, if the argument is null. */
 extern void retry_require_argument(FunctionCallInfo fcinfo, int number, const char *name);
@@ -30,7 +31,7 @@ typedef struct RetryArrayRules
  * (array_subscript_error, invalid_parameter_value, program_limit_exceeded), or
  * has nulls (null_value_not_allowed); and whatever "check" raises.
  */
-extern void retry_check_elements(struct ArrayType *array, const RetryArrayRules *rules,
+extern void retry_check_elements(ArrayType *array, const RetryArrayRules *rules,
 								 void (*check) (const char *element, int number, void *arg),
 								 void *arg);
 
