@@ -264,6 +264,7 @@ retry_govern_ended(RetryDispatcher *d, RetrySending *t)
 	RetryLane  *lane = t->lane;
 	RetryFlowEnd *end = &t->flow;
 	int64		now_us = retry_monotonic_us();
+	const RetryBreaker *breaker;
 	RetryBreakerNews news;
 
 	end->retry = is_retry(t);
@@ -274,14 +275,15 @@ retry_govern_ended(RetryDispatcher *d, RetrySending *t)
 	was_blocked = lane->flow != NULL && lane->flow->blocked_until_us > now_us;
 	was_slowed = lane->flow != NULL && lane->flow->throttle.rate > 0;
 	news = retry_lane_transfer_ended(d->lanes, lane, end, now_us);
+	breaker = lane->flow != NULL ? &lane->flow->breaker : NULL;
 	t->ended.unhurried = !t->ended.verdict.terminal && end->kind == RETRY_FLOW_FAILED &&
-		lane->flow != NULL && lane->flow->breaker.state == RETRY_BREAKER_OPEN;
+		breaker != NULL && breaker->state == RETRY_BREAKER_OPEN;
 	if (scene == NULL)
 		return;
 	if (end->slows || end->retry_after_until_us > 0)
 		note_less(d, t, scene, was_blocked, was_slowed, now_us);
-	if (news == RETRY_BREAKER_HAS_OPENED)
-		breaker_opened(d, scene, lane, NULL, lane->flow->breaker.calls, lane->flow->breaker.failed);
+	if (news == RETRY_BREAKER_HAS_OPENED && breaker != NULL)
+		breaker_opened(d, scene, lane, NULL, breaker->calls, breaker->failed);
 	else if (news == RETRY_BREAKER_HAS_CLOSED)
 		breaker_closed(d, scene, lane, NULL, "its probes succeeded");
 }
