@@ -202,7 +202,7 @@ unlike(slurp_file($node->logfile), qr/upkeep goes on after an error/, 'upkeep me
 $node->stop;
 
 # Without the library preloaded, history can be kept in order by hand.
-my $quiet = new_node('quiet', preload => 0);
+my $quiet = new_node('quiet', preload => 0, conf => "retry.allowed_networks = '127.0.0.0/8'\n");
 $quiet->safe_psql('postgres', "SELECT retry.enqueue('$ok', '{}', delay => '1 h')");
 $quiet->safe_psql('postgres', "SELECT retry.cancel(id) FROM retry.tasks");
 $quiet->safe_psql('postgres', "SELECT retry.purge(clock_timestamp())");
