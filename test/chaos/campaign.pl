@@ -130,6 +130,14 @@ while ((my $left = $until - time()) > 1)
 	round($left < 1.5 * $opt{round} ? $left : $opt{round});
 }
 table();
+if (my @cuts = @{ $chaos->{cuts} // [] })
+{
+	print $stdout sprintf("# power: %d of %d cuts undid WAL, %d bytes of it\n", scalar(grep { $_ > 0 } @cuts), scalar(@cuts), sum(@cuts));
+}
+if ($count{'out-of-memory'})
+{
+	print $stdout sprintf("# out-of-memory: %d allocations failed\n", $chaos->failed_allocations);
+}
 my @crashes = $chaos->crashes;
 ok(!@crashes, 'the log tells of no crash but those that we made') or diag(join "\n", @crashes[ 0 .. ($#crashes < 9 ? $#crashes : 9) ]);
 $chaos->node->stop;

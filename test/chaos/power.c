@@ -22,6 +22,8 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
+#define SYNC_US	8000
+
 typedef struct Undo
 {
 	int64_t		offset;
@@ -96,15 +98,26 @@ pwrite64(int fd, const void *data, size_t length, off_t offset)
 	return write_at("pwrite64", fd, data, length, offset);
 }
 
+/*
+ * A disk takes its time to sync, where memory takes none: without it, hardly a
+ * cut would ever come between a write and its sync.
+ */
 static int
 sync_with(const char *symbol, int fd)
 {
 	int			(*real) (int) = dlsym(RTLD_NEXT, symbol);
-	int			rc = real(fd);
-	int			undo = rc == 0 ? undo_of(fd, O_WRONLY | O_TRUNC) : -1;
+	int			undo = undo_of(fd, O_WRONLY);
+	int			rc;
 
 	if (undo >= 0)
+		usleep(SYNC_US);
+	rc = real(fd);
+	if (undo >= 0)
+	{
+		if (rc == 0 && ftruncate(undo, 0) != 0)
+			abort();
 		close(undo);
+	}
 	return rc;
 }
 

@@ -45,8 +45,8 @@ wait_sql($standby, 'SELECT count(*) > 100 FROM retry.attempt', 'it is under load
 
 # In pieces that have been delivered, under way, and due while nobody is there.
 enqueue($primary, "'" . $receiver->url('/delay/1500') . "', '{}', key => 'under-way'");
-enqueue($primary, "'" . $receiver->url('/ok') . "', '{}', key => 'due', delay => '300 ms'");
 wait_for(sub { scalar $receiver->ledger('under-way') }, 'a request is under way');
+enqueue($primary, "'" . $receiver->url('/ok') . "', '{}', key => 'due', delay => '2 s'");
 
 my $from = time();
 $campaign->kill_server(all => 1, stay_down => 1);

@@ -172,6 +172,14 @@ sub excuse
 	return;
 }
 
+# How often the server says that it got no memory.
+sub failed_allocations
+{
+	my ($self) = @_;
+
+	return scalar grep { /out of memory/i } split /\n/, slurp_file($self->{node}->logfile);
+}
+
 # Lines of the log that tell of a crash that was none of ours.
 sub crashes
 {

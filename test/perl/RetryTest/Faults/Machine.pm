@@ -97,9 +97,9 @@ sub _demand
 {
 	my ($chaos) = @_;
 	my $url = $chaos->receiver->url('/ok');
-	my @keys = map { $chaos->new_key('large') } 1 .. 20;
+	my @keys = map { $chaos->new_key("large") } 1 .. 12;
 	my $calls = join ', ', map {
-		"retry.enqueue('$url', jsonb_build_object('x', repeat('x', 400000)), key => '$_', lane => '$_', $chaos->{campaign}{options})"
+		"retry.enqueue('$url', jsonb_build_object('x', repeat('x', 3000000)), key => '$_', lane => '$_', $chaos->{campaign}{options})"
 	} @keys;
 
 	$chaos->campaign->note(T => $_) foreach @keys;

@@ -26,7 +26,7 @@ sub faults
 		{ name => 'kill-backend', repeats => 1, begin => $kill->('client backend') },
 		{ name => 'kill-checkpointer', repeats => 1, begin => $kill->('checkpointer') },
 		{ name => 'power', begin => sub {
-			$campaign->kill_server(all => 1, name => 'power', between => sub { $chaos->{undone} += $chaos->{power}->cut($chaos->{wal}) });
+			$campaign->kill_server(all => 1, name => 'power', between => sub { push @{ $chaos->{cuts} }, $chaos->{power}->cut($chaos->{wal}) });
 		} },
 		{ name => 'terminate', repeats => 1, begin => sub { _terminate($chaos, 'retry dispatcher') } },
 		{ name => 'terminate-all', repeats => 1, begin => sub { _terminate($chaos, 'retry%') } },
