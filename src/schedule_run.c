@@ -68,7 +68,8 @@ enqueue_as_owner(const RetryScheduled *what, TimestampTz nominal, pg_uuid_t *id)
 		TimestampTzGetDatum(nominal), JsonbPGetDatum(what->options)
 	};
 	char		nulls[6] = "     ";
-	RetryRoleSwitch before;
+	Oid			role;
+	int			sec_context;
 	bool		isnull;
 	Datum		result;
 
@@ -84,13 +85,13 @@ enqueue_as_owner(const RetryScheduled *what, TimestampTz nominal, pg_uuid_t *id)
 				 errmsg("role with OID %u does not exist", what->owner)));
 
 	/* RESET ROLE and the like must not lead out of it */
-	GetUserIdAndSecContext(&before.role, &before.sec_context);
+	GetUserIdAndSecContext(&role, &sec_context);
 	SetUserIdAndSecContext(what->owner, SECURITY_LOCAL_USERID_CHANGE | SECURITY_RESTRICTED_OPERATION);
 	(void) retry_statement(enqueue_run, 5, types, values, nulls, SPI_OK_SELECT);
 	result = SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull);
 	*id = *DatumGetUUIDP(result);
 	SPI_freetuptable(SPI_tuptable);
-	retry_become_caller(&before);
+	SetUserIdAndSecContext(role, sec_context);
 }
 
 /* Has the error nothing to do with what was to be enqueued? */
