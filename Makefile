@@ -6,7 +6,7 @@
 #	scripts/test				everything, on a private server
 
 EXTENSION = retry
-DATA = retry--1.0.sql
+DATA = $(sort $(wildcard retry--*.sql))
 MODULE_big = retry
 OBJS = $(patsubst %.c,%.o,$(sort $(wildcard src/*.c)))
 PGFILEDESC = "retry - durable HTTP calls with retries"

@@ -72,7 +72,7 @@ usable_pg_config()
 # Prints the Debian packages that are missing, by looking for what they bring
 # rather than for their names, so that other ways of installing count as well.
 # Arguments: extra needs: "perl" (the TAP tests'), "lint", "clang" (with its
-# sanitizers and fuzzer), "valgrind".
+# sanitizers and fuzzer), "valgrind", "debian" (what builds packages).
 missing_packages()
 {
 	local major bin
@@ -114,6 +114,12 @@ missing_packages()
 	# The sanitizers' libraries; valgrind needs the names in the C library.
 	case " $* " in *" clang "*)
 		has_sanitizers || clang_runtime_package
+		;;
+	esac
+	case " $* " in *" debian "*)
+		command -v dpkg-buildpackage >/dev/null || say dpkg-dev
+		command -v dh >/dev/null || say debhelper
+		[ -e /usr/share/doc/postgresql-server-dev-all ] || say postgresql-server-dev-all
 		;;
 	esac
 	case " $* " in *" valgrind "*)
