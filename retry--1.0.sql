@@ -320,6 +320,12 @@ CREATE TABLE retry.scene_group
 	allowed_hosts	text[]
 				CONSTRAINT scene_group_allowed_hosts_valid CHECK (retry.check_hosts(allowed_hosts)),
 	https_only	boolean NOT NULL DEFAULT false,
+	max_body_size	int
+				CONSTRAINT scene_group_max_body_size_valid CHECK (max_body_size >= 0),
+	max_headers		int
+				CONSTRAINT scene_group_max_headers_valid CHECK (max_headers >= 0),
+	max_headers_size	int
+				CONSTRAINT scene_group_max_headers_size_valid CHECK (max_headers_size >= 0),
 	description	text,
 	created_at	timestamptz NOT NULL DEFAULT now()
 );
@@ -333,6 +339,9 @@ COMMENT ON COLUMN retry.scene_group.resume_over IS 'When the group is resumed, w
 COMMENT ON COLUMN retry.scene_group.resumed_at IS 'When the group was last resumed with resume_over set; the server sets it';
 COMMENT ON COLUMN retry.scene_group.allowed_hosts IS 'Hosts that the group''s requests may go to: host, *.domain or *, with :port, :* for any, or the port of the scheme; null: any host';
 COMMENT ON COLUMN retry.scene_group.https_only IS 'Refuses http URLs, as retry.https_only does for all groups';
+COMMENT ON COLUMN retry.scene_group.max_body_size IS 'Largest body of a task, in bytes; null: as retry.max_request_bytes says. As all limits, set by the extension''s owner and superusers only';
+COMMENT ON COLUMN retry.scene_group.max_headers IS 'Most headers that a task may have of its own, and a scene; null: no limit';
+COMMENT ON COLUMN retry.scene_group.max_headers_size IS 'Most bytes of names and values of these headers together; null: 32 kB, as for all';
 COMMENT ON COLUMN retry.scene_group.description IS 'For people';
 COMMENT ON COLUMN retry.scene_group.created_at IS 'When the group was created';
 
@@ -1444,6 +1453,61 @@ $$;
 COMMENT ON FUNCTION retry.check_unverified() IS
 'Trigger: only a superuser may have a scene not verify certificates, and the row says who it was';
 
+CREATE FUNCTION retry.check_limits() RETURNS trigger
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+	limits	text[] := '{max_body_size,max_headers,max_headers_size}';
+	before	jsonb := CASE TG_OP WHEN 'UPDATE' THEN to_jsonb(OLD) ELSE '{}' END;
+	after	jsonb := to_jsonb(NEW);
+	changed	text;
+BEGIN
+	SELECT l INTO changed
+	FROM unnest(limits) l
+	WHERE coalesce(after -> l, 'null') <> coalesce(before -> l, 'null')
+	LIMIT 1;
+	IF changed IS NOT NULL
+		AND NOT pg_has_role(current_user, (SELECT c.relowner FROM pg_class c WHERE c.oid = TG_RELID), 'USAGE')
+	THEN
+		RAISE EXCEPTION 'group "%", column "%": role "%" may not change it', NEW.name, changed, current_user
+			USING ERRCODE = 'insufficient_privilege', COLUMN = changed,
+				HINT = 'Limits of groups are set by superusers and members of the extension''s owner.';
+	END IF;
+	RETURN NEW;
+END
+$$;
+COMMENT ON FUNCTION retry.check_limits() IS
+'Trigger: only superusers and the extension''s owner set what a group may have, whoever may change the rest of it';
+
+CREATE FUNCTION retry.check_scene_headers() RETURNS trigger
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+	most	int;
+	largest	int;
+	n		bigint;
+	bytes	bigint;
+BEGIN
+	SELECT g.max_headers, g.max_headers_size INTO most, largest
+	FROM retry.scene_group g
+	WHERE g.name = NEW.group_name;
+	SELECT count(*), coalesce(sum(octet_length(h.key) + octet_length(h.value)), 0) INTO n, bytes
+	FROM jsonb_each_text(NEW.headers) h;
+	IF n > most THEN
+		RAISE EXCEPTION 'scene "%/%", column "headers": % headers are more than group "%" may have, %',
+				NEW.group_name, NEW.name, n, NEW.group_name, most
+			USING ERRCODE = 'program_limit_exceeded', COLUMN = 'headers',
+				HINT = 'Who administers retry can raise max_headers of the group.';
+	ELSIF bytes > largest THEN
+		RAISE EXCEPTION 'scene "%/%", column "headers": headers of % bytes are larger than group "%" may have, % bytes',
+				NEW.group_name, NEW.name, bytes, NEW.group_name, largest
+			USING ERRCODE = 'program_limit_exceeded', COLUMN = 'headers',
+				HINT = 'Who administers retry can raise max_headers_size of the group.';
+	END IF;
+	RETURN NULL;
+END
+$$;
+COMMENT ON FUNCTION retry.check_scene_headers() IS
+'Trigger: the headers of a scene are no more than its group may have';
+
 CREATE FUNCTION retry.callback_renamed() RETURNS trigger
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
@@ -1527,6 +1591,10 @@ CREATE TRIGGER check_scene_secret AFTER INSERT OR UPDATE OF secret, tls_cert, gr
 	FOR EACH ROW WHEN (NEW.secret IS NOT NULL OR NEW.tls_cert IS NOT NULL) EXECUTE FUNCTION retry.check_scene_secret();
 CREATE TRIGGER check_unverified BEFORE INSERT OR UPDATE ON retry.scene
 	FOR EACH ROW WHEN (NOT NEW.tls_verify OR NEW.tls_unverified_by IS NOT NULL) EXECUTE FUNCTION retry.check_unverified();
+CREATE TRIGGER check_scene_headers AFTER INSERT OR UPDATE OF headers, group_name ON retry.scene
+	FOR EACH ROW WHEN (NEW.headers IS NOT NULL) EXECUTE FUNCTION retry.check_scene_headers();
+CREATE TRIGGER check_limits BEFORE INSERT OR UPDATE ON retry.scene_group
+	FOR EACH ROW EXECUTE FUNCTION retry.check_limits();
 CREATE TRIGGER keep_group BEFORE DELETE ON retry.scene_group
 	FOR EACH ROW EXECUTE FUNCTION retry.keep_group();
 CREATE TRIGGER check_row BEFORE INSERT OR UPDATE ON retry.scene_group

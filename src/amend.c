@@ -275,6 +275,18 @@ has_member(Jsonb *object, const char *name)
 	return getKeyJsonValueFromContainer(&object->root, name, strlen(name), &value) != NULL;
 }
 
+/* How many bytes a string of base64 stands for that set_bytes() has made. */
+static int
+decoded_size(const JsonbValue *base64)
+{
+	int			len = base64->val.string.len;
+	int			padding = 0;
+
+	while (padding < len && base64->val.string.val[len - padding - 1] == '=')
+		padding++;
+	return len / 4 * 3 - padding;
+}
+
 void
 retry_change_read(Jsonb *given, TimestampTz now, RetryChange *change)
 {
@@ -317,7 +329,12 @@ retry_change_read(Jsonb *given, TimestampTz now, RetryChange *change)
 			change->no_url = value.type == jbvNull;
 		}
 		if (strcmp(member->column, "body") == 0)
+		{
 			change->body = true;
+			change->body_size = stored.type == jbvNull ? 0 : decoded_size(&stored);
+		}
+		if (member->read == read_headers && value.type != jbvNull)
+			change->headers = JsonbValueToJsonb(&value);
 		set_string(&key, unconstify(char *, member->column));
 		pushJsonbValue(&state, WJB_KEY, &key);
 		pushJsonbValue(&state, WJB_VALUE, &stored);
@@ -348,6 +365,11 @@ retry_change_check_task(const RetryChange *change, Snapshot snapshot, int32 scen
 				 errmsg("role \"%s\" may not change what a function gets that runs as role \"%s\"",
 						GetUserNameFromId(GetUserId(), true), GetUserNameFromId(enqueued_by, true)),
 				 errhint("Members of the role that enqueued the task may.")));
+	if ((change->body || change->headers != NULL) && retry_scene_by_id(snapshot, scene_id, &scene))
+	{
+		retry_group_check_body(&scene.group.limits, scene.group.name, change->body_size);
+		retry_group_check_headers(&scene.group.limits, scene.group.name, change->headers);
+	}
 	if (!change->url)
 		return;
 	if (url != NULL && retry_is_sql_target(text_to_cstring(url)))

@@ -21,6 +21,8 @@ typedef struct RetryChange
 	bool		url;			/* it says something about the URL */
 	bool		no_url;			/* namely that the task has none of its own */
 	bool		body;			/* it says something about the body */
+	int			body_size;		/* namely that it has so many bytes */
+	Jsonb	   *headers;		/* NULL: nothing, or that there are none */
 } RetryChange;
 
 /*
@@ -35,7 +37,8 @@ extern void retry_change_read(Jsonb *given, TimestampTz now, RetryChange *change
  * ERROR (invalid_parameter_value) when the change cannot be made to a task of
  * this scene with this URL of its own (NULL: none): it would have no URL, or it
  * calls a function.  ERROR (insufficient_privilege) when another role would
- * change what a function is given that runs as the role which enqueued.
+ * change what a function is given that runs as the role which enqueued.  ERROR
+ * (program_limit_exceeded) when its group may not have such a body, or headers.
  */
 extern void retry_change_check_task(const RetryChange *change, Snapshot snapshot, int32 scene_id,
 									const text *url, Oid enqueued_by);

@@ -123,6 +123,16 @@ retry_payload_body(Jsonb *payload)
 	return body;
 }
 
+/* The same, when its group may have a body of this size. */
+static bytea *
+make_body(const RetryEnqueueOptions *o, Jsonb *payload)
+{
+	bytea	   *body = retry_payload_body(payload);
+
+	retry_group_check_body(&o->scene.group.limits, o->scene.group.name, VARSIZE(body) - VARHDRSZ);
+	return body;
+}
+
 static inline TimestampTz
 first_due(const RetryEnqueueOptions *o, TimestampTz now)
 {
@@ -149,7 +159,7 @@ retry_new_task(FunctionCallInfo fcinfo, RetrySignature signature, RetryNewTask *
 	fill_common(o, role, task->values, task->isnull);
 	task->isnull[Task_body] = o->payload == NULL && o->body == NULL;
 	if (!task->isnull[Task_body])
-		task->values[Task_body] = PointerGetDatum(o->body != NULL ? o->body : retry_payload_body(o->payload));
+		task->values[Task_body] = PointerGetDatum(o->body != NULL ? o->body : make_body(o, o->payload));
 	if (o->key == NULL && o->scene.generate_key)
 		o->key = generated_key(o, (bytea *) DatumGetPointer(task->values[Task_body]));
 	task->isnull[Task_key] = o->key == NULL;
@@ -272,7 +282,7 @@ generate_keys(const RetryEnqueueOptions *o, const Datum *payloads, const bool *p
 		}
 		CHECK_FOR_INTERRUPTS();
 		old = MemoryContextSwitchTo(scratch);
-		key = generated_key(o, payload_nulls[i] ? NULL : retry_payload_body(DatumGetJsonbP(payloads[i])));
+		key = generated_key(o, payload_nulls[i] ? NULL : make_body(o, DatumGetJsonbP(payloads[i])));
 		MemoryContextSwitchTo(old);
 		all[i] = PointerGetDatum(PG_DETOAST_DATUM_COPY(PointerGetDatum(key)));
 		MemoryContextReset(scratch);
@@ -352,7 +362,7 @@ write_batch(RetryWriter *writer, const RetryEnqueueOptions *o, Oid role, Timesta
 		old = MemoryContextSwitchTo(scratch);
 		isnull[Task_body] = payload_nulls[i];
 		if (!payload_nulls[i])
-			values[Task_body] = PointerGetDatum(retry_payload_body(DatumGetJsonbP(payloads[i])));
+			values[Task_body] = PointerGetDatum(make_body(o, DatumGetJsonbP(payloads[i])));
 		isnull[Task_key] = keys == NULL || key_nulls[i];
 		if (!isnull[Task_key])
 			values[Task_key] = keys[i];

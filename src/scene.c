@@ -123,6 +123,7 @@ retry_group_by_name(Snapshot snapshot, const char *name, RetryGroupRow *group)
 		strlcpy(group->name, name, sizeof(group->name));
 		group->shared = strcmp(name, RETRY_DEFAULT_NAME) == 0;
 		retry_destination_read(values, isnull, &group->to);
+		retry_group_limits_read(values, isnull, &group->limits);
 		remember_group(known, tuple, group);
 	}
 	systable_endscan(scan);

@@ -15,6 +15,7 @@
 #include "utils/snapshot.h"
 #include "destination.h"
 #include "lane_choice.h"
+#include "group_limits.h"
 
 #define RETRY_NAME_MAX		63	/* bytes of a group's or scene's name */
 #define RETRY_DEFAULT_NAME	"default"	/* of the group, and the scene in it */
@@ -23,7 +24,8 @@
 enum
 {
 	Group_id, Group_name, Group_owner, Group_paused, Group_resume_over,
-	Group_resumed_at, Group_allowed_hosts, Group_https_only, Group_description, Group_created_at,
+	Group_resumed_at, Group_allowed_hosts, Group_https_only, Group_max_body_size, Group_max_headers,
+	Group_max_headers_size, Group_description, Group_created_at,
 	Group_natts
 };
 
@@ -62,6 +64,7 @@ typedef struct RetryGroupRow
 	bool		shared;			/* it is the group default, shared by all */
 	RetryDestination to;		/* where its requests may go; in the caller's
 								 * memory context */
+	RetryGroupLimits limits;
 } RetryGroupRow;
 
 typedef struct RetrySceneRow

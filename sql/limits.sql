@@ -1,0 +1,91 @@
+--
+-- Limits of groups: who sets them, what is refused, and that it is refused to
+-- one group alone. What needs dispatchers is in test/t/076_limits.pl.
+--
+SET client_min_messages = warning;
+\pset format unaligned
+\pset tuples_only on
+CREATE ROLE regress_limits;
+CREATE ROLE regress_limits_ops;
+GRANT SELECT, INSERT, UPDATE ON retry.scene_group TO regress_limits_ops;
+INSERT INTO retry.scene_group (name, owner, paused) VALUES ('lim', 'regress_limits', true), ('free', 'regress_limits', true);
+INSERT INTO retry.scene (group_name, name, url) SELECT g, 's', 'https://example.com/' FROM unnest('{lim,free}'::text[]) g;
+
+-- What a refused statement says.
+CREATE FUNCTION pg_temp.said(statement text) RETURNS text LANGUAGE plpgsql AS $$
+DECLARE
+	code	text;
+	problem	text;
+	help	text;
+BEGIN
+	EXECUTE statement;
+	RETURN 'done';
+EXCEPTION WHEN OTHERS THEN
+	GET STACKED DIAGNOSTICS code = RETURNED_SQLSTATE, problem = MESSAGE_TEXT, help = PG_EXCEPTION_HINT;
+	RETURN concat_ws('|', code, problem, help);
+END
+$$;
+
+-- Values that are none.
+SELECT pg_temp.said(format('UPDATE retry.scene_group SET %s WHERE name = ''lim''', change))
+FROM unnest('{max_body_size = -1,max_headers = -1,max_headers_size = -1}'::text[]) change;
+
+-- The owner of the group does not set them, nor who may change all groups; the extension's owner does.
+SET ROLE regress_limits;
+SELECT pg_temp.said('UPDATE retry.scene_group SET max_body_size = NULL WHERE name = ''lim''');
+SET ROLE regress_limits_ops;
+SELECT pg_temp.said(format('UPDATE retry.scene_group SET %s WHERE name = ''lim''', change))
+FROM unnest('{max_body_size = 10,max_headers = 1,max_headers_size = 10,allowed_hosts = NULL}'::text[]) change;
+SELECT pg_temp.said('INSERT INTO retry.scene_group (name, owner, max_headers) VALUES (''ops'', ''regress_limits_ops'', 1000)');
+SELECT pg_temp.said($$SELECT * FROM retry.import_config('{"retry": "1.0", "groups": [{"name": "lim", "max_headers": 1000}]}')$$);
+RESET ROLE;
+UPDATE retry.scene_group SET max_body_size = 20, max_headers = 2, max_headers_size = 16 WHERE name = 'lim';
+SET ROLE regress_limits_ops;
+SELECT pg_temp.said('UPDATE retry.scene_group SET max_headers = NULL WHERE name = ''lim''');
+SELECT pg_temp.said('UPDATE retry.scene_group SET description = ''other'' WHERE name = ''lim''');
+RESET ROLE;
+
+-- Bodies and headers, by each way in.
+SET ROLE regress_limits;
+SELECT pg_temp.said(format('SELECT retry.enqueue(''lim/s'', %s)', what)) FROM (VALUES
+	(1, $$to_jsonb(repeat('x', 18))$$), (2, $$to_jsonb(repeat('x', 19))$$), (3, $$body => repeat('x', 20)::bytea$$), (4, $$body => repeat('x', 21)::bytea$$),
+	(5, $$headers => '{"A": "1", "B": "2"}'$$), (6, $$headers => '{"A": "1", "B": "2", "C": "3"}'$$),
+	(7, $$headers => '{"A": "345678", "B": "23456789"}'$$), (8, $$headers => '{"A": "345678", "B": "234567890"}'$$),
+	(9, $$headers => '{}'$$), (10, '''1''')) v(n, what) ORDER BY n;
+SELECT pg_temp.said($$SELECT retry.enqueue_many('lim/s', '{1,"\"345678901234567890\"",3}')$$);
+SELECT pg_temp.said($$SELECT retry.enqueue_many('lim/s', '{1,"\"3456789012345678901\"",3}')$$);
+SELECT pg_temp.said($$SELECT retry.enqueue_many('lim/s', '{1}', headers => '{"A": "1", "B": "2", "C": "3"}')$$);
+SELECT pg_temp.said($$SELECT retry.call('lim/s', to_jsonb(repeat('x', 19)), mode => 'remote')$$);
+SELECT retry.enqueue('lim/s', '1', key => 'k') AS id \gset
+SELECT pg_temp.said(format('SELECT retry.amend(%L, %L)', :'id', changes)) FROM (VALUES
+	(1, '{"payload": "345678901234567890"}'), (2, '{"payload": "3456789012345678901"}'), (3, '{"body": "MTIzNDU2Nzg5MDEyMzQ1Njc4OTA="}'),
+	(4, '{"body": "MTIzNDU2Nzg5MDEyMzQ1Njc4OTAx"}'), (5, '{"headers": {"A": "1", "B": "2", "C": "3"}}'), (6, '{"headers": {"A": "345678", "B": "234567890"}}'),
+	(7, '{"headers": null, "body": null}'), (8, '{"headers": {"A": "1"}}')) v(n, changes) ORDER BY n;
+SELECT pg_temp.said(format($$SELECT retry.amend_where('{"payload": "3456789012345678901"}', target => 'lim/s')$$));
+SELECT pg_temp.said($$UPDATE retry.scene SET headers = '{"A": "1", "B": "2", "C": "3"}' WHERE group_name = 'lim'$$);
+SELECT pg_temp.said($$UPDATE retry.scene SET headers = '{"A": "345678", "B": "234567890"}' WHERE group_name = 'lim'$$);
+SELECT pg_temp.said($$UPDATE retry.scene SET headers = '{"A": "345678", "B": "23456789"}' WHERE group_name = 'lim'$$);
+
+-- Another group of the same owner feels nothing.
+SELECT pg_temp.said($$SELECT retry.enqueue('free/s', to_jsonb(repeat('x', 1000)), headers => '{"A": "1", "B": "2", "C": "3333333333333333333333"}')$$);
+RESET ROLE;
+
+-- What is stored is left alone when a limit comes, or gets lower, and a replay is as it was.
+BEGIN;
+UPDATE retry.scene_group SET max_body_size = 0, max_headers = 0 WHERE name = 'lim';
+SELECT pg_temp.said($$SELECT retry.enqueue('lim/s', '1')$$);
+SELECT pg_temp.said($$SELECT retry.enqueue('lim/s')$$);
+SELECT pg_temp.said(format('SELECT retry.amend(%L, ''{"max_attempts": 7}'')', :'id'));
+SELECT retry.cancel(:'id');
+SELECT pg_temp.said(format('SELECT retry.replay(%L)', :'id'));
+ROLLBACK;
+
+-- They travel with documents.
+SELECT g - 'scenes' - 'owner' FROM jsonb_array_elements(retry.export_config('lim') -> 'groups') g;
+SELECT change FROM retry.import_config(jsonb_set(retry.export_config('lim'), '{groups,0,max_body_size}', '21')) WHERE kind = 'group';
+SELECT change FROM retry.import_config('{"retry": "1.0", "groups": [{"name": "lim", "max_body_size": null}]}') WHERE kind = 'group';
+SELECT max_body_size, max_headers, max_headers_size FROM retry.scene_group WHERE name = 'lim';
+
+SELECT retry.cancel_where(target => 'lim/s') > 0, retry.cancel_where(target => 'free/s');
+REVOKE ALL ON retry.scene_group FROM regress_limits_ops;
+DROP ROLE regress_limits_ops;
