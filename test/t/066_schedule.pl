@@ -213,8 +213,7 @@ $node->stop;
 
 # ---- pg_cron
 
-my $libraries = `$ENV{PG_CONFIG} --pkglibdir` if defined $ENV{PG_CONFIG};
-chomp($libraries //= `pg_config --pkglibdir`);
+my $libraries = $node->config_data('--pkglibdir');
 SKIP:
 {
 	skip 'pg_cron is not installed', 1 unless -e "$libraries/pg_cron.so";

@@ -17,17 +17,16 @@ use RetryTest::Rogue;
 use Test::More;
 use utf8;
 
-
 my $inner = start_endpoint();
 my $port = $inner->port;
 my $inner6 = eval { start_endpoint(host => '::1', port => $port) };
 my $out = start_endpoint(host => '127.0.0.2');
 my $rogue = RetryTest::Rogue->new('127.0.0.2');
-my ($out_port) = $out->port;
+my $out_port = $out->port;
 my $names = RetryTest::Resolver->new('out.test' => '127.0.0.2');
-my $statements = -e `pg_config --pkglibdir` =~ s/\n//r . '/pg_stat_statements.so';
-my $node = new_node('main', start => 0, conf => "retry.allowed_networks = '127.0.0.2/32'\n"
-	  . ($statements ? "shared_preload_libraries = 'retry, pg_stat_statements'\n" : ''));
+my $node = new_node('main', start => 0, conf => "retry.allowed_networks = '127.0.0.2/32'");
+my $statements = -e $node->config_data('--pkglibdir') . '/pg_stat_statements.so';
+$node->append_conf('postgresql.conf', "shared_preload_libraries = 'retry, pg_stat_statements'") if $statements;
 my %wicked = map { $_ => "http://127.0.0.1:$port", uc $_ => "http://127.0.0.1:$port" } qw(http_proxy https_proxy all_proxy);
 $names->start($node, %wicked, no_proxy => 'other.test', HOME => $node->basedir, CURL_HOME => $node->basedir);
 $node->safe_psql('postgres', 'CREATE EXTENSION retry');
@@ -344,7 +343,6 @@ is(fate("SELECT retry.enqueue('" . $rogue->url('/many-headers') . "')"), 'dead e
 is(fate("SELECT retry.enqueue('" . $rogue->url('/lengths') . "')"), 'dead exhausted malformed', 'answer: two lengths');
 is(fate("SELECT retry.enqueue('" . $rogue->url('/upgrade') . "')"), 'dead exhausted closed', 'answer: another protocol');
 is(fate("SELECT retry.enqueue('" . $rogue->url('/interim') . "')"), 'dead exhausted malformed', 'answer: interim answers without end');
-my $kept = "SELECT length(response) || ' ' || encode(substring(response FROM 1 FOR 2), 'hex') FROM retry.attempts WHERE target LIKE";
 my $bomb = sql("SELECT retry.enqueue('" . $rogue->url('/bomb') . "')");
 wait_state($node, $bomb, 'succeeded', description => 'answer: a compressed bomb is taken');
 is(sql("SELECT length(response) <= 65536 AND encode(substring(response FROM 1 FOR 2), 'hex') = '1f8b' FROM retry.attempts WHERE task_id = '$bomb'"), 't', 'answer: as it comes');
@@ -378,14 +376,15 @@ my %places = (
 	'events' => 'SELECT e::text FROM retry.events e', 'secrets' => 'SELECT s::text FROM retry.secrets s',
 	'lanes' => 'SELECT l::text FROM retry.lanes l', 'health' => 'SELECT h::text FROM retry.health() h',
 	'configuration' => 'SELECT retry.export_config()', 'statistics of columns' => 'SELECT s::text FROM pg_stats s',
-	'locks' => 'SELECT l::text FROM pg_locks l', 'prepared statements' => 'SELECT p::text FROM pg_prepared_statements p');
+	'locks' => 'SELECT l::text FROM pg_locks l');
 $places{'statements'} = 'SELECT query FROM pg_stat_statements' if $statements;
+sql("SELECT retry.set_secret('other', 'tok-0')");	# statistics of one value only would have no bounds
 sql('ANALYZE');
 foreach my $place (sort keys %places)
 {
 	my $text = sql($places{$place});
 
-	ok(length($text) >= 0 && index($text, $token) < 0, "leak: $place");
+	ok(length($text) > 0 && index($text, $token) < 0, "leak: $place");
 }
 my @pids = workers($node);
 ok(!(grep { my $pid = $_; grep { index(slurp_file("/proc/$pid/$_"), $token) >= 0 } qw(cmdline environ) } @pids), 'leak: titles and environments of the workers');
