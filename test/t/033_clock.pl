@@ -5,12 +5,10 @@ use warnings FATAL => 'all';
 
 use PostgreSQL::Test::Utils;
 use RetryTest;
+use RetryTest::Clock;
 use Test::More;
 
-# The server's clock: see test/clock/clock.c.
-my $clock = "${PostgreSQL::Test::Utils::tmp_check}/clock";
-system_or_bail('cc', '-O2', '-fPIC', '-shared', '-o', "$clock.so", 'test/clock/clock.c');
-append_to_file($clock, pack('q', 0));
+my $clock = RetryTest::Clock->new;
 my $receiver = start_endpoint();
 my $url = $receiver->url('');
 my $node = new_node('clock', start => 0);
@@ -20,9 +18,7 @@ sub set_clock
 {
 	my ($days) = @_;
 
-	open(my $file, '+<', $clock) or die;
-	syswrite($file, pack('q', $days * 86_400_000_000)) == 8 or die;
-	close $file;
+	$clock->set($days * 86_400);
 	return;
 }
 
@@ -30,9 +26,7 @@ sub set_clock
 sub start_on_day
 {
 	set_clock($_[0]);
-	local $ENV{LD_PRELOAD} = "$clock.so";
-	local $ENV{RETRY_TEST_CLOCK} = $clock;
-	$node->start;
+	$clock->start($node);
 	return;
 }
 

@@ -6,8 +6,8 @@ package RetryTest::Clock;
 use strict;
 use warnings FATAL => 'all';
 
-use File::Basename;
 use PostgreSQL::Test::Utils;
+use RetryTest::Preload;
 
 my $count = 0;
 
@@ -17,12 +17,10 @@ sub new
 {
 	my ($class, %opt) = @_;
 	my $file = PostgreSQL::Test::Utils::tempdir . '/clock' . ++$count;
-	my $source = dirname(__FILE__) . '/../../clock/clock.c';
 	my $self = bless { file => $file, library => "$file.so", offset => 0,
 		also => $opt{also} }, $class;
 
-	system($ENV{CC} // 'cc', '-shared', '-fPIC', '-O1', '-o', $self->{library}, $source) == 0
-	  or die "cannot compile $source";
+	build_library('clock/clock.c', $self->{library});
 	$self->set(0);
 	return $self;
 }

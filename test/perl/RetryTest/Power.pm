@@ -7,6 +7,7 @@ use warnings FATAL => 'all';
 
 use File::Basename;
 use PostgreSQL::Test::Utils;
+use RetryTest::Preload;
 
 # new(): to be preloaded as `library`, with `env` in the environment.
 sub new
@@ -16,9 +17,7 @@ sub new
 	my $self = bless { folder => $folder, library => "$folder.so", env => { RETRY_TEST_POWER => $folder } }, $class;
 
 	mkdir $folder or die "$folder: $!";
-	system($ENV{CC} // 'cc', '-shared', '-fPIC', '-O1', '-o', $self->{library},
-		dirname(__FILE__) . '/../../chaos/power.c', '-ldl') == 0
-	  or die 'cannot compile power.c';
+	build_library('chaos/power.c', $self->{library});
 	return $self;
 }
 

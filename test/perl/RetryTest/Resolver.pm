@@ -6,8 +6,8 @@ package RetryTest::Resolver;
 use strict;
 use warnings FATAL => 'all';
 
-use File::Basename;
 use PostgreSQL::Test::Utils;
+use RetryTest::Preload;
 
 my $count = 0;
 
@@ -16,11 +16,9 @@ sub new
 {
 	my ($class, %answers) = @_;
 	my $file = PostgreSQL::Test::Utils::tempdir . '/names' . ++$count;
-	my $source = dirname(__FILE__) . '/../../resolver/resolver.c';
 	my $self = bless { file => $file, library => "$file.so", answers => {} }, $class;
 
-	system($ENV{CC} // 'cc', '-shared', '-fPIC', '-O1', '-o', $self->{library}, $source, '-ldl', '-lpthread') == 0
-	  or die "cannot compile $source";
+	build_library('resolver/resolver.c', $self->{library});
 	$self->set(%answers);
 	return $self;
 }
