@@ -95,7 +95,7 @@ missing_packages()
 		perl -MTest::More -MJSON::PP -e 1 2>/dev/null || say perl
 		command -v curl >/dev/null || say curl
 		command -v openssl >/dev/null || say openssl
-		command -v python3 >/dev/null || say python3
+		python3 -c 'import http.server, ssl' 2>/dev/null || say python3
 		[ ! -e /etc/debian_version ] || [ -e /etc/ssl/certs/ca-certificates.crt ] || say ca-certificates
 		;;
 	esac
