@@ -44,6 +44,12 @@ extern int	no_such_variable
 #define pg_noreturn __attribute__((noreturn))
 #endif
 
+/* 16 keeps what belongs to values of settings in a memory context. */
+#if PG_VERSION_NUM < 160000
+#define guc_malloc(elevel, size)	malloc(size)
+#define guc_free(pointer)			free(pointer)
+#endif
+
 /* 16 moved the macros of variable-length values out of postgres.h. */
 #if PG_VERSION_NUM >= 160000
 #include "varatt.h"

@@ -21,6 +21,7 @@
 #include "utils/guc.h"
 #include "utils/varlena.h"
 
+#include "compat.h"
 #include "guc.h"
 #include "pool.h"
 #include "shmem.h"
@@ -73,18 +74,18 @@ static const struct config_enum_entry log_levels[] = {
 static bool
 check_networks(char **newval, void **extra, GucSource source)
 {
-#if PG_VERSION_NUM < 160000
-	RetryNetguardList *list = malloc(sizeof(RetryNetguardList));
-#else
 	RetryNetguardList *list = guc_malloc(LOG, sizeof(RetryNetguardList));
-#endif
 	char		reason[256];
 
 	if (list == NULL)
 		return false;
-	*extra = list;
 	if (retry_netguard_parse(*newval != NULL ? *newval : "", list, reason, sizeof(reason)))
+	{
+		*extra = list;
 		return true;
+	}
+	/* the server frees only what belongs to a value that was taken */
+	guc_free(list);
 	GUC_check_errdetail("%s", reason);
 	GUC_check_errhint("Give networks such as 10.0.0.0/8 or fd00::/8, or reserved, metadata, private or non-public, separated by commas.");
 	return false;
