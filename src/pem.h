@@ -11,8 +11,8 @@
 #define RETRY_PEM_H
 
 #define RETRY_PEM_MAX_BYTES		(64 * 1024) /* of a client certificate with
-											 * its key */
-#define RETRY_PEM_MAX_BUNDLE	(512 * 1024)	/* of a scene's authorities */
+											 * its key, and of a scene's
+											 * authorities */
 
 /* Does the text hold a part of that kind?  It need not be good. */
 extern bool retry_pem_is_like(const char *text, int len);
