@@ -206,8 +206,7 @@ enum
 	SELF_SIGNED = 18,
 	SELF_SIGNED_IN_CHAIN = 19,
 	ISSUER_NOT_HERE = 20,
-	NO_CHAIN = 21,
-	REVOKED = 23
+	NO_CHAIN = 21
 };
 
 /* What curl says, without its introduction. */
@@ -306,9 +305,6 @@ fail_server_certificate(RetryTransfer *t, const char *detail)
 			break;
 		case NOT_YET_VALID:
 			retry_transfer_fail(t, RETRY_HTTP_TLS, "server's certificate is not valid yet");
-			break;
-		case REVOKED:
-			retry_transfer_fail(t, RETRY_HTTP_TLS, "server's certificate was revoked");
 			break;
 		case ISSUER_NOT_GIVEN:
 		case SELF_SIGNED:

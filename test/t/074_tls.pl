@@ -71,6 +71,8 @@ PostgreSQL::Test::Utils::run_command([ 'openssl', 'req', '-x509', '-new', '-key'
 	'-addext', 'subjectAltName=IP:127.0.0.1', '-out', $alone->{certificate} ]);
 error_is('self', "tls: issuer of the server's certificate is not trusted: self-signed certificate", 'self-signed', url => tls_receiver($alone) . '/');
 error_is('expired', "tls: server's certificate has expired", 'expired', url => tls_receiver(certificate($ours, 'old', days => -1)) . '/');
+error_is('early', "tls: server's certificate is not valid yet", 'not valid yet',
+	url => tls_receiver(certificate($ours, 'early', from => '21000101000000Z')) . '/');
 error_is('wrong_host', "tls: server's certificate is for another host name", 'for another host',
 	url => tls_receiver(certificate($ours, 'elsewhere', for => 'DNS:elsewhere.test')) . '/');
 

@@ -49,6 +49,7 @@ sub authority
 # certificate(AUTHORITY, NAME, %options): one that it issued for 127.0.0.1, as above.
 #   for  => 'DNS:other.test'   for another host
 #   days => -1                 it has expired
+#   from => '21000101000000Z'  it is valid from then on, for a day
 #   base => that of another    for the same key again
 sub certificate
 {
@@ -58,9 +59,39 @@ sub certificate
 
 	append_to_file("$base.ext", "subjectAltName=$for\n") if !-e "$base.ext";
 	run_openssl('req', '-new', '-key', "$base.key", '-subj', "/CN=$name", '-out', "$base.csr");
-	run_openssl('x509', '-req', '-in', "$base.csr", '-CA', $authority->{certificate}, '-CAkey', $authority->{key},
-		'-set_serial', ++$made, '-days', $opt{days} // 2, '-extfile', "$base.ext", '-out', "$base.crt");
+	if ($opt{from})
+	{
+		issue_from($authority, $base, $opt{from});
+	}
+	else
+	{
+		run_openssl('x509', '-req', '-in', "$base.csr", '-CA', $authority->{certificate}, '-CAkey', $authority->{key},
+			'-set_serial', ++$made, '-days', $opt{days} // 2, '-extfile', "$base.ext", '-out', "$base.crt");
+	}
 	return loaded($base);
+}
+
+# Only openssl ca, which wants a folder and a configuration, can say when it begins.
+sub issue_from
+{
+	my ($authority, $base, $from) = @_;
+
+	append_to_file("$base.index", '');
+	append_to_file("$base.cnf", <<"CONF");
+[ca]
+default_ca = own
+[own]
+database = $base.index
+new_certs_dir = ${\ dirname($base)}
+rand_serial = yes
+default_md = sha256
+policy = any
+[any]
+commonName = supplied
+CONF
+	run_openssl('ca', '-batch', '-notext', '-config', "$base.cnf", '-in', "$base.csr", '-cert', $authority->{certificate},
+		'-keyfile', $authority->{key}, '-startdate', $from, '-days', 1, '-extfile', "$base.ext", '-out', "$base.crt");
+	return;
 }
 
 sub loaded
