@@ -162,8 +162,11 @@ extern void retry_tls_let_go(RetryHttp *http, RetryTlsKept *kept);
 /* NULL of NULL; valid while it is held. */
 extern const RetryTls *retry_tls_of(const RetryTlsKept *kept);
 
-/* Tells an easy handle that was just reset; NULL: the usual. */
-extern CURLcode retry_tls_apply(const RetryHttp *http, CURL *easy, const RetryTls *tls);
+/*
+ * Tells an easy handle that was just reset; NULL: the usual.  The handle points
+ * into the settings until it is reset again: let go of them after that.
+ */
+extern CURLcode retry_tls_apply(const RetryHttp *http, CURL *easy, const RetryTlsKept *kept);
 
 /* Fails the transfer if it is TLS that failed; else false. */
 extern bool retry_tls_conclude(RetryTransfer *transfer, CURLcode code, const char *detail);

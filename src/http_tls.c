@@ -6,7 +6,8 @@
  * same, certificate and key included; so a transfer must have told it all of
  * them before it begins.  Most transfers have none of their own.  For the others
  * the client keeps one copy for as long as a transfer, under way or idle, was
- * set up with it: who asks may be gone before a transfer is repeated.
+ * set up with it: who asks may be gone before a transfer is repeated.  Their
+ * easy handles point into it.
  *
  * The sentences say which part of the handshake failed, since who reads them
  * has to know whose certificate to renew.
@@ -121,13 +122,14 @@ retry_tls_of(const RetryTlsKept *kept)
 	return kept != NULL ? &kept->tls : NULL;
 }
 
+/* The text must live as long as the handle is set up so. */
 static CURLcode
 set_blob(CURL *easy, CURLoption option, const char *text)
 {
 	struct curl_blob blob = {
 		.data = unconstify(char *, text),
 		.len = strlen(text),
-		.flags = CURL_BLOB_COPY
+		.flags = CURL_BLOB_NOCOPY
 	};
 
 	return curl_easy_setopt(easy, option, &blob);
@@ -149,8 +151,9 @@ has_system_file(CURL *easy)
 }
 
 CURLcode
-retry_tls_apply(const RetryHttp *http, CURL *easy, const RetryTls *tls)
+retry_tls_apply(const RetryHttp *http, CURL *easy, const RetryTlsKept *kept)
 {
+	const RetryTls *tls = retry_tls_of(kept);
 	CURLcode	bad = CURLE_OK;
 
 #define SET(call) (bad = bad != CURLE_OK ? bad : (call))

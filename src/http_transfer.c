@@ -275,10 +275,10 @@ apply_settings(RetryTransfer *t, const RetryTls *tls)
 		return true;
 	if (tls != NULL && (kept = retry_tls_keep(http, tls)) == NULL)
 		return false;
+	curl_easy_reset(easy);
 	retry_tls_let_go(http, t->tls);
 	t->tls = kept;
 	t->settings = 0;
-	curl_easy_reset(easy);
 	t->body_mode = BODY_UNSET;
 	t->method[0] = '\0';
 	t->timeout_ms = t->connect_timeout_ms = -1;
@@ -315,7 +315,7 @@ apply_settings(RetryTransfer *t, const RetryTls *tls)
 #undef SET
 
 	if (bad == CURLE_OK)
-		bad = retry_tls_apply(http, easy, tls);
+		bad = retry_tls_apply(http, easy, kept);
 	if (bad == CURLE_NOT_BUILT_IN || bad == CURLE_UNKNOWN_OPTION)
 		retry_transfer_fail(t, RETRY_HTTP_TLS, "this server's libcurl cannot do what its scene asks");
 	else if (bad != CURLE_OK)
