@@ -178,7 +178,9 @@ retry_tls_apply(const RetryHttp *http, CURL *easy, const RetryTlsKept *kept)
 		SET(curl_easy_setopt(easy, CURLOPT_CAPATH, NULL));
 	if (http->ca_bundle[0] != '\0' || has_system_file(easy))
 		SET(curl_easy_setopt(easy, CURLOPT_PROXY_CAPATH, NULL));
-	SET(curl_easy_setopt(easy, CURLOPT_CA_CACHE_TIMEOUT, CA_KEPT_S));
+
+	/* libcurls refuse it that read the file each time; so be it */
+	(void) curl_easy_setopt(easy, CURLOPT_CA_CACHE_TIMEOUT, CA_KEPT_S);
 	if (tls != NULL && tls->identity != NULL)
 	{
 		SET(set_blob(easy, CURLOPT_SSLCERT_BLOB, tls->identity));
