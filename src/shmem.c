@@ -162,6 +162,8 @@ init_database(RetryDatabase *db, Oid database, uint64 xid)
 	}
 	pg_atomic_init_u64(&db->truncations, 0);
 	db->executors_short_at = 0;
+	db->upkeep_at = 0;
+	db->upkeep_blocked = false;
 	db->first_xid = xid;
 	ConditionVariableInit(&db->finished);
 	db->state = RETRY_DB_UNKNOWN;
