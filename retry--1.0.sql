@@ -2531,7 +2531,6 @@ CREATE FUNCTION retry.scene_rows(
 	OUT latency			bigint[],
 	OUT pending			bigint,
 	OUT retrying		bigint,
-	OUT dead_changed	bigint,
 	OUT enqueued_rate	float8,
 	OUT attempt_rate	float8,
 	OUT failed_rate		float8,
@@ -3176,7 +3175,7 @@ FROM (
 	SELECT x.scene_id, x.pending, x.retrying, x.dead FROM retry.count_change x
 	WHERE NOT pg_visible_in_snapshot(x.xid, (SELECT k.boundary FROM retry.counted k))
 	UNION ALL
-	SELECT r.scene_id, r.pending, r.retrying, r.dead_changed FROM retry.scene_rows() r) AS c
+	SELECT r.scene_id, r.pending, r.retrying, r.dead FROM retry.scene_rows() r) AS c
 GROUP BY c.scene_id;
 COMMENT ON VIEW retry.task_counts IS 'How many tasks wait in each scene, those under way with them, and how many dead letters there are; for retry.overview';
 

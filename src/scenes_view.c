@@ -30,7 +30,7 @@ enum
 	Row_enqueued, Row_succeeded, Row_failed, Row_processing,
 	Row_stopped, Row_expired, Row_blocked, Row_error, Row_retries,
 	Row_dead, Row_cancelled, Row_busy_us, Row_late_us, Row_latency,
-	Row_pending, Row_retrying, Row_dead_changed, Row_enqueued_rate,
+	Row_pending, Row_retrying, Row_enqueued_rate,
 	Row_attempt_rate, Row_failed_rate, Row_recent, Row_held_due,
 	Row_natts
 };
@@ -88,7 +88,6 @@ add_row(RetryShownRows *r, const void *entry)
 	set_histograms(r, scene, values, isnull);
 	values[Row_pending] = Int64GetDatum(counts->pending);
 	values[Row_retrying] = Int64GetDatum(counts->retrying);
-	values[Row_dead_changed] = Int64GetDatum(counts->dead);
 	set_rates(r, scene, values);
 	values[Row_held_due] = TimestampTzGetDatum(scene->held_due);
 	isnull[Row_held_due] = scene->held_due >= r->now;

@@ -105,7 +105,7 @@ static const char *const begin_count =
 static const char *const count_others =
 "INSERT INTO retry.scene_count (scene_id, pending, retrying, dead)"
 " SELECT c.scene_id, sum(c.pending), sum(c.retrying), sum(c.dead) FROM ("
-"  SELECT r.scene_id, -r.pending, -r.retrying, -r.dead_changed FROM retry.scene_rows() r"
+"  SELECT r.scene_id, -r.pending, -r.retrying, -r.dead FROM retry.scene_rows() r"
 "  UNION ALL SELECT d.scene_id, 0, 0, count(*) FROM retry.dead_letter d GROUP BY d.scene_id"
 " ) AS c (scene_id, pending, retrying, dead) GROUP BY c.scene_id";
 
