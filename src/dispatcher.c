@@ -436,7 +436,7 @@ one_turn(void)
 
 	now = GetCurrentTimestamp();
 	publish_numbers(now);
-	(void) retry_scene_stats_write(d, now, false);
+	retry_scene_stats_write(d, now, false);
 	if (!retry_events_write(d) || !retry_disabled_write(d))
 		turn_again = Min(turn_again, now + AGAIN_US);
 	if (!retry_owner_settled(d))
@@ -559,7 +559,7 @@ drain(WaitEventSet *events)
 	record_ended();
 	(void) retry_events_write(d);
 	(void) retry_disabled_write(d);
-	(void) retry_scene_stats_write(d, GetCurrentTimestamp(), true);
+	retry_scene_stats_write(d, GetCurrentTimestamp(), true);
 	retry_worker_begin("writing a checkpoint");
 	retry_checkpoint_save(d);
 	commit();

@@ -228,16 +228,17 @@ retry_scene_stats_cancelled(RetryTurn *turn, const RetryCandidate *c)
 	RetrySceneShown *shown;
 	TupleTableSlot *slot;
 	RetryProbe	probe;
+	int32		scene_id;
 	int			leaf = c->entry.leaf;
 
 	slot = retry_find_task(turn->reader, &c->entry.pos.id, NULL, &leaf);
 	if (slot == NULL)
 		return 1;
-	shown = entry_of(turn->d, DatumGetInt32(retry_column(slot, Task_scene_id)));
+	scene_id = DatumGetInt32(retry_column(slot, Task_scene_id));
 	retry_probe_task(turn->reader, leaf, &c->entry.pos.id, &probe);
-	if (probe.terminal || shown == NULL)
+	shown = probe.terminal ? NULL : count(turn->d, scene_id);
+	if (shown == NULL)
 		return 2;
-	shown = count(turn->d, shown->scene_id);
 	shown->counts.cancelled++;
 	if (probe.attempts == 0)
 		shown->counts.pending--;
@@ -442,8 +443,6 @@ begin_anew(RetrySceneStats *stats)
 	stats->not_before = 0;
 }
 
-
-
 static void
 log_failure(const ErrorData *error, TimestampTz now)
 {
@@ -456,7 +455,7 @@ log_failure(const ErrorData *error, TimestampTz now)
 			(errmsg("retry: statistics cannot be stored, and are kept in memory: %s", error->message)));
 }
 
-bool
+void
 retry_scene_stats_write(RetryDispatcher *d, TimestampTz now, bool all)
 {
 	RetrySceneStats *stats = d->stats;
@@ -468,7 +467,7 @@ retry_scene_stats_write(RetryDispatcher *d, TimestampTz now, bool all)
 	if (!stats->any ||
 		(!all && now >= stats->minute && now < stats->minute + USECS_PER_MINUTE) ||
 		(!all && now < stats->not_before && stats->not_before <= now + AGAIN_US))
-		return true;
+		return;
 	caller = MemoryContextSwitchTo(d->turn_context);
 	error = retry_worker_store(store, d, &stored);
 	if (error != NULL)
@@ -481,7 +480,6 @@ retry_scene_stats_write(RetryDispatcher *d, TimestampTz now, bool all)
 	}
 	else
 		stats->not_before = now + (error != NULL ? AGAIN_US : LOCKED_US);
-	return stored;
 }
 
 TimestampTz

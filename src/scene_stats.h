@@ -86,10 +86,10 @@ extern void retry_scene_stats_publish(struct RetryDispatcher *d, int64 now_us);
 
 /*
  * Stores the counts of a minute that is over ("all": in any case), in a
- * transaction of its own.  To be called outside one; raises no error.  False:
- * it is to be tried again soon.
+ * transaction of its own.  To be called outside one; raises no error.  What
+ * cannot be stored stays, and is tried again when retry_scene_stats_next() says.
  */
-extern bool retry_scene_stats_write(struct RetryDispatcher *d, TimestampTz now, bool all);
+extern void retry_scene_stats_write(struct RetryDispatcher *d, TimestampTz now, bool all);
 
 /* When it is to be called next; DT_NOEND: nothing was counted. */
 extern TimestampTz retry_scene_stats_next(const struct RetryDispatcher *d);
