@@ -26,8 +26,9 @@
 #define FEW				64
 #define HALF_LIFE_OF_FEW_US	(INT64CONST(600) * 1000000)
 
-int64
-retry_histogram_bucket_start(int bucket)
+/* The beginning of a bucket, in microseconds. */
+static int64
+bucket_start(int bucket)
 {
 	/* 2^16 and the two steps to the next octave: cube roots of 2 and 4 */
 	static const int64 thirds[3] = {65536, 82570, 104032};
@@ -48,9 +49,9 @@ retry_histogram_bucket(int64 latency_us)
 	bucket = (pg_leftmost_one_pos64(latency_us) - FIRST_SHIFT) * 3 + 1;
 	if (bucket >= LAST)
 		return LAST;
-	if (latency_us >= retry_histogram_bucket_start(bucket + 2))
+	if (latency_us >= bucket_start(bucket + 2))
 		return bucket + 2;
-	return latency_us >= retry_histogram_bucket_start(bucket + 1) ? bucket + 1 : bucket;
+	return latency_us >= bucket_start(bucket + 1) ? bucket + 1 : bucket;
 }
 
 /* Halves the running sums, so that what is rounded away here is kept there. */
@@ -124,14 +125,14 @@ retry_histogram_percentile_of(const int64 *counts, double p)
 	{
 		if (counts[i] > 0 && below + counts[i] >= rank)
 		{
-			int64		start = retry_histogram_bucket_start(i);
-			int64		width = retry_histogram_bucket_start(i + 1) - start;
+			int64		start = bucket_start(i);
+			int64		width = bucket_start(i + 1) - start;
 
 			return start + (int64) (width * (Max(rank - below, 0.0) / counts[i]));
 		}
 		below += counts[i];
 	}
-	return retry_histogram_bucket_start(LAST);
+	return bucket_start(LAST);
 }
 
 int64

@@ -45,9 +45,8 @@ extern uint32 retry_histogram_count(const RetryHistogram *h);
  */
 extern int64 retry_histogram_percentile(const RetryHistogram *h, double p);
 
-/* The bucket that a time in microseconds falls into, and where a bucket begins. */
+/* The bucket that a time in microseconds falls into. */
 extern int	retry_histogram_bucket(int64 latency_us);
-extern int64 retry_histogram_bucket_start(int bucket);
 
 /* The same percentile of counters that nobody halves, one for each bucket. */
 extern int64 retry_histogram_percentile_of(const int64 *counts, double p);
