@@ -1002,46 +1002,6 @@ COMMENT ON COLUMN retry.event.lane IS 'The lane''s name';
 COMMENT ON COLUMN retry.event.target IS 'Target of a routed scene, or URL, that it concerns';
 COMMENT ON COLUMN retry.event.detail IS 'More, in words';
 
-CREATE TABLE retry.stat_minute
-(
-	at				timestamptz NOT NULL,
-	scene_id		int NOT NULL,
-	dispatcher		int NOT NULL,
-	enqueued		bigint NOT NULL,
-	succeeded		bigint NOT NULL,
-	failed			bigint NOT NULL,
-	processing		bigint NOT NULL,
-	stopped			bigint NOT NULL,
-	expired			bigint NOT NULL,
-	blocked			bigint NOT NULL,
-	error			bigint NOT NULL,
-	retries			bigint NOT NULL,
-	dead			bigint NOT NULL,
-	cancelled		bigint NOT NULL,
-	busy_us			bigint NOT NULL,
-	late_us			bigint NOT NULL,
-	latency			bigint[]
-);
-CREATE INDEX stat_minute_at ON retry.stat_minute (at);
-COMMENT ON TABLE retry.stat_minute IS 'Statistics of scenes by the minute, written by the dispatchers when it is over; kept for two days; look at retry.stats instead';
-COMMENT ON COLUMN retry.stat_minute.at IS 'When the time begins';
-COMMENT ON COLUMN retry.stat_minute.scene_id IS 'Scene';
-COMMENT ON COLUMN retry.stat_minute.dispatcher IS 'Number of the dispatcher that counted';
-COMMENT ON COLUMN retry.stat_minute.enqueued IS 'Tasks that have come';
-COMMENT ON COLUMN retry.stat_minute.succeeded IS 'Attempts that succeeded, each of which ended a task';
-COMMENT ON COLUMN retry.stat_minute.failed IS 'Attempts that failed and may be tried again';
-COMMENT ON COLUMN retry.stat_minute.processing IS 'Attempts whose receiver asked to be asked later';
-COMMENT ON COLUMN retry.stat_minute.stopped IS 'Attempts after which the task is not to be tried again';
-COMMENT ON COLUMN retry.stat_minute.expired IS 'Tasks that had no time left';
-COMMENT ON COLUMN retry.stat_minute.blocked IS 'Attempts to an address that is not allowed';
-COMMENT ON COLUMN retry.stat_minute.error IS 'Attempts that could not be made or recorded properly';
-COMMENT ON COLUMN retry.stat_minute.retries IS 'Attempts that were not the first of their tasks';
-COMMENT ON COLUMN retry.stat_minute.dead IS 'Tasks that died';
-COMMENT ON COLUMN retry.stat_minute.cancelled IS 'Tasks that were cancelled';
-COMMENT ON COLUMN retry.stat_minute.busy_us IS 'Microseconds that all attempts took together';
-COMMENT ON COLUMN retry.stat_minute.late_us IS 'Microseconds: how late after its due time the latest attempt was begun';
-COMMENT ON COLUMN retry.stat_minute.latency IS 'Of attempts that were sent: how many took how long, by the numbers of retry.percentile()';
-
 CREATE TABLE retry.stat_hour
 (
 	at				timestamptz NOT NULL,
@@ -1062,7 +1022,7 @@ CREATE TABLE retry.stat_hour
 	latency			bigint[]
 );
 CREATE INDEX stat_hour_at ON retry.stat_hour (at, scene_id);
-COMMENT ON TABLE retry.stat_hour IS 'The same by the hour, added up by upkeep; kept for a hundred days';
+COMMENT ON TABLE retry.stat_hour IS 'Statistics of scenes by the hour, added up by upkeep from retry.stat_minute; kept for a hundred days';
 COMMENT ON COLUMN retry.stat_hour.at IS 'When the time begins';
 COMMENT ON COLUMN retry.stat_hour.scene_id IS 'Scene';
 COMMENT ON COLUMN retry.stat_hour.enqueued IS 'Tasks that have come';
@@ -1079,6 +1039,15 @@ COMMENT ON COLUMN retry.stat_hour.cancelled IS 'Tasks that were cancelled';
 COMMENT ON COLUMN retry.stat_hour.busy_us IS 'Microseconds that all attempts took together';
 COMMENT ON COLUMN retry.stat_hour.late_us IS 'Microseconds: how late after its due time the latest attempt was begun';
 COMMENT ON COLUMN retry.stat_hour.latency IS 'Of attempts that were sent: how many took how long, by the numbers of retry.percentile()';
+
+CREATE TABLE retry.stat_minute
+(
+	LIKE retry.stat_hour INCLUDING COMMENTS,
+	dispatcher		int NOT NULL
+);
+CREATE INDEX stat_minute_at ON retry.stat_minute (at);
+COMMENT ON TABLE retry.stat_minute IS 'Statistics of scenes by the minute, written by the dispatchers when it is over; kept for two days; look at retry.stats instead';
+COMMENT ON COLUMN retry.stat_minute.dispatcher IS 'Number of the dispatcher that counted';
 
 CREATE TABLE retry.stat_day (LIKE retry.stat_hour INCLUDING COMMENTS);
 CREATE INDEX stat_day_at ON retry.stat_day (at, scene_id);

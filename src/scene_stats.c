@@ -15,10 +15,8 @@
 
 #include <math.h>
 
-#include "access/transam.h"
 #include "access/xact.h"
 #include "common/hashfn.h"
-#include "utils/memutils.h"
 #include "utils/timestamp.h"
 #include "utils/xid8.h"
 
@@ -38,10 +36,8 @@
 /* Columns of retry.stat_minute. */
 enum
 {
-	Stat_at, Stat_scene_id, Stat_dispatcher, Stat_enqueued, Stat_succeeded,
-	Stat_failed, Stat_processing, Stat_stopped, Stat_expired, Stat_blocked,
-	Stat_error, Stat_retries, Stat_dead, Stat_cancelled, Stat_busy_us,
-	Stat_late_us, Stat_latency, Stat_natts
+	Stat_at, Stat_scene_id, Stat_counts,
+	Stat_dispatcher = Stat_counts + RETRY_SCENE_COUNT_COLUMNS, Stat_natts
 };
 
 /* Columns of retry.count_change. */
@@ -353,28 +349,37 @@ anything_counted(const RetrySceneCounts *counts)
 	return memcmp(counts, &none, sizeof(none)) != 0;
 }
 
+void
+retry_scene_counts_values(const RetrySceneCounts *counts, Datum *values, bool *isnull)
+{
+	int64		latency[RETRY_HISTOGRAM_BUCKETS];
+	int			n = 0;
+
+	values[n++] = Int64GetDatum(counts->enqueued);
+	for (int i = 0; i < RETRY_OUTCOMES; i++)
+		values[n++] = Int64GetDatum(counts->outcomes[i]);
+	values[n++] = Int64GetDatum(counts->retries);
+	values[n++] = Int64GetDatum(counts->dead);
+	values[n++] = Int64GetDatum(counts->cancelled);
+	values[n++] = Int64GetDatum(counts->busy_us);
+	values[n++] = Int64GetDatum(counts->late_us);
+	for (int i = 0; i < RETRY_HISTOGRAM_BUCKETS; i++)
+		latency[i] = counts->latency[i];
+	isnull[n] = !retry_latency_datum(latency, &values[n]);
+	n++;
+	Assert(n == RETRY_SCENE_COUNT_COLUMNS);
+}
+
 static void
 append_counts(RetryAppender *appender, TimestampTz at, int dispatcher, const RetrySceneShown *shown)
 {
-	const RetrySceneCounts *counts = &shown->counts;
-	int64		latency[RETRY_HISTOGRAM_BUCKETS];
 	Datum		values[Stat_natts];
 	bool		isnull[Stat_natts] = {0};
 
-	for (int i = 0; i < RETRY_HISTOGRAM_BUCKETS; i++)
-		latency[i] = counts->latency[i];
 	values[Stat_at] = TimestampTzGetDatum(at);
 	values[Stat_scene_id] = Int32GetDatum(shown->scene_id);
+	retry_scene_counts_values(&shown->counts, &values[Stat_counts], &isnull[Stat_counts]);
 	values[Stat_dispatcher] = Int32GetDatum(dispatcher);
-	values[Stat_enqueued] = Int64GetDatum(counts->enqueued);
-	for (int i = 0; i < RETRY_OUTCOMES; i++)
-		values[Stat_succeeded + i] = Int64GetDatum(counts->outcomes[i]);
-	values[Stat_retries] = Int64GetDatum(counts->retries);
-	values[Stat_dead] = Int64GetDatum(counts->dead);
-	values[Stat_cancelled] = Int64GetDatum(counts->cancelled);
-	values[Stat_busy_us] = Int64GetDatum(counts->busy_us);
-	values[Stat_late_us] = Int64GetDatum(counts->late_us);
-	isnull[Stat_latency] = !retry_latency_datum(latency, &values[Stat_latency]);
 	retry_append_row(appender, values, isnull);
 }
 

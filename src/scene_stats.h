@@ -91,6 +91,14 @@ extern void retry_scene_stats_publish(struct RetryDispatcher *d, int64 now_us);
  */
 extern void retry_scene_stats_write(struct RetryDispatcher *d, TimestampTz now, bool all);
 
+/*
+ * The columns that retry.stat_minute and retry.scene_rows() have in common, from
+ * enqueued to latency; what they point to is in the current memory context.
+ */
+#define RETRY_SCENE_COUNT_COLUMNS	(RETRY_OUTCOMES + 7)
+
+extern void retry_scene_counts_values(const RetrySceneCounts *counts, Datum *values, bool *isnull);
+
 /* When it is to be called next; DT_NOEND: nothing was counted. */
 extern TimestampTz retry_scene_stats_next(const struct RetryDispatcher *d);
 

@@ -26,11 +26,8 @@
 /* Columns of retry.scene_rows(), as retry--1.0.sql has them. */
 enum
 {
-	Row_group_id, Row_scene_id, Row_dispatcher, Row_minute,
-	Row_enqueued, Row_succeeded, Row_failed, Row_processing,
-	Row_stopped, Row_expired, Row_blocked, Row_error, Row_retries,
-	Row_dead, Row_cancelled, Row_busy_us, Row_late_us, Row_latency,
-	Row_pending, Row_retrying, Row_enqueued_rate,
+	Row_group_id, Row_scene_id, Row_dispatcher, Row_minute, Row_counts,
+	Row_pending = Row_counts + RETRY_SCENE_COUNT_COLUMNS, Row_retrying, Row_enqueued_rate,
 	Row_attempt_rate, Row_failed_rate, Row_recent, Row_held_due,
 	Row_natts
 };
@@ -48,14 +45,11 @@ set_rates(const RetryShownRows *r, const RetrySceneShown *scene, Datum *values)
 }
 
 static void
-set_histograms(const RetryShownRows *r, const RetrySceneShown *scene, Datum *values, bool *isnull)
+set_recent(const RetryShownRows *r, const RetrySceneShown *scene, Datum *values, bool *isnull)
 {
 	RetryHistogram recent = scene->recent;
 	int64		counts[RETRY_HISTOGRAM_BUCKETS];
 
-	for (int i = 0; i < RETRY_HISTOGRAM_BUCKETS; i++)
-		counts[i] = scene->counts.latency[i];
-	isnull[Row_latency] = !retry_latency_datum(counts, &values[Row_latency]);
 	retry_histogram_forget(&recent, r->now_us);
 	for (int i = 0; i < RETRY_HISTOGRAM_BUCKETS; i++)
 		counts[i] = recent.counts[i];
@@ -77,18 +71,11 @@ add_row(RetryShownRows *r, const void *entry)
 	values[Row_dispatcher] = Int32GetDatum(r->dispatcher);
 	values[Row_minute] = TimestampTzGetDatum(scene->minute);
 	isnull[Row_minute] = scene->minute == 0;
-	values[Row_enqueued] = Int64GetDatum(counts->enqueued);
-	for (int i = 0; i < RETRY_OUTCOMES; i++)
-		values[Row_succeeded + i] = Int64GetDatum(counts->outcomes[i]);
-	values[Row_retries] = Int64GetDatum(counts->retries);
-	values[Row_dead] = Int64GetDatum(counts->dead);
-	values[Row_cancelled] = Int64GetDatum(counts->cancelled);
-	values[Row_busy_us] = Int64GetDatum(counts->busy_us);
-	values[Row_late_us] = Int64GetDatum(counts->late_us);
-	set_histograms(r, scene, values, isnull);
+	retry_scene_counts_values(counts, &values[Row_counts], &isnull[Row_counts]);
 	values[Row_pending] = Int64GetDatum(counts->pending);
 	values[Row_retrying] = Int64GetDatum(counts->retrying);
 	set_rates(r, scene, values);
+	set_recent(r, scene, values, isnull);
 	values[Row_held_due] = TimestampTzGetDatum(scene->held_due);
 	isnull[Row_held_due] = scene->held_due >= r->now;
 	retry_shown_rows_add(r, values, isnull);

@@ -171,7 +171,7 @@ overview_is('shop/dies', $all, $expected[3][1], 'after a crash: dead ones');
 # Minutes become hours and days, all of them, and the old ones go.
 sql(<<'SQL');
 INSERT INTO retry.stat_minute
-SELECT t, s.id, 0, 10, 8, 2, 0, 0, 0, 0, 0, 2, 1, 0, 1000000, i, '[20:21]={9,1}'
+SELECT t, s.id, 10, 8, 2, 0, 0, 0, 0, 0, 2, 1, 0, 1000000, i, '[20:21]={9,1}', 0
 FROM retry.scene s, generate_series(now() - interval '50 hours', now() - interval '3 hours', interval '10 min') WITH ORDINALITY AS g (t, i)
 WHERE s.name = 'idle';
 SQL
