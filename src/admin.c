@@ -46,39 +46,22 @@ check_role(Oid role)
 				 errmsg("role with OID %u does not exist", role)));
 }
 
-/* Runs one statement as the tables' owner; the arguments are int, oid, oid. */
-static void
-run_as_owner(const char *sql, int nargs, Datum *values)
-{
-	Oid			types[3] = {INT4OID, OIDOID, OIDOID};
-	RetryRoleSwitch caller;
-	int			rc;
-
-	retry_statement_connect();
-	retry_become_owner(&caller);
-	rc = SPI_execute_with_args(sql, nargs, types, values, NULL, false, 0);
-	if (rc < 0)
-		ereport(ERROR,
-				(errcode(ERRCODE_INTERNAL_ERROR),
-				 errmsg("could not change retry.group_member: %s", SPI_result_code_string(rc))));
-	retry_become_caller(&caller);
-	SPI_finish();
-}
-
 /* retry.grant(role, group_name) */
 Datum
 retry_grant(PG_FUNCTION_ARGS)
 {
+	Oid			types[] = {INT4OID, OIDOID, OIDOID};
 	RetryGroupRow group;
-	Datum		values[3];
+	Datum		values[lengthof(types)];
 
 	check_role(PG_GETARG_OID(0));
 	retry_own_group(text_to_cstring(PG_GETARG_TEXT_PP(1)), "grant or revoke", &group);
 	values[0] = Int32GetDatum(group.id);
 	values[1] = ObjectIdGetDatum(PG_GETARG_OID(0));
 	values[2] = ObjectIdGetDatum(GetUserId());
-	run_as_owner("INSERT INTO retry.group_member (group_id, role, granted_by)"
-				 " VALUES ($1, $2, $3) ON CONFLICT DO NOTHING", 3, values);
+	retry_statement_as_owner("INSERT INTO retry.group_member (group_id, role, granted_by)"
+							 " VALUES ($1, $2, $3) ON CONFLICT DO NOTHING",
+							 lengthof(types), types, values, SPI_OK_INSERT);
 	PG_RETURN_VOID();
 }
 
@@ -86,15 +69,16 @@ retry_grant(PG_FUNCTION_ARGS)
 Datum
 retry_revoke(PG_FUNCTION_ARGS)
 {
+	Oid			types[] = {INT4OID, OIDOID};
 	RetryGroupRow group;
-	Datum		values[2];
+	Datum		values[lengthof(types)];
 
 	retry_own_group(text_to_cstring(PG_GETARG_TEXT_PP(1)), "grant or revoke", &group);
 	values[0] = Int32GetDatum(group.id);
 	values[1] = ObjectIdGetDatum(PG_GETARG_OID(0));
-	run_as_owner("DELETE FROM retry.group_member m"
-				 " WHERE m.group_id OPERATOR(pg_catalog.=) $1 AND m.role OPERATOR(pg_catalog.=) $2",
-				 2, values);
+	retry_statement_as_owner("DELETE FROM retry.group_member m"
+							 " WHERE m.group_id OPERATOR(pg_catalog.=) $1 AND m.role OPERATOR(pg_catalog.=) $2",
+							 lengthof(types), types, values, SPI_OK_DELETE);
 	PG_RETURN_VOID();
 }
 

@@ -29,16 +29,9 @@ delete_row(const char *function, const char *sql, const char *group, const char 
 {
 	Oid			types[] = {TEXTOID, TEXTOID};
 	Datum		values[] = {CStringGetTextDatum(group), CStringGetTextDatum(name)};
-	RetryRoleSwitch caller;
-	bool		deleted;
 
 	retry_require_writable(function);
-	retry_statement_connect();
-	retry_become_owner(&caller);
-	deleted = retry_statement(sql, lengthof(types), types, values, NULL, SPI_OK_DELETE) > 0;
-	retry_become_caller(&caller);
-	SPI_finish();
-	return deleted;
+	return retry_statement_as_owner(sql, lengthof(types), types, values, SPI_OK_DELETE) > 0;
 }
 
 /* retry.drop_scene(scene): false when it is archived instead. */

@@ -29,6 +29,7 @@
 
 #include "key.h"
 #include "shmem.h"
+#include "statement.h"
 #include "store.h"
 #include "writer.h"
 
@@ -288,16 +289,10 @@ cancel_pending(const RetryKeyring *keyring, const text *key, const KeyTask *task
 void
 retry_keyring_begin(RetryKeyring *keyring, const RetrySceneRow *scene, RetryKeyConflict on_conflict)
 {
-	int			rc;
-
 	keyring->scene = scene;
 	keyring->on_conflict = on_conflict;
 	keyring->role = scene->group.shared ? GetUserId() : InvalidOid;
-	rc = SPI_connect();
-	if (rc != SPI_OK_CONNECT)
-		ereport(ERROR,
-				(errcode(ERRCODE_INTERNAL_ERROR),
-				 errmsg("could not connect to SPI: %s", SPI_result_code_string(rc))));
+	retry_statement_connect();
 	retry_become_owner(&keyring->caller);
 }
 

@@ -34,20 +34,6 @@
 
 PG_FUNCTION_INFO_V1(retry_scene_in_use);
 
-static void
-connect_as_owner(RetryRoleSwitch *caller)
-{
-	retry_statement_connect();
-	retry_become_owner(caller);
-}
-
-static void
-disconnect(const RetryRoleSwitch *caller)
-{
-	retry_become_caller(caller);
-	SPI_finish();
-}
-
 /* ---------------------------------------------------------------- who writes */
 
 /*
@@ -56,7 +42,7 @@ disconnect(const RetryRoleSwitch *caller)
  * pruned, since a snapshot that sees it is active.
  */
 static bool
-is_contended(ItemPointer place)
+is_contended(const ItemPointerData *place)
 {
 	Relation	rel = table_open(retry_relation_oid("scene"), AccessShareLock);
 	Buffer		buffer = ReadBuffer(rel, ItemPointerGetBlockNumber(place));
@@ -85,14 +71,9 @@ await_row(int32 id, const char *spelled)
 {
 	Oid			type = INT4OID;
 	Datum		value = Int32GetDatum(id);
-	RetryRoleSwitch caller;
-	uint64		found;
 
-	connect_as_owner(&caller);
-	found = retry_statement("SELECT FROM retry.scene s WHERE s.id OPERATOR(pg_catalog.=) $1 FOR KEY SHARE",
-							1, &type, &value, NULL, SPI_OK_SELECT);
-	disconnect(&caller);
-	if (found == 0)
+	if (retry_statement_as_owner("SELECT FROM retry.scene s WHERE s.id OPERATOR(pg_catalog.=) $1 FOR KEY SHARE",
+								 1, &type, &value, SPI_OK_SELECT) == 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_OBJECT),
 				 errmsg("scene \"%s\" does not exist any more", spelled),
@@ -102,9 +83,7 @@ await_row(int32 id, const char *spelled)
 void
 retry_scene_keep(const RetrySceneRow *scene)
 {
-	ItemPointerData place = scene->place;
-
-	if (is_contended(&place))
+	if (is_contended(&scene->place))
 		await_row(scene->id, psprintf("%s/%s", scene->group.name, scene->name));
 }
 
@@ -132,19 +111,13 @@ is_so(const char *sql, int32 id)
 	RetryRoleSwitch caller;
 	bool		isnull;
 	bool		found;
-	int			rc;
 
-	connect_as_owner(&caller);
-	PushActiveSnapshot(GetLatestSnapshot());
-	/* read-only, so that it goes by that snapshot */
-	rc = SPI_execute_with_args(sql, 1, &type, &value, NULL, true, 1);
-	if (rc != SPI_OK_SELECT)
-		ereport(ERROR,
-				(errcode(ERRCODE_INTERNAL_ERROR),
-				 errmsg("could not look for tasks of a scene: %s", SPI_result_code_string(rc))));
+	retry_statement_connect();
+	retry_become_owner(&caller);
+	(void) retry_statement_latest(sql, 1, &type, &value);
 	found = DatumGetBool(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull));
-	PopActiveSnapshot();
-	disconnect(&caller);
+	retry_become_caller(&caller);
+	SPI_finish();
 	return found;
 }
 

@@ -89,7 +89,6 @@ end_change(Change *change, const char *kind)
 	Oid			types[] = {INT4OID, TEXTOID, TEXTOID};
 	Datum		values[lengthof(types)];
 	RetryAuditEntry entry = {0};
-	RetryRoleSwitch caller;
 
 	UnregisterSnapshot(change->snapshot);
 	table_close(change->rel, NoLock);
@@ -99,13 +98,9 @@ end_change(Change *change, const char *kind)
 	values[1] = CStringGetTextDatum(kind);
 	values[2] = CStringGetTextDatum(psprintf("\"%s\", by %s", change->name,
 											 GetUserNameFromId(GetSessionUserId(), false)));
-	retry_statement_connect();
-	retry_become_owner(&caller);
-	retry_statement("INSERT INTO retry.event (at, group_id, kind, detail)"
-					" VALUES (pg_catalog.clock_timestamp(), $1, $2, $3)",
-					lengthof(types), types, values, NULL, SPI_OK_INSERT);
-	retry_become_caller(&caller);
-	SPI_finish();
+	retry_statement_as_owner("INSERT INTO retry.event (at, group_id, kind, detail)"
+							 " VALUES (pg_catalog.clock_timestamp(), $1, $2, $3)",
+							 lengthof(types), types, values, SPI_OK_INSERT);
 	entry.action = kind;
 	entry.group = &change->group;
 	entry.object = change->name;
@@ -268,21 +263,13 @@ scenes_naming(const char *column, int32 group_id, const char *name)
 	MemoryContext caller_context = CurrentMemoryContext;
 	RetryRoleSwitch caller;
 	char	   *found;
-	int			rc;
 
 	retry_statement_connect();
 	retry_become_owner(&caller);
-	PushActiveSnapshot(GetLatestSnapshot());
-	/* read-only, so that it goes by that snapshot */
-	rc = SPI_execute_with_args(psprintf("SELECT pg_catalog.string_agg(s.name, ', ' ORDER BY s.name)"
-										" FROM retry.scene s JOIN retry.scene_group g ON g.name OPERATOR(pg_catalog.=) s.group_name"
-										" WHERE g.id OPERATOR(pg_catalog.=) $1 AND s.%s OPERATOR(pg_catalog.=) $2", column),
-							   lengthof(types), types, values, NULL, true, 0);
-	if (rc != SPI_OK_SELECT)
-		ereport(ERROR,
-				(errcode(ERRCODE_INTERNAL_ERROR),
-				 errmsg("could not look for scenes: %s", SPI_result_code_string(rc))));
-	PopActiveSnapshot();
+	(void) retry_statement_latest(psprintf("SELECT pg_catalog.string_agg(s.name, ', ' ORDER BY s.name)"
+										   " FROM retry.scene s JOIN retry.scene_group g ON g.name OPERATOR(pg_catalog.=) s.group_name"
+										   " WHERE g.id OPERATOR(pg_catalog.=) $1 AND s.%s OPERATOR(pg_catalog.=) $2", column),
+								  lengthof(types), types, values);
 	found = SPI_getvalue(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1);
 	if (found != NULL)
 		found = MemoryContextStrdup(caller_context, found);

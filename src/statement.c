@@ -10,7 +10,9 @@
 
 #include "executor/spi.h"
 #include "miscadmin.h"
+#include "utils/snapmgr.h"
 
+#include "access.h"
 #include "statement.h"
 
 void
@@ -30,15 +32,45 @@ retry_statement_connect(void)
 				 errmsg("could not connect to SPI")));
 }
 
-uint64
-retry_statement(const char *sql, int nargs, Oid *types, Datum *values,
-				const char *nulls, int expected)
+static uint64
+checked(const char *sql, int rc, int expected)
 {
-	int			rc = SPI_execute_with_args(sql, nargs, types, values, nulls, false, 0);
-
 	if (rc != expected)
 		ereport(ERROR,
 				(errcode(ERRCODE_INTERNAL_ERROR),
 				 errmsg_internal("unexpected result %s of \"%s\"", SPI_result_code_string(rc), sql)));
 	return SPI_processed;
+}
+
+uint64
+retry_statement(const char *sql, int nargs, Oid *types, Datum *values,
+				const char *nulls, int expected)
+{
+	return checked(sql, SPI_execute_with_args(sql, nargs, types, values, nulls, false, 0), expected);
+}
+
+uint64
+retry_statement_latest(const char *sql, int nargs, Oid *types, Datum *values)
+{
+	int			rc;
+
+	PushActiveSnapshot(GetLatestSnapshot());
+	/* read-only, so that it goes by that snapshot */
+	rc = SPI_execute_with_args(sql, nargs, types, values, NULL, true, 0);
+	PopActiveSnapshot();
+	return checked(sql, rc, SPI_OK_SELECT);
+}
+
+uint64
+retry_statement_as_owner(const char *sql, int nargs, Oid *types, Datum *values, int expected)
+{
+	RetryRoleSwitch caller;
+	uint64		rows;
+
+	retry_statement_connect();
+	retry_become_owner(&caller);
+	rows = retry_statement(sql, nargs, types, values, NULL, expected);
+	retry_become_caller(&caller);
+	SPI_finish();
+	return rows;
 }

@@ -26,4 +26,17 @@ extern void retry_statement_connect(void);
 extern uint64 retry_statement(const char *sql, int nargs, Oid *types, Datum *values,
 							  const char *nulls, int expected);
 
+/*
+ * The same of a query that goes by what is committed now, whatever snapshot
+ * the transaction has.
+ */
+extern uint64 retry_statement_latest(const char *sql, int nargs, Oid *types, Datum *values);
+
+/*
+ * The same of one statement, with a connection of its own and as the owner of
+ * retry's tables, of which only the number of rows is wanted.
+ */
+extern uint64 retry_statement_as_owner(const char *sql, int nargs, Oid *types, Datum *values,
+									   int expected);
+
 #endif							/* RETRY_STATEMENT_H */
