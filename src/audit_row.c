@@ -15,6 +15,7 @@
 #include "access/table.h"
 #include "catalog/pg_type.h"
 #include "commands/trigger.h"
+#include "executor/spi.h"
 #include "fmgr.h"
 #include "miscadmin.h"
 #include "utils/acl.h"
@@ -22,7 +23,6 @@
 #include "utils/fmgroids.h"
 #include "utils/fmgrprotos.h"
 #include "utils/guc.h"
-#include "utils/lsyscache.h"
 #include "utils/numeric.h"
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
@@ -80,27 +80,7 @@ is_noise(const char *column)
 static char *
 column_text(HeapTuple row, TupleDesc desc, int number)
 {
-	Oid			output;
-	bool		varlena;
-	bool		isnull = true;
-	Datum		value = row == NULL ? (Datum) 0 : heap_getattr(row, number, desc, &isnull);
-
-	if (isnull)
-		return NULL;
-	getTypeOutputInfo(TupleDescAttr(desc, number - 1)->atttypid, &output, &varlena);
-	return OidOutputFunctionCall(output, value);
-}
-
-/* The number of a column; 0: there is none. */
-static int
-column_named(TupleDesc desc, const char *name)
-{
-	for (int i = 0; i < desc->natts; i++)
-	{
-		if (!TupleDescAttr(desc, i)->attisdropped && strcmp(NameStr(TupleDescAttr(desc, i)->attname), name) == 0)
-			return i + 1;
-	}
-	return 0;
+	return row == NULL ? NULL : SPI_getvalue(row, desc, number);
 }
 
 static void
@@ -235,14 +215,14 @@ group_of_row(Relation rel, HeapTuple row, RetryGroupRow *group)
 	TupleDesc	desc = RelationGetDescr(rel);
 	int			number;
 
-	if ((number = column_named(desc, "group_name")) > 0)
-		return retry_group_by_name(GetActiveSnapshot(), column_text(row, desc, number), group);
-	if ((number = column_named(desc, "group_id")) > 0)
-		return group_by_id(column_text(row, desc, number), group);
+	if ((number = SPI_fnumber(desc, "group_name")) > 0)
+		return retry_group_by_name(GetActiveSnapshot(), SPI_getvalue(row, desc, number), group);
+	if ((number = SPI_fnumber(desc, "group_id")) > 0)
+		return group_by_id(SPI_getvalue(row, desc, number), group);
 	if (RelationGetRelid(rel) != retry_relation_oid("scene_group"))
 		return false;
-	group->id = pg_strtoint32(column_text(row, desc, Group_id + 1));
-	strlcpy(group->name, column_text(row, desc, Group_name + 1), sizeof(group->name));
+	group->id = pg_strtoint32(SPI_getvalue(row, desc, Group_id + 1));
+	strlcpy(group->name, SPI_getvalue(row, desc, Group_name + 1), sizeof(group->name));
 	return true;
 }
 
@@ -272,7 +252,7 @@ note_row(TriggerData *trigger, int table)
 	RetryGroupRow group;
 
 	entry.action = inserted ? tables[table].added : updated ? tables[table].changed : tables[table].deleted;
-	entry.object = column_text(new != NULL ? new : old, desc, column_named(desc, tables[table].named_by));
+	entry.object = SPI_getvalue(new != NULL ? new : old, desc, SPI_fnumber(desc, tables[table].named_by));
 	entry.before = describe_row(old, new, desc);
 	entry.after = describe_row(new, old, desc);
 	if (updated && JB_ROOT_COUNT(entry.before) == 0)

@@ -15,12 +15,12 @@
 #include "access/sysattr.h"
 #include "commands/trigger.h"
 #include "executor/executor.h"
+#include "executor/spi.h"
 #include "fmgr.h"
 #include "lib/stringinfo.h"
 #include "nodes/nodeFuncs.h"
 #include "optimizer/optimizer.h"
 #include "utils/builtins.h"
-#include "utils/lsyscache.h"
 #include "utils/memutils.h"
 #include "utils/rel.h"
 #include "utils/ruleutils.h"
@@ -29,36 +29,13 @@
 
 PG_FUNCTION_INFO_V1(retry_check_row);
 
-/* The value of a column as text; NULL when it is null or there is none such. */
+/* The value of the column as text; NULL when it is null or there is none such. */
 static char *
-column_text(const TriggerData *trigger, HeapTuple row, int number)
+value_named(const TriggerData *trigger, HeapTuple row, const char *name)
 {
 	TupleDesc	desc = RelationGetDescr(trigger->tg_relation);
-	Oid			output;
-	bool		varlena;
-	bool		isnull;
-	Datum		value;
 
-	if (number <= 0)
-		return NULL;
-	value = heap_getattr(row, number, desc, &isnull);
-	if (isnull)
-		return NULL;
-	getTypeOutputInfo(TupleDescAttr(desc, number - 1)->atttypid, &output, &varlena);
-	return OidOutputFunctionCall(output, value);
-}
-
-static int
-column_named(Relation rel, const char *name)
-{
-	TupleDesc	desc = RelationGetDescr(rel);
-
-	for (int i = 0; i < desc->natts; i++)
-	{
-		if (!TupleDescAttr(desc, i)->attisdropped && strcmp(NameStr(TupleDescAttr(desc, i)->attname), name) == 0)
-			return i + 1;
-	}
-	return 0;
+	return SPI_getvalue(row, desc, SPI_fnumber(desc, name));
 }
 
 /* What the row is, for people: scene "billing/invoice". */
@@ -66,15 +43,15 @@ static char *
 describe_row(const TriggerData *trigger, HeapTuple row)
 {
 	Relation	rel = trigger->tg_relation;
-	char	   *group = column_text(trigger, row, column_named(rel, "group_name"));
-	char	   *name = column_text(trigger, row, column_named(rel, "name"));
-	char	   *lane = column_text(trigger, row, column_named(rel, "lane"));
+	char	   *group = value_named(trigger, row, "group_name");
+	char	   *name = value_named(trigger, row, "name");
+	char	   *lane = value_named(trigger, row, "lane");
 
 	if (lane != NULL)
 		return psprintf("lane \"%.100s\" of group \"%s\"", lane, group != NULL ? group : "");
 	if (name == NULL)
 		return psprintf("a row of retry.%s", RelationGetRelationName(rel));
-	if (column_named(rel, "group_name") == 0)
+	if (SPI_fnumber(RelationGetDescr(rel), "group_name") == SPI_ERROR_NOATTRIBUTE)
 		return psprintf("group \"%s\"", name);
 	return psprintf("scene \"%s/%s\"", group != NULL ? group : "", name);
 }
@@ -100,7 +77,7 @@ describe_columns(const TriggerData *trigger, HeapTuple row, Node *expression, St
 
 		if (number <= 0)
 			continue;
-		value = column_text(trigger, row, number);
+		value = SPI_getvalue(row, RelationGetDescr(trigger->tg_relation), number);
 		appendStringInfo(names, first ? ", \"%s\"" : "\"%s\"",
 						 NameStr(TupleDescAttr(RelationGetDescr(trigger->tg_relation), number - 1)->attname));
 		appendStringInfoString(values, first ? ", " : "");
