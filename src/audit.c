@@ -48,26 +48,16 @@ retry_audit(const RetryAuditEntry *entry)
 	bool		isnull[Audit_natts];
 
 	memset(isnull, true, sizeof(isnull));
-#define SET(column, given, datum) \
-	do { \
-		if (given) \
-		{ \
-			values[column] = (datum); \
-			isnull[column] = false; \
-		} \
-	} while (0)
-
-	SET(Audit_at, true, TimestampTzGetDatum(GetCurrentTimestamp()));
-	SET(Audit_session_role, true, role_name(GetSessionUserId()));
-	SET(Audit_role, true, role_name(retry_acting_role()));
-	SET(Audit_action, true, CStringGetTextDatum(entry->action));
-	SET(Audit_group_id, entry->group != NULL, Int32GetDatum(entry->group->id));
-	SET(Audit_group_name, entry->group != NULL, CStringGetTextDatum(entry->group->name));
-	SET(Audit_object, entry->object != NULL, CStringGetTextDatum(entry->object));
-	SET(Audit_task_id, entry->task_id != NULL, UUIDPGetDatum(entry->task_id));
-	SET(Audit_before, entry->before != NULL, JsonbPGetDatum(entry->before));
-	SET(Audit_after, entry->after != NULL, JsonbPGetDatum(entry->after));
-#undef SET
+	RETRY_FILL(Audit_at, true, TimestampTzGetDatum(GetCurrentTimestamp()));
+	RETRY_FILL(Audit_session_role, true, role_name(GetSessionUserId()));
+	RETRY_FILL(Audit_role, true, role_name(retry_acting_role()));
+	RETRY_FILL(Audit_action, true, CStringGetTextDatum(entry->action));
+	RETRY_FILL(Audit_group_id, entry->group != NULL, Int32GetDatum(entry->group->id));
+	RETRY_FILL(Audit_group_name, entry->group != NULL, CStringGetTextDatum(entry->group->name));
+	RETRY_FILL(Audit_object, entry->object != NULL, CStringGetTextDatum(entry->object));
+	RETRY_FILL(Audit_task_id, entry->task_id != NULL, UUIDPGetDatum(entry->task_id));
+	RETRY_FILL(Audit_before, entry->before != NULL, JsonbPGetDatum(entry->before));
+	RETRY_FILL(Audit_after, entry->after != NULL, JsonbPGetDatum(entry->after));
 
 	appender = retry_append_begin(retry_relation_oid("audit_entry"), false);
 	retry_append_row(appender, values, isnull);

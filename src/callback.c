@@ -242,29 +242,19 @@ retry_callback_row(const RetryCallback *callback, const RetryConfig *config,
 		isnull[i] = true;
 	}
 
-#define SET(column, datum) \
-	do { \
-		values[column] = (datum); \
-		isnull[column] = false; \
-	} while (0)
-
 	slot_getallattrs(task);
-	SET(Task_inert, BoolGetDatum(false));
-	SET(Task_scene_id, Int32GetDatum(callback->scene_id));
-	SET(Task_lane_hash, Int64GetDatum(callback->lane_hash));
-	SET(Task_enqueued_by, task->tts_values[Task_enqueued_by]);
-	SET(Task_depth, Int16GetDatum(callback->depth));
-	SET(Task_parent_id, UUIDPGetDatum(&ended->entry.pos.id));
-	if (callback->lane != NULL)
-		SET(Task_lane, PointerGetDatum(callback->lane));
-	if (callback->url != NULL)
-		SET(Task_url, PointerGetDatum(callback->url));
-	if (!task->tts_isnull[Task_reference])
-		SET(Task_reference, task->tts_values[Task_reference]);
-	SET(Task_body, PointerGetDatum(retry_callback_document(ended, task,
-														   scene != NULL ? scene->name : NULL,
-														   form)));
-#undef SET
+	RETRY_FILL(Task_inert, true, BoolGetDatum(false));
+	RETRY_FILL(Task_scene_id, true, Int32GetDatum(callback->scene_id));
+	RETRY_FILL(Task_lane_hash, true, Int64GetDatum(callback->lane_hash));
+	RETRY_FILL(Task_enqueued_by, true, task->tts_values[Task_enqueued_by]);
+	RETRY_FILL(Task_depth, true, Int16GetDatum(callback->depth));
+	RETRY_FILL(Task_parent_id, true, UUIDPGetDatum(&ended->entry.pos.id));
+	RETRY_FILL(Task_lane, callback->lane != NULL, PointerGetDatum(callback->lane));
+	RETRY_FILL(Task_url, callback->url != NULL, PointerGetDatum(callback->url));
+	RETRY_FILL(Task_reference, !task->tts_isnull[Task_reference], task->tts_values[Task_reference]);
+	RETRY_FILL(Task_body, true, PointerGetDatum(retry_callback_document(ended, task,
+																		scene != NULL ? scene->name : NULL,
+																		form)));
 }
 
 void

@@ -60,30 +60,19 @@ fill_common(const RetryEnqueueOptions *o, Oid role, Datum *values, bool *isnull)
 		isnull[i] = true;
 	}
 
-#define FILL(column, given, datum) \
-	do { \
-		if (given) \
-		{ \
-			values[column] = (datum); \
-			isnull[column] = false; \
-		} \
-	} while (0)
-
-	FILL(Task_max_attempts, o->max_attempts != 0, Int32GetDatum(o->max_attempts));
-	FILL(Task_scene_id, true, Int32GetDatum(o->scene.id));
-	FILL(Task_enqueued_by, true, ObjectIdGetDatum(role));
-	FILL(Task_expires_at, o->has_expiry, TimestampTzGetDatum(o->expires_at));
-	FILL(Task_timeout_ms, o->timeout_ms != 0, Int32GetDatum(o->timeout_ms));
-	FILL(Task_reference, o->reference != NULL, PointerGetDatum(o->reference));
-	FILL(Task_url, o->url != NULL, PointerGetDatum(o->url));
-	FILL(Task_method, o->method != NULL, PointerGetDatum(o->method));
-	FILL(Task_headers, o->headers != NULL, JsonbPGetDatum(o->headers));
-	FILL(Task_content_type, o->content_type != NULL, PointerGetDatum(o->content_type));
-	FILL(Task_backoff, o->has_backoff, o->backoff);
-	FILL(Task_on_success, o->on_success != NULL, PointerGetDatum(o->on_success));
-	FILL(Task_on_dead, o->on_dead != NULL, PointerGetDatum(o->on_dead));
-
-#undef FILL
+	RETRY_FILL(Task_max_attempts, o->max_attempts != 0, Int32GetDatum(o->max_attempts));
+	RETRY_FILL(Task_scene_id, true, Int32GetDatum(o->scene.id));
+	RETRY_FILL(Task_enqueued_by, true, ObjectIdGetDatum(role));
+	RETRY_FILL(Task_expires_at, o->has_expiry, TimestampTzGetDatum(o->expires_at));
+	RETRY_FILL(Task_timeout_ms, o->timeout_ms != 0, Int32GetDatum(o->timeout_ms));
+	RETRY_FILL(Task_reference, o->reference != NULL, PointerGetDatum(o->reference));
+	RETRY_FILL(Task_url, o->url != NULL, PointerGetDatum(o->url));
+	RETRY_FILL(Task_method, o->method != NULL, PointerGetDatum(o->method));
+	RETRY_FILL(Task_headers, o->headers != NULL, JsonbPGetDatum(o->headers));
+	RETRY_FILL(Task_content_type, o->content_type != NULL, PointerGetDatum(o->content_type));
+	RETRY_FILL(Task_backoff, o->has_backoff, o->backoff);
+	RETRY_FILL(Task_on_success, o->on_success != NULL, PointerGetDatum(o->on_success));
+	RETRY_FILL(Task_on_dead, o->on_dead != NULL, PointerGetDatum(o->on_dead));
 }
 
 /* The lane of a task with this key, or without; targets of a fan-out have others. */

@@ -112,6 +112,19 @@ extern void retry_append_row(RetryAppender *appender, const Datum *values, const
 extern void retry_append_flush(RetryAppender *appender);
 extern void retry_append_end(RetryAppender *appender);
 
+/*
+ * A column of a row that is to be appended, in arrays "values" and "isnull" that
+ * begin as nulls: the datum, which is only made if there is one.
+ */
+#define RETRY_FILL(column, given, datum) \
+	do { \
+		if (given) \
+		{ \
+			values[column] = (datum); \
+			isnull[column] = false; \
+		} \
+	} while (0)
+
 /* The relation OID of a leaf's table. */
 extern Oid	retry_leaf_oid(RetryTable table, int leaf);
 
