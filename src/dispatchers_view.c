@@ -1,8 +1,8 @@
 /*
  * dispatchers_view.c
- *		Shared memory as rows: what is in flight, and the dispatchers.
+ *		Shared memory as rows: what is in flight, by task and by scene, and the dispatchers.
  *
- * Both functions show the current database only.  They return nothing when the
+ * All functions show the current database only.  They return nothing when the
  * library is not preloaded, because then nothing is in flight.
  */
 #include "postgres.h"
@@ -12,6 +12,7 @@
 #include "miscadmin.h"
 #include "utils/acl.h"
 #include "utils/builtins.h"
+#include "utils/hsearch.h"
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 #include "utils/uuid.h"
@@ -25,6 +26,7 @@
 #define DISPATCHER_COLUMNS	11
 
 PG_FUNCTION_INFO_V1(retry_running_rows);
+PG_FUNCTION_INFO_V1(retry_scene_running);
 PG_FUNCTION_INFO_V1(retry_dispatcher_rows);
 
 /* The scenes whose tasks the current role may see. */
@@ -146,6 +148,65 @@ moment(TimestampTz value, bool *isnull)
 {
 	*isnull = value == 0;
 	return TimestampTzGetDatum(value);
+}
+
+/* What is under way of a scene. */
+typedef struct Running
+{
+	int32		scene_id;		/* hash key */
+	int64		all;
+	int64		first;
+} Running;
+
+static HTAB *
+count_running(const Reading *reading)
+{
+	HASHCTL		ctl = {.keysize = sizeof(int32),.entrysize = sizeof(Running),.hcxt = CurrentMemoryContext};
+	HTAB	   *scenes = hash_create("retry running scenes", 64, &ctl, HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
+
+	for (int i = 0; i < reading->n; i++)
+	{
+		const RetryInFlight *transfer = &reading->transfers[i];
+		bool		found;
+		Running    *running = hash_search(scenes, &transfer->scene_id, HASH_ENTER, &found);
+
+		if (!found)
+			running->all = running->first = 0;
+		running->all++;
+		running->first += transfer->attempt_no == 1;
+	}
+	return scenes;
+}
+
+/* retry.scene_running() */
+Datum
+retry_scene_running(PG_FUNCTION_ARGS)
+{
+	ReturnSetInfo *result = (ReturnSetInfo *) fcinfo->resultinfo;
+	bool		sees_all = retry_sees_all_groups(GetUserId());
+	HASH_SEQ_STATUS seq;
+	Running    *running;
+	int32	   *ids;
+	int			n;
+
+	InitMaterializedSRF(fcinfo, 0);
+	if (!retry_shmem_ready())
+		return (Datum) 0;
+	ids = retry_visible_scenes(GetActiveSnapshot(), GetUserId(), NULL, false, &n);
+	hash_seq_init(&seq, count_running(reading_of(result->econtext->ecxt_per_query_memory)));
+	while ((running = hash_seq_search(&seq)) != NULL)
+	{
+		Datum		values[3];
+		bool		isnull[3] = {0};
+
+		if (!sees_all && !contains(ids, n, running->scene_id))
+			continue;
+		values[0] = Int32GetDatum(running->scene_id);
+		values[1] = Int64GetDatum(running->all);
+		values[2] = Int64GetDatum(running->first);
+		tuplestore_putvalues(result->setResult, result->setDesc, values, isnull);
+	}
+	return (Datum) 0;
 }
 
 /* retry.dispatcher_rows() */

@@ -10,15 +10,9 @@
 
 #include <math.h>
 
-#include "funcapi.h"
-#include "miscadmin.h"
-#include "utils/hsearch.h"
-#include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
-#include "access.h"
 #include "compat.h"
-#include "guc.h"
 #include "latency.h"
 #include "scene_stats.h"
 #include "shown_rows.h"
@@ -33,7 +27,6 @@ enum
 };
 
 PG_FUNCTION_INFO_V1(retry_scene_rows);
-PG_FUNCTION_INFO_V1(retry_scene_running);
 
 static void
 set_rates(const RetryShownRows *r, const RetrySceneShown *scene, Datum *values)
@@ -91,77 +84,5 @@ Datum
 retry_scene_rows(PG_FUNCTION_ARGS)
 {
 	retry_shown_rows_read(fcinfo, sizeof(RetrySceneShown), false, scenes_of, add_row);
-	return (Datum) 0;
-}
-
-/* What is under way of a scene. */
-typedef struct Running
-{
-	int32		scene_id;		/* hash key */
-	int64		all;
-	int64		first;
-} Running;
-
-static void
-count_running(HTAB *scenes)
-{
-	int			room = retry_max_in_flight * retry_shmem_max_workers();
-	RetryInFlight *transfers = palloc_extended(room * sizeof(RetryInFlight), MCXT_ALLOC_HUGE);
-	int			n = retry_shmem_running(MyDatabaseId, transfers, room);
-
-	for (int i = 0; i < n; i++)
-	{
-		bool		found;
-		Running    *running = hash_search(scenes, &transfers[i].scene_id, HASH_ENTER, &found);
-
-		if (!found)
-			running->all = running->first = 0;
-		running->all++;
-		running->first += transfers[i].attempt_no == 1;
-	}
-	pfree(transfers);
-}
-
-static bool
-contains(const int32 *ids, int n, int32 id)
-{
-	for (int i = 0; i < n; i++)
-	{
-		if (ids[i] == id)
-			return true;
-	}
-	return false;
-}
-
-Datum
-retry_scene_running(PG_FUNCTION_ARGS)
-{
-	ReturnSetInfo *result = (ReturnSetInfo *) fcinfo->resultinfo;
-	HASHCTL		ctl = {.keysize = sizeof(int32),.entrysize = sizeof(Running),.hcxt = CurrentMemoryContext};
-	HTAB	   *scenes = hash_create("retry running scenes", 64, &ctl, HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
-	bool		sees_all = retry_sees_all_groups(GetUserId());
-	HASH_SEQ_STATUS seq;
-	Running    *running;
-	int32	   *ids;
-	int			n;
-
-	InitMaterializedSRF(fcinfo, 0);
-	if (!retry_shmem_ready())
-		return (Datum) 0;
-	ids = retry_visible_scenes(GetActiveSnapshot(), GetUserId(), NULL, false, &n);
-	count_running(scenes);
-	hash_seq_init(&seq, scenes);
-	while ((running = hash_seq_search(&seq)) != NULL)
-	{
-		Datum		values[3];
-		bool		isnull[3] = {0};
-
-		if (!sees_all && !contains(ids, n, running->scene_id))
-			continue;
-		values[0] = Int32GetDatum(running->scene_id);
-		values[1] = Int64GetDatum(running->all);
-		values[2] = Int64GetDatum(running->first);
-		tuplestore_putvalues(result->setResult, result->setDesc, values, isnull);
-	}
 	return (Datum) 0;
 }
