@@ -293,6 +293,9 @@ attack('nor do objects of a temporary schema', <<'SQL' . each_alone("SELECT retr
 CREATE TEMP TABLE pg_class AS SELECT * FROM pg_catalog.pg_class LIMIT 0; CREATE TEMP TABLE pg_locks (locktype text);
 CREATE TEMP VIEW pg_roles AS SELECT 'LOOT'::text AS rolname, 1::oid AS oid;
 SQL
+attack('nor does a view of that schema say who is a superuser',
+	"CREATE TEMP VIEW pg_roles AS SELECT current_user AS rolname, true AS rolsuper; UPDATE retry.scene SET tls_verify = false RETURNING 'LOOT';",
+	without => 'ALTER FUNCTION retry.check_unverified() SET search_path = pg_temp, pg_catalog;');
 attack('functions that run as the owner are no trigger for a table of one\'s own',
 	q(CREATE TABLE public.own (id int, group_name text, name text, archived boolean, secret text); CREATE TRIGGER t BEFORE DELETE ON own FOR EACH ROW EXECUTE FUNCTION retry.archive_scene();
 	SELECT tgname || ' LOOT' FROM pg_trigger WHERE tgrelid = 'own'::regclass;),
@@ -307,8 +310,10 @@ SQL
 	DO $$ BEGIN EXECUTE replace(pg_get_functiondef('retry.archive_scene()'::regprocedure), $q$TG_RELID <> 'retry.scene'::regclass$q$, 'false'); END $$;));
 attack('a cast of one\'s own between types of others cannot be planted',
 	"CREATE FUNCTION c(int) RETURNS regrole LANGUAGE sql AS 'SELECT ''postgres''::regrole'; CREATE CAST (int AS regrole) WITH FUNCTION c(int) AS IMPLICIT; SELECT 'LOOT' FROM pg_cast WHERE castsource = 'int'::regtype AND casttarget = 'regrole'::regtype AND castfunc <> 0;");
-attack('nor a type in the place of one of retry\'s', 'CREATE TYPE public.backoff AS (x int); ALTER TYPE retry.backoff OWNER TO mallory; ALTER EXTENSION retry UPDATE; ALTER EXTENSION retry ADD TYPE public.backoff;',
-	loot => qr/^ALTER/m);
+attack('nor a type in the place of one of retry\'s', each_alone(map { "$_; SELECT 'LOOT'" }
+		'ALTER TYPE retry.backoff OWNER TO mallory', 'ALTER EXTENSION retry UPDATE',
+		'CREATE TYPE public.backoff AS (x int); ALTER EXTENSION retry ADD TYPE public.backoff'),
+	without => 'ALTER ROLE mallory SUPERUSER;');
 attack('input that is no backoff, rate or header crashes nothing', each_alone(
 		"SELECT repeat('(', 100000)::retry.backoff", "SELECT ('levels ' || repeat('1s,', 100000) || '1s')::retry.backoff", "SELECT 'exponential 1s factor 1e308'::retry.backoff",
 		"SELECT '99999999999999999999/s'::retry.rate", "SELECT retry.check_headers(('{\"' || repeat('x', 1000000) || '\": \"\"}')::jsonb)",
