@@ -68,12 +68,11 @@ void
 retry_audit_task(const char *action, const RetryLocated *task, Jsonb *after)
 {
 	RetryAuditEntry entry = {.action = action,.task_id = &task->id,.after = after};
-	RetrySceneRow scene;
 
-	if (retry_scene_by_id(GetActiveSnapshot(), task->scene_id, &scene))
+	if (task->has_scene)
 	{
-		entry.group = &scene.group;
-		entry.object = scene.name;
+		entry.group = &task->scene.group;
+		entry.object = task->scene.name;
 	}
 	retry_audit(&entry);
 }

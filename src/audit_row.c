@@ -254,9 +254,9 @@ note_row(TriggerData *trigger, int table)
 	entry.action = inserted ? tables[table].added : updated ? tables[table].changed : tables[table].deleted;
 	entry.object = SPI_getvalue(new != NULL ? new : old, desc, SPI_fnumber(desc, tables[table].named_by));
 	entry.before = describe_row(old, new, desc);
-	entry.after = describe_row(new, old, desc);
 	if (updated && JB_ROOT_COUNT(entry.before) == 0)
 		return;
+	entry.after = describe_row(new, old, desc);
 	PushActiveSnapshot(GetLatestSnapshot());
 	if (group_of_row(trigger->tg_relation, new != NULL ? new : old, &group))
 		entry.group = &group;

@@ -97,16 +97,16 @@ find_dead_letter(Snapshot snapshot, RetryLocated *task)
 	return found;
 }
 
-/* Whether the current role may see the task. */
+/* Whether the current role may see the task; its scene is found for that. */
 static bool
-may_administer(Snapshot snapshot, const RetryLocated *task)
+may_administer(Snapshot snapshot, RetryLocated *task)
 {
-	RetrySceneRow scene;
 	Oid			role = GetUserId();
 
-	if (!retry_scene_by_id(snapshot, task->scene_id, &scene))
+	task->has_scene = retry_scene_by_id(snapshot, task->scene_id, &task->scene);
+	if (!task->has_scene)
 		return superuser_arg(role);
-	return retry_may_use_task(snapshot, role, &scene.group,
+	return retry_may_use_task(snapshot, role, &task->scene.group,
 							  DatumGetObjectId(column(task, Task_enqueued_by)));
 }
 

@@ -22,6 +22,8 @@ typedef struct RetryLocated
 	pg_uuid_t	id;
 	int			leaf;			/* -1: only its dead letter is left */
 	int32		scene_id;
+	bool		has_scene;		/* false: it has gone, as only superusers see */
+	RetrySceneRow scene;
 	int64		lane_hash;
 	uint64		xid;			/* top-level transaction that enqueued it */
 	RetryProbe	probe;			/* of a dead letter: terminal, not succeeded */
@@ -33,8 +35,8 @@ typedef struct RetryLocated
 /*
  * Finds the task in the leaves, else among the dead letters, as the newest
  * snapshot sees them, and checks that the current role may administer it.
- * ERROR (undefined_object) otherwise.  The row is in the current memory
- * context.
+ * ERROR (undefined_object) otherwise.  The row and the scene are in the current
+ * memory context.
  */
 extern void retry_locate(const pg_uuid_t *id, RetryLocated *task);
 
