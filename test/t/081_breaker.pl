@@ -266,6 +266,16 @@ all_succeed('routed', 'routed, without breakers');
 shown('well closed, well closed', 'that they are closed');
 is(sql('SELECT sum(in_flight) FROM retry.targets'), '0', 'routed: and that nothing is under way');
 
+# Many that opened together do not probe together, and not each in a turn of its
+# own either: what was sent in one turn has ended at the same moment.
+scene('refuses', 'http://127.0.0.1:1/', breaker_calls => 1, breaker_open => "'1 s'");
+sql("SELECT count(retry.enqueue('refuses', '{}', lane => 'refuses-' || i)) FROM generate_series(1, 100) i");
+wait_sql($node, "SELECT count(*) FROM retry.attempts WHERE scene = 'default/refuses' AND attempt_no = 2", 'refuses: all are probed', expected => '100');
+my $probes = "FROM retry.attempt a JOIN retry.task t ON t.leaf = a.leaf AND t.id = a.task_id WHERE t.lane LIKE 'refuses-%' AND a.attempt_no = 2";
+cmp_ok(sql("SELECT count(DISTINCT finished_at) $probes"), '<=', 30, 'refuses: many in a turn');
+cmp_ok(sql("SELECT count(DISTINCT a.xmin::text) $probes"), '<=', 30, 'refuses: and recorded so');
+sql("UPDATE retry.scene SET paused = true WHERE name = 'refuses'");
+
 # More lanes that are closed than there is memory for: others go on, and all of
 # them are found when there is no reason any more to be closed.
 sql("ALTER SYSTEM SET retry.max_lanes = 64");
