@@ -22,45 +22,6 @@
 
 static int64 not_before_us = 0; /* the next time */
 
-/* An entry for it, if there is one, which says from the start whose it is. */
-static void
-take_entry(RetryDispatcher *d, RetryLane *lane)
-{
-	lane->shown = retry_shown_get(d->lanes_shown);
-	if (lane->shown == NULL)
-		return;
-	retry_shown_begin(lane->shown);
-	lane->shown->hash = lane->hash;
-	retry_shown_end(lane->shown);
-}
-
-static void
-appear(RetryLane *lane, void *arg)
-{
-	take_entry(arg, lane);
-	retry_override_apply(lane, arg);
-}
-
-static void
-forget(RetryLane *lane, void *arg)
-{
-	RetryDispatcher *d = arg;
-
-	if (lane->shown != NULL)
-		retry_shown_free(d->lanes_shown, lane->shown);
-	lane->shown = NULL;
-}
-
-void
-retry_lane_stats_create(RetryDispatcher *d)
-{
-	RetryLaneHooks hooks = {.made = appear,.dropped = forget,.arg = d};
-
-	d->lanes_shown = retry_shown_create(&d->worker->lanes_shown, sizeof(RetryLaneShown));
-	retry_lanes_set_hooks(d->lanes, &hooks);
-	(void) retry_shown_grow(d->lanes_shown, retry_monotonic_us());
-}
-
 static void
 show_flow(RetryLaneShown *shown, const RetryFlow *flow, int64 now_us)
 {
@@ -85,6 +46,7 @@ show_lane(RetryDispatcher *d, const RetryLane *lane, RetryLaneShown *shown, int6
 {
 	const RetryOverride *override = retry_override_find(d->overrides, lane->hash);
 
+	shown->hash = lane->hash;
 	shown->group_id = lane->group_id;
 	shown->in_flight = lane->in_flight;
 	shown->limit = retry_lane_limit(d->lanes, lane);
@@ -117,6 +79,50 @@ show_lane(RetryDispatcher *d, const RetryLane *lane, RetryLaneShown *shown, int6
 		retry_shown_copy_text(shown->name, lane->name, RETRY_SHOWN_NAME);
 }
 
+static void
+show(RetryDispatcher *d, const RetryLane *lane)
+{
+	retry_shown_begin(lane->shown);
+	show_lane(d, lane, lane->shown, retry_monotonic_us());
+	retry_shown_end(lane->shown);
+}
+
+/* An entry for it, if there is one, that is true from the start. */
+static void
+take_entry(RetryDispatcher *d, RetryLane *lane)
+{
+	lane->shown = retry_shown_get(d->lanes_shown);
+	if (lane->shown != NULL)
+		show(d, lane);
+}
+
+static void
+appear(RetryLane *lane, void *arg)
+{
+	take_entry(arg, lane);
+	retry_override_apply(lane, arg);
+}
+
+static void
+forget(RetryLane *lane, void *arg)
+{
+	RetryDispatcher *d = arg;
+
+	if (lane->shown != NULL)
+		retry_shown_free(d->lanes_shown, lane->shown);
+	lane->shown = NULL;
+}
+
+void
+retry_lane_stats_create(RetryDispatcher *d)
+{
+	RetryLaneHooks hooks = {.made = appear,.dropped = forget,.arg = d};
+
+	d->lanes_shown = retry_shown_create(&d->worker->lanes_shown, sizeof(RetryLaneShown));
+	retry_lanes_set_hooks(d->lanes, &hooks);
+	(void) retry_shown_grow(d->lanes_shown, retry_monotonic_us());
+}
+
 void
 retry_lane_stats_publish(RetryDispatcher *d)
 {
@@ -130,11 +136,8 @@ retry_lane_stats_publish(RetryDispatcher *d)
 	{
 		if (lane->shown == NULL && retry_shown_grow(d->lanes_shown, now_us))
 			take_entry(d, lane);
-		if (lane->shown == NULL)
-			continue;
-		retry_shown_begin(lane->shown);
-		show_lane(d, lane, lane->shown, now_us);
-		retry_shown_end(lane->shown);
+		if (lane->shown != NULL)
+			show(d, lane);
 	}
 	(void) retry_shown_grow(d->lanes_shown, now_us);	/* for who comes next */
 }

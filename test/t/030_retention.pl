@@ -159,7 +159,7 @@ for (my $try = 1; $try <= 20 && !defined $late; $try++)
 }
 ok(defined $late, 'a task was committed while upkeep looked through its leaf');
 is(sql("SELECT state FROM retry.tasks WHERE id = '$late'"), 'pending', 'it is not lost');
-is(sql('SELECT count(*) FROM retry.task'), 20001, 'its leaf is left');
+like(sql("SELECT count(*), min(leaf) FILTER (WHERE id = '$late') FROM retry.task"), qr/^20001\||^1\|32$/, 'its leaf is left, or cleared at the next look, which took it elsewhere');
 sql("UPDATE retry.scene SET paused = false WHERE name = 'waits'");
 wait_state($node, $late, 'succeeded');
 $holder->quit;
