@@ -26,6 +26,7 @@
 #include "utils/rel.h"
 
 #include "compat.h"
+#include "row.h"
 #include "store.h"
 
 /* Rows gathered before they are put in; a page of ours holds fewer. */
@@ -42,6 +43,8 @@ struct RetryAppender
 	Oid		   *index_oids;
 	AttrNumber *index_needs;	/* of each index: the column whose null keeps
 								 * a row out of it, 0: no row */
+	int			natts;			/* columns that rows are given with */
+	RetryOtherColumns *others;	/* NULL: the table has no others */
 	CommandId	cid;
 	BulkInsertState bulk;		/* made at the second flush: not for one row */
 	int			nslots;			/* slots made so far */
@@ -165,7 +168,7 @@ open_indexes(RetryAppender *a, const bool *isnull)
 }
 
 RetryAppender *
-retry_append_begin(Oid relation, bool nowait)
+retry_append_begin(Oid relation, int natts, bool nowait)
 {
 	RetryAppender *a;
 
@@ -183,6 +186,8 @@ retry_append_begin(Oid relation, bool nowait)
 	a->result_rel = makeNode(ResultRelInfo);
 	InitResultRelInfo(a->result_rel, a->rel, 1, NULL, 0);
 	list_indexes(a);
+	a->natts = natts != 0 ? natts : RelationGetDescr(a->rel)->natts;
+	a->others = retry_other_columns(a->rel, a->natts, a->estate);
 	a->cid = GetCurrentCommandId(true);
 	return a;
 }
@@ -190,17 +195,18 @@ retry_append_begin(Oid relation, bool nowait)
 void
 retry_append_row(RetryAppender *a, const Datum *values, const bool *isnull)
 {
-	int			natts = RelationGetDescr(a->rel)->natts;
 	TupleTableSlot *slot;
 
 	if (a->nrows == a->nslots)
 		a->slots[a->nslots++] = table_slot_create(a->rel, NULL);
 	slot = a->slots[a->nrows];
-	open_indexes(a, isnull);
 
 	ExecClearTuple(slot);
-	memcpy(slot->tts_values, values, natts * sizeof(Datum));
-	memcpy(slot->tts_isnull, isnull, natts * sizeof(bool));
+	memcpy(slot->tts_values, values, a->natts * sizeof(Datum));
+	memcpy(slot->tts_isnull, isnull, a->natts * sizeof(bool));
+	if (a->others != NULL)
+		retry_other_columns_fill(a->others, slot);
+	open_indexes(a, slot->tts_isnull);
 	ExecStoreVirtualTuple(slot);
 	ExecMaterializeSlot(slot);
 	slot->tts_tableOid = RelationGetRelid(a->rel);

@@ -59,7 +59,7 @@ retry_audit(const RetryAuditEntry *entry)
 	RETRY_FILL(Audit_before, entry->before != NULL, JsonbPGetDatum(entry->before));
 	RETRY_FILL(Audit_after, entry->after != NULL, JsonbPGetDatum(entry->after));
 
-	appender = retry_append_begin(retry_relation_oid("audit_entry"), false);
+	appender = retry_append_begin(retry_relation_oid("audit_entry"), Audit_natts, false);
 	retry_append_row(appender, values, isnull);
 	retry_append_end(appender);
 }

@@ -232,7 +232,7 @@ retry_checkpoint_save(RetryDispatcher *d)
 	values[Cp_url_expires] = array_of(held.url_expiries, held.nurls, TIMESTAMPTZOID);
 	values[Cp_url_digest] = array_of(held.url_digests, held.nurls, INT8OID);
 
-	appender = retry_append_begin(retry_relation_oid(tables[current]), true);
+	appender = retry_append_begin(retry_relation_oid(tables[current]), Cp_natts, true);
 	if (appender == NULL)
 		return;
 	retry_append_row(appender, values, isnull);

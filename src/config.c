@@ -34,6 +34,7 @@
 #include "utils/xid8.h"
 
 #include "config.h"
+#include "row.h"
 #include "scene.h"
 #include "scene_secret.h"
 #include "scene_tls.h"
@@ -429,7 +430,7 @@ usable_scene(RetryConfig *config, const RetrySecrets *secrets, RetryTableRead *r
 	SceneRow	row;
 	int32		id;
 
-	heap_deform_tuple(tuple, RelationGetDescr(read->rel), row.values, row.isnull);
+	retry_row_read(tuple, RelationGetDescr(read->rel), Scene_natts, row.values, row.isnull);
 	id = DatumGetInt32(row.values[Scene_id]);
 	group = find_group(groups, TextDatumGetCString(row.values[Scene_group_name]));
 
@@ -449,7 +450,7 @@ usable_scene(RetryConfig *config, const RetrySecrets *secrets, RetryTableRead *r
 	{
 		memset(scene, 0, sizeof(RetryScene));
 		scene->row = heap_copytuple(old->row);
-		heap_deform_tuple(scene->row, RelationGetDescr(read->rel), row.values, row.isnull);
+		retry_row_read(scene->row, RelationGetDescr(read->rel), Scene_natts, row.values, row.isnull);
 		if (read_scene(&row, group, secrets, scene, &wrong))
 			return scene;
 	}
@@ -477,7 +478,7 @@ read_scenes(RetryConfig *config, Copy *copy, RetryTableRead *read, List *groups)
 
 /* The row that a key leads to, taken apart; it is copied. */
 static bool
-read_row(const char *table, const char *index, ScanKey key, Snapshot snapshot,
+read_row(const char *table, const char *index, ScanKey key, Snapshot snapshot, int natts,
 		 Datum *values, bool *isnull)
 {
 	Relation	rel = table_open(retry_relation_oid(table), AccessShareLock);
@@ -485,7 +486,7 @@ read_row(const char *table, const char *index, ScanKey key, Snapshot snapshot,
 	HeapTuple	tuple = heap_copytuple(systable_getnext(scan));
 
 	if (tuple != NULL)
-		heap_deform_tuple(tuple, RelationGetDescr(rel), values, isnull);
+		retry_row_read(tuple, RelationGetDescr(rel), natts, values, isnull);
 	systable_endscan(scan);
 	table_close(rel, NoLock);
 	return tuple != NULL;
@@ -502,11 +503,11 @@ retry_config_one_scene(int32 id, Snapshot snapshot)
 	ScanKeyData key;
 
 	ScanKeyInit(&key, Scene_id + 1, BTEqualStrategyNumber, F_INT4EQ, Int32GetDatum(id));
-	if (!read_row("scene", "scene_id_key", &key, snapshot, row.values, row.isnull))
+	if (!read_row("scene", "scene_id_key", &key, snapshot, Scene_natts, row.values, row.isnull))
 		return NULL;
 	ScanKeyEntryInitialize(&key, 0, Group_name + 1, BTEqualStrategyNumber, InvalidOid,
 						   DEFAULT_COLLATION_OID, F_TEXTEQ, row.values[Scene_group_name]);
-	if (!read_row("scene_group", "scene_group_pkey", &key, snapshot, group, group_isnull) ||
+	if (!read_row("scene_group", "scene_group_pkey", &key, snapshot, Group_natts, group, group_isnull) ||
 		!read_scene(&row, read_group(group, group_isnull), NULL, scene, &wrong))
 		ereport(ERROR,
 				(errcode(ERRCODE_DATA_CORRUPTED),
@@ -565,10 +566,10 @@ retry_config_read(RetryConfig *config, Snapshot snapshot)
 	RetryTableRead installations = {0};
 	bool		complete;
 
-	complete = retry_table_read_begin(&groups, "scene_group", snapshot) &&
-		retry_table_read_begin(&scenes, "scene", snapshot) &&
-		retry_table_read_begin(&secrets, "secret", snapshot) &&
-		retry_table_read_begin(&installations, "installation", snapshot);
+	complete = retry_table_read_begin(&groups, "scene_group", Group_natts, snapshot) &&
+		retry_table_read_begin(&scenes, "scene", Scene_natts, snapshot) &&
+		retry_table_read_begin(&secrets, "secret", Secret_natts, snapshot) &&
+		retry_table_read_begin(&installations, "installation", Installation_natts, snapshot);
 	if (complete)
 	{
 		/* goes with the transaction if there is an error on the way */
@@ -727,7 +728,7 @@ retry_config_adoptions(const RetryConfig *config)
 bool
 retry_config_note_copy(uint64 first_xid, const char *reason)
 {
-	RetryAppender *appender = retry_append_begin(retry_relation_oid("installation"), true);
+	RetryAppender *appender = retry_append_begin(retry_relation_oid("installation"), Installation_natts, true);
 	Datum		values[Installation_natts];
 	bool		isnull[Installation_natts] = {0};
 	char	   *boundary = psprintf(UINT64_FORMAT ":" UINT64_FORMAT ":", first_xid, first_xid);

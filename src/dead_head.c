@@ -22,6 +22,7 @@
 #include "utils/uuid.h"
 
 #include "dead_head.h"
+#include "row.h"
 
 /* Locks a relation for reading; false when that would mean to wait. */
 static bool
@@ -58,7 +59,7 @@ read_row(HeapTuple row, TupleDesc desc, RetryDeadHead *head)
 	Datum		values[Head_natts];
 	bool		isnull[Head_natts];
 
-	heap_deform_tuple(row, desc, values, isnull);
+	retry_row_read(row, desc, Head_natts, values, isnull);
 	head->task_id = *DatumGetUUIDP(values[Head_task_id]);
 	head->origin_id = *DatumGetUUIDP(values[Head_origin_id]);
 	head->lane_hash = DatumGetInt64(values[Head_lane_hash]);
@@ -144,10 +145,10 @@ blocks(RetryConfig *config, const RetryEnded *ended)
 }
 
 static bool
-open_table(RetryAppender **appender, const char *name, bool wait)
+open_table(RetryAppender **appender, const char *name, int natts, bool wait)
 {
 	if (*appender == NULL)
-		*appender = retry_append_begin(retry_relation_oid(name), !wait);
+		*appender = retry_append_begin(retry_relation_oid(name), natts, !wait);
 	return *appender != NULL;
 }
 
@@ -163,7 +164,7 @@ retry_head_duty(RetryHeadNotes *notes, RetryConfig *config, const RetryEnded *en
 	if (ended->verdict.outcome != RETRY_SUCCEEDED)
 	{
 		duty->died = blocks(config, ended);
-		return !duty->died || open_table(&notes->heads, "dead_head", wait);
+		return !duty->died || open_table(&notes->heads, "dead_head", Head_natts, wait);
 	}
 	if (!notes->none)
 		notes->none = has_none(!wait);
@@ -176,7 +177,7 @@ retry_head_duty(RetryHeadNotes *notes, RetryConfig *config, const RetryEnded *en
 		if (!duty->passed[i].passed)
 			duty->passed[duty->npassed++] = duty->passed[i];
 	}
-	return duty->npassed == 0 || open_table(&notes->passed, "dead_head_passed", wait);
+	return duty->npassed == 0 || open_table(&notes->passed, "dead_head_passed", Passed_natts, wait);
 }
 
 /* The first task of the chain of replays that a task is in. */

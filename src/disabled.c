@@ -204,7 +204,7 @@ retry_disabled_read(RetryDisabled *disabled, Snapshot snapshot)
 {
 	RetryTableRead read = {0};
 
-	if (!retry_table_read_begin(&read, "disabled_url", snapshot))
+	if (!retry_table_read_begin(&read, "disabled_url", Disabled_natts, snapshot))
 		return false;
 	disabled->readings++;
 	while (retry_table_read_next(&read))
@@ -384,7 +384,7 @@ retry_gone_append(RetryAppender **appender, MemoryContext context, const RetryGo
 	MemoryContext old = MemoryContextSwitchTo(context);
 
 	if (*appender == NULL)
-		*appender = retry_append_begin(retry_relation_oid("disabled_url"), true);
+		*appender = retry_append_begin(retry_relation_oid("disabled_url"), Disabled_natts, true);
 	if (*appender != NULL)
 		append(*appender, gone);
 	MemoryContextSwitchTo(old);
@@ -426,7 +426,7 @@ retry_disabled_recorded(RetryDispatcher *d, RetryEnded *ended)
 static bool
 append_loose(RetryDisabled *disabled)
 {
-	RetryAppender *appender = retry_append_begin(retry_relation_oid("disabled_url"), true);
+	RetryAppender *appender = retry_append_begin(retry_relation_oid("disabled_url"), Disabled_natts, true);
 	dlist_iter	it;
 
 	if (appender == NULL)

@@ -154,7 +154,7 @@ store(void *arg)
 {
 	RetryDispatcher *d = arg;
 	RetryEvents *events = d->events;
-	RetryAppender *appender = retry_append_begin(retry_relation_oid("event"), true);
+	RetryAppender *appender = retry_append_begin(retry_relation_oid("event"), Event_natts, true);
 
 	if (appender == NULL)
 		return false;

@@ -158,7 +158,7 @@ retry_overrides_read(RetryOverrides *overrides, RetryConfig *config, Snapshot sn
 	MemoryContext context;
 	RetryTableRead read = {0};
 
-	if (!retry_table_read_begin(&read, "lane_override", snapshot))
+	if (!retry_table_read_begin(&read, "lane_override", Override_natts, snapshot))
 		return false;
 
 	/* goes with the transaction if there is an error on the way */

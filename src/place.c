@@ -124,7 +124,7 @@ last_place(Snapshot snapshot, Place *place, bool *found)
 	uint64		latest = 0;
 
 	*found = false;
-	if (!retry_table_read_begin(&read, "place", snapshot))
+	if (!retry_table_read_begin(&read, "place", Place_natts, snapshot))
 		return false;
 	while (retry_table_read_next(&read))
 	{
@@ -148,7 +148,7 @@ last_place(Snapshot snapshot, Place *place, bool *found)
 static bool
 note_place(const Place *place)
 {
-	RetryAppender *appender = retry_append_begin(retry_relation_oid("place"), true);
+	RetryAppender *appender = retry_append_begin(retry_relation_oid("place"), Place_natts, true);
 	Datum		values[Place_natts];
 	bool		isnull[Place_natts] = {false};
 

@@ -59,7 +59,7 @@ open_attempts(RetryRecordBatch *batch, int leaf)
 {
 	if (batch->attempts[leaf] == NULL && !batch->locked[leaf])
 	{
-		batch->attempts[leaf] = retry_append_begin(retry_leaf_oid(RETRY_ATTEMPT, leaf), !batch->wait);
+		batch->attempts[leaf] = retry_append_begin(retry_leaf_oid(RETRY_ATTEMPT, leaf), Attempt_natts, !batch->wait);
 		batch->locked[leaf] = batch->attempts[leaf] == NULL;
 	}
 	return !batch->locked[leaf];
@@ -70,7 +70,7 @@ open_letters(RetryRecordBatch *batch)
 {
 	if (batch->letters == NULL && !batch->letters_locked)
 	{
-		batch->letters = retry_append_begin(retry_relation_oid("dead_letter"), !batch->wait);
+		batch->letters = retry_append_begin(retry_relation_oid("dead_letter"), Dead_natts, !batch->wait);
 		batch->letters_locked = batch->letters == NULL;
 	}
 	return !batch->letters_locked;
@@ -128,7 +128,7 @@ open_callback(RetryRecordBatch *batch, int32 scene_id, const char *column, const
 	needs->told = true;
 
 	if (batch->tasks[needs->leaf] == NULL)
-		batch->tasks[needs->leaf] = retry_append_begin(retry_leaf_oid(RETRY_TASK, needs->leaf),
+		batch->tasks[needs->leaf] = retry_append_begin(retry_leaf_oid(RETRY_TASK, needs->leaf), Task_natts,
 													   !batch->wait);
 	if (batch->tasks[needs->leaf] == NULL)
 		return false;

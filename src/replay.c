@@ -32,6 +32,7 @@
 #include "audit.h"
 #include "live_walk.h"
 #include "locate.h"
+#include "row.h"
 #include "scene_use.h"
 #include "selection.h"
 #include "statement.h"
@@ -106,11 +107,10 @@ static void
 write_replay(RetryWriter *writer, HeapTuple row, TupleDesc desc, const List *changes, Oid role,
 			 const pg_uuid_t *new_id, TimestampTz due_at)
 {
-	Datum		values[Dead_natts];
-	bool		isnull[Dead_natts];
+	Datum		values[Task_natts];
+	bool		isnull[Task_natts];
 
-	Assert(desc->natts <= Dead_natts);
-	heap_deform_tuple(row, desc, values, isnull);
+	retry_row_read(row, desc, Task_natts, values, isnull);
 	retry_changes_apply(changes, values, isnull);
 
 	values[Task_replay_of] = values[Task_id];

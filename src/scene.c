@@ -22,6 +22,7 @@
 #include "utils/rel.h"
 #include "utils/timestamp.h"
 
+#include "row.h"
 #include "row_memo.h"
 #include "scene.h"
 #include "store.h"
@@ -117,7 +118,7 @@ retry_group_by_name(Snapshot snapshot, const char *name, RetryGroupRow *group)
 		Datum		values[Group_natts];
 		bool		isnull[Group_natts];
 
-		heap_deform_tuple(tuple, RelationGetDescr(rel), values, isnull);
+		retry_row_read(tuple, RelationGetDescr(rel), Group_natts, values, isnull);
 		group->id = DatumGetInt32(values[Group_id]);
 		group->owner = DatumGetObjectId(values[Group_owner]);
 		strlcpy(group->name, name, sizeof(group->name));
@@ -137,7 +138,7 @@ read_scene(Relation rel, HeapTuple tuple, RetrySceneRow *scene)
 	Datum		values[Scene_natts];
 	bool		isnull[Scene_natts];
 
-	heap_deform_tuple(tuple, RelationGetDescr(rel), values, isnull);
+	retry_row_read(tuple, RelationGetDescr(rel), Scene_natts, values, isnull);
 	scene->id = DatumGetInt32(values[Scene_id]);
 	scene->place = tuple->t_self;
 	copy_name(scene->group.name, values[Scene_group_name]);

@@ -402,8 +402,8 @@ static bool
 store(void *arg)
 {
 	RetryDispatcher *d = arg;
-	RetryAppender *minutes = retry_append_begin(retry_relation_oid("stat_minute"), true);
-	RetryAppender *changes = minutes == NULL ? NULL : retry_append_begin(retry_relation_oid("count_change"), true);
+	RetryAppender *minutes = retry_append_begin(retry_relation_oid("stat_minute"), Stat_natts, true);
+	RetryAppender *changes = minutes == NULL ? NULL : retry_append_begin(retry_relation_oid("count_change"), Change_natts, true);
 	TimestampTz now = GetCurrentTimestamp();
 	TimestampTz at = d->stats->minute;
 

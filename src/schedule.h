@@ -28,7 +28,7 @@ enum
 {
 	Schedule_id, Schedule_owner, Schedule_name, Schedule_cron, Schedule_tz,
 	Schedule_target, Schedule_payload, Schedule_options, Schedule_missed,
-	Schedule_active, Schedule_since, Schedule_cron_job
+	Schedule_active, Schedule_since, Schedule_cron_job, Schedule_natts
 };
 
 /* What a run of a schedule is enqueued with; palloc'd. */

@@ -87,7 +87,7 @@ read_timings(Snapshot snapshot, bool *changed)
 	int			size = 16;
 	Timing	   *read;
 
-	if (!retry_table_read_begin(&table, "schedule_definition", snapshot))
+	if (!retry_table_read_begin(&table, "schedule_definition", Schedule_natts, snapshot))
 		return false;
 	read = palloc(size * sizeof(Timing));
 	while (retry_table_read_next(&table))

@@ -18,6 +18,7 @@
 #include "utils/fmgroids.h"
 #include "utils/timestamp.h"
 
+#include "row.h"
 #include "secret.h"
 #include "store.h"
 
@@ -99,7 +100,7 @@ retry_secrets_of_group(int32 group_id, Snapshot snapshot)
 		Datum		values[Secret_natts];
 		bool		isnull[Secret_natts];
 
-		heap_deform_tuple(tuple, RelationGetDescr(rel), values, isnull);
+		retry_row_read(tuple, RelationGetDescr(rel), Secret_natts, values, isnull);
 		retry_secrets_add(secrets, values, isnull);
 	}
 	systable_endscan(scan);

@@ -34,6 +34,7 @@
 #include "audit.h"
 #include "arguments.h"
 #include "pem.h"
+#include "row.h"
 #include "scene.h"
 #include "secret.h"
 #include "signature.h"
@@ -132,7 +133,7 @@ is_current(Change *change, const text *value)
 		Datum		values[Secret_natts];
 		bool		isnull[Secret_natts];
 
-		heap_deform_tuple(tuple, RelationGetDescr(change->rel), values, isnull);
+		retry_row_read(tuple, RelationGetDescr(change->rel), Secret_natts, values, isnull);
 		if (isnull[Secret_signs_until])
 			same = DatumGetBool(DirectFunctionCall2Coll(texteq, DEFAULT_COLLATION_OID,
 														values[Secret_value], PointerGetDatum(value)));
@@ -157,11 +158,13 @@ retire_values(Change *change, const text *same)
 	{
 		Datum		values[Secret_natts];
 		bool		isnull[Secret_natts];
-		bool		replace[Secret_natts] = {0};
 		TimestampTz until = change->until;
+		int			column = Secret_signs_until + 1;
+		Datum		new_until;
+		bool		is_null = false;
 
 		count++;
-		heap_deform_tuple(tuple, RelationGetDescr(change->rel), values, isnull);
+		retry_row_read(tuple, RelationGetDescr(change->rel), Secret_natts, values, isnull);
 		change->newest = Max(change->newest, DatumGetTimestampTz(values[Secret_set_at]));
 		if (!isnull[Secret_signs_until])
 			until = Min(until, DatumGetTimestampTz(values[Secret_signs_until]));
@@ -172,11 +175,10 @@ retire_values(Change *change, const text *same)
 			CatalogTupleDelete(change->rel, &tuple->t_self);
 			continue;
 		}
-		values[Secret_signs_until] = TimestampTzGetDatum(until);
-		isnull[Secret_signs_until] = false;
-		replace[Secret_signs_until] = true;
+		new_until = TimestampTzGetDatum(until);
 		CatalogTupleUpdate(change->rel, &tuple->t_self,
-						   heap_modify_tuple(tuple, RelationGetDescr(change->rel), values, isnull, replace));
+						   heap_modify_tuple_by_cols(tuple, RelationGetDescr(change->rel), 1, &column,
+													 &new_until, &is_null));
 		change->kept++;
 	}
 	systable_endscan(scan);
@@ -321,6 +323,7 @@ insert_value(Change *change, ValueKind kind, const text *value)
 {
 	Datum		values[Secret_natts];
 	bool		isnull[Secret_natts] = {0};
+	RetryAppender *appender;
 
 	values[Secret_group_id] = Int32GetDatum(change->group.id);
 	values[Secret_name] = CStringGetTextDatum(change->name);
@@ -332,7 +335,9 @@ insert_value(Change *change, ValueKind kind, const text *value)
 	values[Secret_signs] = BoolGetDatum(kind == VALUE_KEY);
 	values[Secret_certificate] = BoolGetDatum(kind == VALUE_CERTIFICATE);
 	values[Secret_value] = PointerGetDatum(value);
-	CatalogTupleInsert(change->rel, heap_form_tuple(RelationGetDescr(change->rel), values, isnull));
+	appender = retry_append_begin(RelationGetRelid(change->rel), Secret_natts, false);
+	retry_append_row(appender, values, isnull);
+	retry_append_end(appender);
 }
 
 /* retry.set_secret(name, value, group_name, overlap) */

@@ -49,7 +49,7 @@ pass(const int64 *lane_hash, Meant meant, const void *arg)
 		if (heads[i].passed || !meant(&heads[i], arg))
 			continue;
 		if (appender == NULL)
-			appender = retry_append_begin(retry_relation_oid("dead_head_passed"), false);
+			appender = retry_append_begin(retry_relation_oid("dead_head_passed"), Passed_natts, false);
 		values[Passed_task_id] = UUIDPGetDatum(&heads[i].task_id);
 		values[Passed_at] = TimestampTzGetDatum(GetCurrentTimestamp());
 		values[Passed_by] = ObjectIdGetDatum(GetUserId());

@@ -24,9 +24,11 @@
 #include "utils/uuid.h"
 
 #include "compat.h"
+#include "row.h"
 #include "store.h"
 
 static const char *const table_names[RETRY_TABLES] = {"task", "attempt", "signal"};
+static const int table_columns[RETRY_TABLES] = {Task_natts, Attempt_natts, Signal_natts};
 
 typedef struct IndexName
 {
@@ -298,6 +300,7 @@ open_table(RetryReader *reader, RetryTable table, int n)
 			return NULL;
 		}
 		leaf->rel[table] = table_open(oid, NoLock);
+		retry_require_columns(leaf->rel[table], table_columns[table]);
 	}
 	return leaf->rel[table];
 }

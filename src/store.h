@@ -100,14 +100,15 @@ extern int	retry_ring_leaf(const pg_uuid_t *id);
 
 /*
  * Appending rows to one table, bypassing the executor and triggers.  Rows are
- * given as Datum arrays in column order; what they point to is read at once or
- * copied.  begin takes RowExclusiveLock until the end of the transaction (with
+ * given as Datum arrays in column order, the first "natts" of the table,
+ * or all of them (0); what they point to is read at once or copied.  What the
+ * table has besides gets its default (row.h says what can fail).  begin takes RowExclusiveLock until the end of the transaction (with
  * "nowait" it returns NULL when that cannot be had at once).  Unique
  * violations and other errors are raised as usual.  Nothing is sure to be in
  * the table before flush or end.
  */
 typedef struct RetryAppender RetryAppender;
-extern RetryAppender *retry_append_begin(Oid relation, bool nowait);
+extern RetryAppender *retry_append_begin(Oid relation, int natts, bool nowait);
 extern void retry_append_row(RetryAppender *appender, const Datum *values, const bool *isnull);
 extern void retry_append_flush(RetryAppender *appender);
 extern void retry_append_end(RetryAppender *appender);

@@ -11,17 +11,19 @@
 #include "access/table.h"
 #include "storage/lmgr.h"
 
+#include "row.h"
 #include "store.h"
 #include "table_read.h"
 
 bool
-retry_table_read_begin(RetryTableRead *read, const char *name, Snapshot snapshot)
+retry_table_read_begin(RetryTableRead *read, const char *name, int natts, Snapshot snapshot)
 {
 	Oid			oid = retry_relation_oid(name);
 
 	if (!ConditionalLockRelationOid(oid, AccessShareLock))
 		return false;
 	read->rel = table_open(oid, NoLock);
+	retry_require_columns(read->rel, natts);
 	read->slot = table_slot_create(read->rel, NULL);
 	read->scan = table_beginscan(read->rel, snapshot, 0, NULL);
 	return true;

@@ -23,11 +23,12 @@ typedef struct RetryTableRead
 } RetryTableRead;
 
 /*
- * Opens the table of that name, as the snapshot sees it, in the current
- * transaction and memory context.  False when it cannot be locked at once;
- * ERROR when there is no such table.
+ * Opens the table of that name, of which the first natts columns will be
+ * looked at, as the snapshot sees it, in the current transaction and memory
+ * context.  False when it cannot be locked at once; ERROR when there is no such
+ * table, or it has fewer columns.
  */
-extern bool retry_table_read_begin(RetryTableRead *read, const char *name, Snapshot snapshot);
+extern bool retry_table_read_begin(RetryTableRead *read, const char *name, int natts, Snapshot snapshot);
 
 /* The next row, with all its columns read; false after the last. */
 extern bool retry_table_read_next(RetryTableRead *read);

@@ -280,7 +280,7 @@ move_survivors(RetryReader *reader, int leaf, const Look *look)
 	xid = U64FromFullTransactionId(GetTopFullTransactionId());
 	for (int i = 0; i < RETRY_TABLES; i++)
 	{
-		appenders[i] = retry_append_begin(retry_leaf_oid((RetryTable) i, RETRY_LONG_LEAF), true);
+		appenders[i] = retry_append_begin(retry_leaf_oid((RetryTable) i, RETRY_LONG_LEAF), 0, true);
 		open = open && appenders[i] != NULL;
 	}
 	for (int i = 0; open && i < look->nsurvivors; i++)

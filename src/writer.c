@@ -91,13 +91,13 @@ announce(RetryWriter *writer, int leaf, int64 lane_hash)
 
 /* The appender of a leaf; it must outlive whatever context is current. */
 static RetryAppender *
-open_appender(RetryWriter *writer, RetryAppender **appenders, RetryTable table, int leaf)
+open_appender(RetryWriter *writer, RetryAppender **appenders, RetryTable table, int natts, int leaf)
 {
 	if (appenders[leaf] == NULL)
 	{
 		MemoryContext old = MemoryContextSwitchTo(GetMemoryChunkContext(writer));
 
-		appenders[leaf] = retry_append_begin(retry_leaf_oid(table, leaf), false);
+		appenders[leaf] = retry_append_begin(retry_leaf_oid(table, leaf), natts, false);
 		MemoryContextSwitchTo(old);
 	}
 	return appenders[leaf];
@@ -126,7 +126,7 @@ retry_write_task(RetryWriter *writer, const pg_uuid_t *id, TimestampTz due_at,
 	isnull[Task_leaf] = isnull[Task_inert] = isnull[Task_id] = false;
 	isnull[Task_xid] = isnull[Task_due_at] = false;
 
-	append(writer, open_appender(writer, writer->tasks, RETRY_TASK, leaf), values, isnull);
+	append(writer, open_appender(writer, writer->tasks, RETRY_TASK, Task_natts, leaf), values, isnull);
 }
 
 void
@@ -155,7 +155,7 @@ write_signal(RetryWriter *writer, char action, const pg_uuid_t *id, int leaf, in
 	values[Signal_change] = PointerGetDatum(change);
 	isnull[Signal_change] = change == NULL;
 
-	append(writer, open_appender(writer, writer->signals, RETRY_SIGNAL, leaf), values, isnull);
+	append(writer, open_appender(writer, writer->signals, RETRY_SIGNAL, Signal_natts, leaf), values, isnull);
 }
 
 void

@@ -65,12 +65,13 @@ sub _rewrites
 		} },
 		{ name => 'alter-table', begin => sub {
 			my $table = _table($chaos, 1);
+			my $whole = $table =~ s/_\d\d$//r;    # of a partition
 
 			$chaos->try_sql((
 				"ALTER TABLE $table SET (fillfactor = " . (50 + int(rand(51))) . ')',
 				"ALTER TABLE $table SET LOGGED",
 				"ALTER TABLE $table REPLICA IDENTITY FULL",
-				'ALTER TABLE retry.scene ADD COLUMN chaos int DEFAULT 1; ALTER TABLE retry.scene DROP COLUMN chaos',
+				"ALTER TABLE $whole ADD COLUMN chaos int NOT NULL DEFAULT 1; ALTER TABLE $whole DROP COLUMN chaos",
 				"ALTER TABLE $table DISABLE TRIGGER ALL; ALTER TABLE $table ENABLE TRIGGER ALL")[ rand 5 ]);
 		} });
 }
