@@ -13,7 +13,8 @@
  * Only those who may execute the command get that far: delivery must not stop
  * because somebody without rights tries to drop a database.
  *
- * DROP EXTENSION and ALTER EXTENSION do the same to their own database.  ALTER
+ * DROP EXTENSION and ALTER EXTENSION do the same to their own database, and the
+ * launcher looks at once whether ALTER left the library's version.  ALTER
  * DATABASE SET restarts the dispatchers when it has committed, because they
  * read such settings when they start.
  */
@@ -249,6 +250,11 @@ tell(Node *statement)
 		case T_AlterDatabaseSetStmt:
 			if (sets_ours(castNode(AlterDatabaseSetStmt, statement)->setstmt))
 				retry_wakeup_restart(get_database_oid(castNode(AlterDatabaseSetStmt, statement)->dbname, true));
+			break;
+		case T_AlterExtensionStmt:
+			/* it may be of the library's version now */
+			if (strcmp(castNode(AlterExtensionStmt, statement)->extname, "retry") == 0)
+				retry_wakeup_launcher();
 			break;
 		default:
 			break;
