@@ -2389,6 +2389,24 @@ LANGUAGE C VOLATILE STRICT PARALLEL SAFE ROWS 4 AS 'MODULE_PATHNAME', 'retry_dis
 COMMENT ON FUNCTION retry.dispatcher_rows() IS
 'The dispatchers of this database, as they show themselves; look at the view retry.dispatchers instead';
 
+CREATE FUNCTION retry.progress_rows(
+	OUT pid			int,
+	OUT role		oid,
+	OUT operation	text,
+	OUT group_id	int,
+	OUT scene_id	int,
+	OUT filter		text,
+	OUT phase		text,
+	OUT looked_at	bigint,
+	OUT total		bigint,
+	OUT estimated	boolean,
+	OUT done		bigint,
+	OUT started_at	timestamptz
+) RETURNS SETOF record
+LANGUAGE C VOLATILE STRICT PARALLEL SAFE ROWS 4 AS 'MODULE_PATHNAME', 'retry_progress_rows';
+COMMENT ON FUNCTION retry.progress_rows() IS
+'Long operations of this database that are going on, of groups and roles that the current role may see; look at the view retry.progress instead';
+
 CREATE FUNCTION retry.lane_rows(
 	OUT group_id		int,
 	OUT lane			text,
@@ -3356,6 +3374,28 @@ COMMENT ON COLUMN retry.dispatchers.turns IS 'Turns of its loop since it started
 COMMENT ON COLUMN retry.dispatchers.last_turn_at IS 'When it last turned';
 COMMENT ON COLUMN retry.dispatchers.oldest_due IS 'Earliest due time of what it has not read yet; null: it has read all that is due';
 
+CREATE VIEW retry.progress AS
+SELECT
+	p.pid, coalesce(r.rolname::text, p.role::text) AS role, p.operation, g.name AS group_name, s.group_name || '/' || s.name AS scene,
+	p.filter, p.phase, p.looked_at, p.total, p.estimated, p.done, p.started_at
+FROM retry.progress_rows() p
+LEFT JOIN pg_catalog.pg_roles r ON r.oid = p.role
+LEFT JOIN retry.scene_group g ON g.id = p.group_id
+LEFT JOIN retry.scene s ON s.id = p.scene_id;
+COMMENT ON VIEW retry.progress IS 'Long operations while they go on: of groups that the current role owns or was granted, and its own; all for members of pg_monitor';
+COMMENT ON COLUMN retry.progress.pid IS 'Process; pg_cancel_backend() ends what it does, and undoes it but for upkeep';
+COMMENT ON COLUMN retry.progress.role IS 'Who asked for it';
+COMMENT ON COLUMN retry.progress.operation IS 'The function; resumption: of a scene or group with resume_over; upkeep: what is old and finished goes';
+COMMENT ON COLUMN retry.progress.group_name IS 'The group that it was asked for; null: several';
+COMMENT ON COLUMN retry.progress.scene IS 'group/scene, where it is about one scene';
+COMMENT ON COLUMN retry.progress.filter IS 'Arguments of the function that are not null, cut after some hundred bytes';
+COMMENT ON COLUMN retry.progress.phase IS 'What it does now';
+COMMENT ON COLUMN retry.progress.looked_at IS 'Tasks or rows that it has looked at in this phase';
+COMMENT ON COLUMN retry.progress.total IS 'Of so many; null: not known';
+COMMENT ON COLUMN retry.progress.estimated IS 'The total is an estimate, and may be passed';
+COMMENT ON COLUMN retry.progress.done IS 'For so many it was done: tasks replayed, cancelled, to be run or amended; rows and tasks removed';
+COMMENT ON COLUMN retry.progress.started_at IS 'When it began';
+
 /*
  * 8. Rights
  *
@@ -3370,7 +3410,7 @@ GRANT USAGE ON SCHEMA retry TO PUBLIC;
 GRANT SELECT ON retry.tasks, retry.attempts, retry.running, retry.dead_letters TO PUBLIC;
 GRANT SELECT ON retry.schedules, retry.secrets, retry.disabled_urls, retry.events, retry.lanes, retry.targets TO PUBLIC;
 GRANT SELECT ON retry.overview, retry.stats, retry.top TO PUBLIC;
-GRANT SELECT ON retry.audit TO PUBLIC;
+GRANT SELECT ON retry.audit, retry.progress TO PUBLIC;
 GRANT SELECT ON retry.dispatchers TO pg_monitor;
 REVOKE EXECUTE ON FUNCTION retry.purge(timestamptz) FROM PUBLIC;
 REVOKE EXECUTE ON FUNCTION retry.adopt() FROM PUBLIC;

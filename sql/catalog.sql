@@ -109,7 +109,7 @@ JOIN pg_class t ON t.oid = d.refobjid AND t.relkind IN ('r', 'p')
 WHERE v.relnamespace = 'retry'::regnamespace AND v.relkind = 'v' AND pg_temp.admitted(v.relacl) LIKE '%PUBLIC%'
 	AND NOT coalesce('security_barrier=true' = ANY (v.reloptions), false)
 	-- names of groups and scenes, beside the rows of a function that knows the rights
-	AND NOT (v.relname IN ('lanes', 'targets') AND t.relname IN ('scene', 'scene_group'));
+	AND NOT (v.relname IN ('lanes', 'targets', 'progress') AND t.relname IN ('scene', 'scene_group'));
 \echo # a table or sequence that all may use as a whole
 SELECT c.oid::regclass FROM pg_class c
 WHERE c.relnamespace = 'retry'::regnamespace AND c.relkind IN ('r', 'p', 'S') AND pg_temp.admitted(c.relacl) LIKE '%PUBLIC%';

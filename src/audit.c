@@ -121,9 +121,8 @@ push_argument(JsonbParseState **state, const char *name, Oid type, Datum datum)
 	push_member(state, name, &value);
 }
 
-/* The arguments of the call; also the group that they name, if they do. */
-static Jsonb *
-describe_call(FunctionCallInfo fcinfo, int64 tasks, RetryGroupRow *group, bool *has_group)
+Jsonb *
+retry_audit_arguments(FunctionCallInfo fcinfo, int64 tasks, RetryGroupRow *group, bool *has_group)
 {
 	HeapTuple	tuple = SearchSysCache1(PROCOID, ObjectIdGetDatum(fcinfo->flinfo->fn_oid));
 	JsonbParseState *state = NULL;
@@ -140,8 +139,11 @@ describe_call(FunctionCallInfo fcinfo, int64 tasks, RetryGroupRow *group, bool *
 				 errmsg("function with OID %u does not exist", fcinfo->flinfo->fn_oid)));
 	nargs = Min(get_func_arg_info(tuple, &types, &names, &modes), fcinfo->nargs);
 	pushJsonbValue(&state, WJB_BEGIN_OBJECT, NULL);
-	count.val.numeric = int64_to_numeric(tasks);
-	push_member(&state, "tasks", &count);
+	if (tasks >= 0)
+	{
+		count.val.numeric = int64_to_numeric(tasks);
+		push_member(&state, "tasks", &count);
+	}
 	for (int i = 0; i < nargs; i++)
 	{
 		char		name[RETRY_NAME_MAX + 1];
@@ -170,7 +172,7 @@ retry_audit_call(FunctionCallInfo fcinfo, const char *action, int64 tasks)
 
 	if (tasks == 0)
 		return;
-	entry.after = describe_call(fcinfo, tasks, &group, &has_group);
+	entry.after = retry_audit_arguments(fcinfo, tasks, &group, &has_group);
 	if (has_group)
 		entry.group = &group;
 	retry_audit(&entry);

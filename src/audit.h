@@ -39,6 +39,13 @@ extern void retry_audit_task(const char *action, const RetryLocated *task, Jsonb
  */
 extern void retry_audit_call(FunctionCallInfo fcinfo, const char *action, int64 tasks);
 
+/*
+ * The arguments of an SQL call that are not null, as an object: of JSON only the
+ * names of the members; after "tasks", unless that is negative.  Also reads the
+ * group that they name, by group_name or target, if they do.
+ */
+extern Jsonb *retry_audit_arguments(FunctionCallInfo fcinfo, int64 tasks, RetryGroupRow *group, bool *has_group);
+
 /* The names of an object's members, as an array. */
 extern Jsonb *retry_audit_members(Jsonb *object);
 

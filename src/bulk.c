@@ -23,6 +23,7 @@
 #include "amend.h"
 #include "audit.h"
 #include "live_walk.h"
+#include "progress.h"
 #include "selection.h"
 #include "uuid7.h"
 
@@ -219,7 +220,18 @@ ask_all(FunctionCallInfo fcinfo, const RetrySelectionArgs *args, const char *fun
 	if (change != NULL)
 		bulk.change = *change;
 	retry_selection_read(fcinfo, args, GetActiveSnapshot(), &bulk.selection);
-	retry_live_walk(&walk, writer, bulk.selection.now, bulk.selection.spread_us > 0);
+	walk.narrow = bulk.selection.reference != NULL || bulk.selection.key_prefix != NULL ||
+		bulk.selection.since != DT_NOBEGIN || bulk.selection.until != DT_NOEND;
+	walk.progress = retry_progress_begin_call(fcinfo, function, bulk.selection.nscenes == 1 ? bulk.selection.scenes[0] : 0);
+	PG_TRY();
+	{
+		retry_live_walk(&walk, writer, bulk.selection.now, bulk.selection.spread_us > 0);
+	}
+	PG_FINALLY();
+	{
+		retry_progress_end(walk.progress);
+	}
+	PG_END_TRY();
 	retry_writer_end(writer);
 	retry_audit_call(fcinfo, action == RETRY_SIGNAL_CANCEL ? "tasks cancelled" :
 					 action == RETRY_SIGNAL_RUN_NOW ? "tasks run now" : "tasks amended", walk.found);

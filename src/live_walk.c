@@ -13,7 +13,10 @@
  */
 #include "postgres.h"
 
+#include "access/relation.h"
 #include "miscadmin.h"
+#include "optimizer/plancat.h"
+#include "storage/bufmgr.h"
 #include "storage/lmgr.h"
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
@@ -39,6 +42,7 @@ retry_live_walk_take(RetryLiveWalk *walk, RetryIndex index, int leaf)
 		MemoryContextSwitchTo(old);
 		if (++walk->looked_at % SCRATCH_ROWS == 0)
 			MemoryContextReset(walk->scratch);
+		retry_progress_set(walk->progress, walk->looked_at, walk->writer == NULL ? 0 : walk->found);
 	}
 }
 
@@ -50,13 +54,43 @@ retry_spread_due(TimestampTz from, int64 over_us, int64 n, int64 total)
 	return from + (int64) ((double) over_us * Min(n, total) / total);
 }
 
-static void
-walk_leaf(RetryLiveWalk *walk, int leaf)
+/* Is everything in the leaf known to be finished? */
+static bool
+leaf_done(int leaf)
 {
 	RetryDatabase *db = retry_shmem_database();
 
-	if ((db != NULL && retry_shmem_leaf_done(db, leaf)) ||
-		!retry_reader_leaf(walk->reader, leaf) ||
+	return db != NULL && retry_shmem_leaf_done(db, leaf);
+}
+
+/* How many tasks lie in the leaves that are to be walked through, about. */
+static int64
+estimate(void)
+{
+	double		sum = 0;
+
+	for (int leaf = 0; leaf < RETRY_LEAVES; leaf++)
+	{
+		Relation	rel;
+		BlockNumber pages;
+		double		tuples;
+		double		visible;
+
+		if (leaf_done(leaf))
+			continue;
+		rel = relation_open(retry_leaf_oid(RETRY_TASK, leaf), NoLock);
+		estimate_rel_size(rel, NULL, &pages, &tuples, &visible);
+		if (RelationGetNumberOfBlocks(rel) > 0)
+			sum += tuples;
+		relation_close(rel, NoLock);
+	}
+	return (int64) sum;
+}
+
+static void
+walk_leaf(RetryLiveWalk *walk, int leaf)
+{
+	if (leaf_done(leaf) || !retry_reader_leaf(walk->reader, leaf) ||
 		retry_reader_empty(walk->reader, RETRY_TASK, leaf))
 		return;
 	walk->scan_leaf(walk, leaf);
@@ -71,7 +105,7 @@ walk_all(RetryLiveWalk *walk, RetryWriter *writer, TimestampTz now)
 
 	walk->writer = writer;
 	walk->total = walk->found;
-	walk->found = 0;
+	walk->found = walk->looked_at = 0;
 	retry_uuid7_bound(now, &today);
 	first = retry_ring_leaf(&today) + 1;
 	walk_leaf(walk, RETRY_LONG_LEAF);
@@ -93,6 +127,8 @@ lock_leaves(void)
 int64
 retry_live_walk(RetryLiveWalk *walk, RetryWriter *writer, TimestampTz now, bool count_first)
 {
+	int64		expected = -1;
+
 	walk->total = walk->found = walk->looked_at = 0;
 	lock_leaves();
 	PushActiveSnapshot(GetLatestSnapshot());
@@ -100,8 +136,15 @@ retry_live_walk(RetryLiveWalk *walk, RetryWriter *writer, TimestampTz now, bool 
 	walk->scratch = AllocSetContextCreate(CurrentMemoryContext, "retry live walk",
 										  ALLOCSET_DEFAULT_SIZES);
 
+	if (walk->progress != NULL && !walk->narrow)
+		expected = estimate();
 	if (count_first)
+	{
+		retry_progress_phase(walk->progress, "counting tasks", expected, true);
 		walk_all(walk, NULL, now);
+		expected = walk->looked_at;
+	}
+	retry_progress_phase(walk->progress, "going through tasks", expected, !count_first);
 	walk_all(walk, writer, now);
 
 	MemoryContextDelete(walk->scratch);

@@ -9,6 +9,7 @@
 #ifndef RETRY_LIVE_WALK_H
 #define RETRY_LIVE_WALK_H
 
+#include "progress.h"
 #include "store.h"
 #include "writer.h"
 
@@ -21,6 +22,9 @@ struct RetryLiveWalk
 	/* judges one row, in scratch memory; counts it in "found" if it is meant */
 	void		(*take) (RetryLiveWalk *walk, TupleTableSlot *slot, int leaf);
 	void	   *arg;
+	RetryProgress *progress;	/* where it is shown; NULL: nowhere */
+	bool		narrow;			/* scan_leaf does not start at all tasks:
+								 * nobody knows at how many */
 
 	/* for the two functions */
 	RetryReader *reader;

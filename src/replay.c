@@ -32,6 +32,7 @@
 #include "audit.h"
 #include "live_walk.h"
 #include "locate.h"
+#include "progress.h"
 #include "row.h"
 #include "scene_use.h"
 #include "selection.h"
@@ -58,6 +59,7 @@ typedef struct ReplayDead
 	int64		seen;
 	int64		replayed;
 	int32		kept;			/* the scene that was last seen to stay */
+	RetryProgress *progress;
 	RetryWriter *writer;
 	SPIPlanPtr	mark;
 } ReplayDead;
@@ -252,6 +254,17 @@ in_order(ReplayDead *call)
 	return SPI_processed > 0;
 }
 
+/* Shows how many there are, as counted or as the planner thinks. */
+static void
+show_total(const ReplayDead *call, Portal portal)
+{
+	PlannedStmt *plan = PortalGetPrimaryStmt(portal);
+	bool		counted = call->selection.spread_us > 0;
+
+	retry_progress_phase(call->progress, "replaying dead letters",
+						 counted ? call->total : plan != NULL ? (int64) plan->planTree->plan_rows : -1, !counted);
+}
+
 /* Replays them in batches, so that memory does not grow with their number. */
 static void
 replay_all(ReplayDead *call)
@@ -259,10 +272,15 @@ replay_all(ReplayDead *call)
 	MemoryContext scratch = AllocSetContextCreate(CurrentMemoryContext, "retry replay",
 												  ALLOCSET_DEFAULT_SIZES);
 	Portal		portal;
+	int64		looked_at = 0;
 
 	if (call->selection.spread_us > 0)
+	{
+		retry_progress_phase(call->progress, "counting dead letters", -1, false);
 		call->total = count_dead(call);
+	}
 	portal = SPI_cursor_open_with_args(NULL, in_order(call) ? dead_rows_in_order : dead_rows, FILTERS, filter_types, call->values, call->nulls, true, 0);
+	show_total(call, portal);
 	for (;;)
 	{
 		SPITupleTable *batch;
@@ -279,6 +297,7 @@ replay_all(ReplayDead *call)
 
 			CHECK_FOR_INTERRUPTS();
 			replay_row(call, batch->vals[i], batch->tupdesc);
+			retry_progress_set(call->progress, ++looked_at, call->replayed);
 			MemoryContextSwitchTo(old);
 		}
 		SPI_freetuptable(batch);
@@ -322,14 +341,25 @@ retry_replay_dead(PG_FUNCTION_ARGS)
 {
 	static const RetrySelectionArgs args = {0, 1, 2, 3, 4, 5, 6, 7};
 	ReplayDead	call = {0};
+	RetryProgress *progress;
 	RetryRoleSwitch caller;
 
 	retry_selection_read(fcinfo, &args, GetActiveSnapshot(), &call.selection);
 	set_filters(fcinfo, &call, 8);
 
-	call.writer = retry_writer_begin("retry.replay_dead()");
-	call.mark = connect_to_mark(&caller);
-	replay_all(&call);
+	progress = call.progress = retry_progress_begin_call(fcinfo, "retry.replay_dead()",
+														 call.selection.nscenes == 1 ? call.selection.scenes[0] : 0);
+	PG_TRY();
+	{
+		call.writer = retry_writer_begin("retry.replay_dead()");
+		call.mark = connect_to_mark(&caller);
+		replay_all(&call);
+	}
+	PG_FINALLY();
+	{
+		retry_progress_end(progress);
+	}
+	PG_END_TRY();
 	retry_become_caller(&caller);
 	SPI_finish();
 	retry_writer_end(call.writer);

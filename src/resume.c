@@ -31,6 +31,7 @@
 
 #include "compat.h"
 #include "live_walk.h"
+#include "progress.h"
 #include "scene.h"
 
 PG_FUNCTION_INFO_V1(retry_resumed);
@@ -43,6 +44,7 @@ typedef struct Resumption
 	TimestampTz resumed_at;		/* what was due before is spread … */
 	TimestampTz from;			/* … from then on … */
 	int64		over_us;		/* … over this */
+	RetryGroupRow group;
 } Resumption;
 
 static bool
@@ -122,7 +124,16 @@ spread(Resumption *r)
 	RetryLiveWalk walk = {.scan_leaf = scan_leaf,.take = take_task,.arg = r};
 	RetryWriter *writer = retry_writer_begin("a resumption");
 
-	retry_live_walk(&walk, writer, r->resumed_at, true);
+	walk.progress = retry_progress_begin("resumption", r->group.id, r->nscenes == 1 ? r->scenes[0] : 0, NULL);
+	PG_TRY();
+	{
+		retry_live_walk(&walk, writer, r->resumed_at, true);
+	}
+	PG_FINALLY();
+	{
+		retry_progress_end(walk.progress);
+	}
+	PG_END_TRY();
 	retry_writer_end(writer);
 }
 
@@ -241,7 +252,11 @@ retry_resumed(PG_FUNCTION_ARGS)
 	}
 	else if (read_resumption(&r, row, desc, Group_resumed_at, Group_resume_over))
 		choose_scenes(&r, heap_getattr(row, Group_name + 1, desc, &isnull));
-	if (r.nscenes > 0)
-		spread(&r);
+	if (r.nscenes == 0)
+		return PointerGetDatum(NULL);
+	(void) retry_group_by_name(GetActiveSnapshot(),
+							   TextDatumGetCString(heap_getattr(row, (is_scene ? Scene_group_name : Group_name) + 1,
+																desc, &isnull)), &r.group);
+	spread(&r);
 	return PointerGetDatum(NULL);
 }

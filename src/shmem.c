@@ -30,6 +30,7 @@
 #include "guc.h"
 #include "held_count.h"
 #include "pool.h"
+#include "progress.h"
 #include "shmem_private.h"
 
 #define TRANCHE		"retry"
@@ -69,6 +70,7 @@ request_memory(void)
 	retry_pool_request_memory();
 	retry_held_count_request_memory();
 	retry_crash_request_memory();
+	retry_progress_request_memory();
 }
 
 /* Runs in the postmaster, again after each crash; elsewhere under EXEC_BACKEND. */
@@ -92,6 +94,7 @@ create_memory(void)
 	retry_pool_create_memory();
 	retry_held_count_create_memory();
 	retry_crash_create_memory();
+	retry_progress_create_memory();
 	LWLockRelease(AddinShmemInitLock);
 }
 

@@ -226,19 +226,56 @@ lock_upkeep(bool wait)
 	return locked;
 }
 
+/* A job, for each of some leaves; most know nothing of leaves. */
+typedef struct Job
+{
+	void		(*run) (RetryUpkeep *upkeep, int leaf);
+	const char *word;			/* as retry.progress shows it */
+	int			first;
+	int			last;
+} Job;
+
+/* In this order: keys note what the leaves tell of the ends of tasks. */
+static const Job jobs[] = {
+	{retry_upkeep_triggers, "triggers"},
+	{retry_upkeep_keys, "keys"},
+	{retry_upkeep_leaf, "history", 0, RETRY_RING_LEAVES - 1},
+	{retry_upkeep_long_leaf, "history beside the ring", RETRY_LONG_LEAF, RETRY_LONG_LEAF},
+	{retry_upkeep_dead_letters, "dead letters"},
+	{retry_upkeep_consumed, "messages seen"},
+	{retry_upkeep_runs, "runs of schedules"},
+	{retry_upkeep_events, "events"},
+	{retry_upkeep_audit, "audit"},
+	{retry_upkeep_secrets, "former secrets"},
+	{retry_upkeep_stats, "statistics"},
+	{retry_upkeep_count, "counting tasks"},
+	{retry_upkeep_scenes, "archived scenes"},
+};
+
+void
+retry_upkeep_count_rows(RetryUpkeep *upkeep, int64 looked_at, int64 removed)
+{
+	upkeep->looked_at += looked_at;
+	upkeep->removed += removed;
+	retry_progress_set(upkeep->progress, upkeep->looked_at, upkeep->removed);
+}
+
 /*
  * Does one job.  What goes wrong in it is logged, unless it is just a lock
  * that somebody holds.  False when there is nothing left to work on.
  */
 static bool
-attempt(void (*job) (RetryUpkeep *, int), RetryUpkeep *upkeep, int leaf)
+attempt(const Job *job, RetryUpkeep *upkeep, int leaf)
 {
 	MemoryContext context = CurrentMemoryContext;
 	volatile bool failed = false;
 
+	upkeep->looked_at = 0;
+	retry_progress_phase(upkeep->progress, job->first == job->last ? job->word : psprintf("%s, leaf %d", job->word, leaf),
+						 -1, false);
 	PG_TRY();
 	{
-		job(upkeep, leaf);
+		job->run(upkeep, leaf);
 	}
 	PG_CATCH();
 	{
@@ -323,21 +360,13 @@ run(void)
 	upkeep.dead_cutoff = upkeep.now - retry_dead_letter_retention_s * USECS_PER_SEC;
 	requests = read_requests(&upkeep, TopMemoryContext);
 
-	going = attempt(retry_upkeep_triggers, &upkeep, 0);
-	/* before the leaves: it notes what they tell of the ends of tasks */
-	going = going && attempt(retry_upkeep_keys, &upkeep, 0);
-	for (int leaf = 0; leaf < RETRY_RING_LEAVES && going; leaf++)
-		going = attempt(retry_upkeep_leaf, &upkeep, leaf);
-	going = going && attempt(retry_upkeep_long_leaf, &upkeep, RETRY_LONG_LEAF);
-	going = going && attempt(retry_upkeep_dead_letters, &upkeep, 0);
-	going = going && attempt(retry_upkeep_consumed, &upkeep, 0);
-	going = going && attempt(retry_upkeep_runs, &upkeep, 0);
-	going = going && attempt(retry_upkeep_events, &upkeep, 0);
-	going = going && attempt(retry_upkeep_audit, &upkeep, 0);
-	going = going && attempt(retry_upkeep_secrets, &upkeep, 0);
-	going = going && attempt(retry_upkeep_stats, &upkeep, 0);
-	going = going && attempt(retry_upkeep_count, &upkeep, 0);
-	going = going && attempt(retry_upkeep_scenes, &upkeep, 0);
+	upkeep.progress = retry_progress_begin("upkeep", 0, 0, requests != NULL ? "retry.purge()" : NULL);
+	for (int i = 0; i < lengthof(jobs) && going; i++)
+	{
+		for (int leaf = jobs[i].first; leaf <= jobs[i].last && going; leaf++)
+			going = attempt(&jobs[i], &upkeep, leaf);
+	}
+	retry_progress_end(upkeep.progress);
 	if (going && requests != NULL && !upkeep.blocked)
 		delete_requests(requests);
 	if (going)

@@ -11,6 +11,7 @@
 #define RETRY_UPKEEP_H
 
 #include "datatype/timestamp.h"
+#include "progress.h"
 #include "utils/snapshot.h"
 #include "task.h"
 
@@ -21,6 +22,9 @@ typedef struct RetryUpkeep
 	TimestampTz cutoff;			/* finished history before goes */
 	TimestampTz dead_cutoff;	/* dead letters before go */
 	bool		blocked;		/* something was locked, or went wrong */
+	RetryProgress *progress;	/* where it is shown; NULL: nowhere */
+	int64		looked_at;		/* rows, in the job that is being done */
+	int64		removed;		/* rows and tasks, in all */
 } RetryUpkeep;
 
 /*
@@ -36,6 +40,9 @@ extern void retry_upkeep_consider(Snapshot snapshot, uint64 generation, Timestam
  * minutes at most; usable anywhere.
  */
 extern void retry_upkeep_want(TimestampTz moment);
+
+/* For the jobs: so many rows more were looked at, and of these removed; shows it. */
+extern void retry_upkeep_count_rows(RetryUpkeep *upkeep, int64 looked_at, int64 removed);
 
 /* upkeep_leaf.c */
 

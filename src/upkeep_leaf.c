@@ -55,6 +55,7 @@
 													 * after 32 */
 #define DELETE_BATCH		500
 #define EXAMINE_BATCH		20000	/* tasks looked at in one transaction */
+#define SHOWN_TASKS			1024	/* tasks after which progress is shown */
 
 /* A task as its facts tell, in a walk through a leaf by id. */
 typedef struct Folded
@@ -80,6 +81,7 @@ typedef struct Look
 	bool		coming_round;	/* its turn in the ring is near */
 	bool		complete;		/* the walk came to its end */
 	TimestampTz last_end;		/* of those finished; DT_NOBEGIN: none */
+	int64		ntasks;			/* that were looked at */
 	int			nsurvivors;
 	pg_uuid_t	survivors[MOVE_LIMIT];
 } Look;
@@ -217,6 +219,8 @@ look_at_leaf(RetryUpkeep *upkeep, RetryReader *reader, int leaf, Look *look)
 	while (walk_next(&walk, &task))
 	{
 		CHECK_FOR_INTERRUPTS();
+		if (++look->ntasks % SHOWN_TASKS == 0)
+			retry_upkeep_count_rows(upkeep, SHOWN_TASKS, 0);
 		if (task.finished)
 			look->last_end = Max(look->last_end, task.ended_at);
 		else if (look->nsurvivors == limit)
@@ -395,6 +399,7 @@ retry_upkeep_leaf(RetryUpkeep *upkeep, int leaf)
 	RetryReader *reader;
 	RetryHorizon seen;
 	bool		looked;
+	bool		gone;
 
 	retry_worker_begin_spi("looking for history that may go");
 	reader = retry_reader_begin(GetActiveSnapshot(), true);
@@ -417,19 +422,22 @@ retry_upkeep_leaf(RetryUpkeep *upkeep, int leaf)
 				(errcode(ERRCODE_LOCK_NOT_AVAILABLE),
 				 errmsg("leaf %d is in use", leaf)));
 	}
+	gone = truncated;
 	retry_worker_commit_spi();
+	if (gone)
+		retry_upkeep_count_rows(upkeep, 0, look->ntasks - look->nsurvivors);
 }
 
 /* Collects finished and old tasks after an id; the id it came to, false at the end. */
 static bool
-collect_old(RetryUpkeep *upkeep, int leaf, pg_uuid_t *after, pg_uuid_t *ids, int *count)
+collect_old(RetryUpkeep *upkeep, int leaf, pg_uuid_t *after, pg_uuid_t *ids, int *count, int *looked_at)
 {
 	RetryReader *reader = retry_reader_begin(GetActiveSnapshot(), true);
 	Folded		task;
 	Walk		walk;
 	bool		more = false;
 
-	*count = 0;
+	*count = *looked_at = 0;
 	if (!retry_reader_leaf(reader, leaf))
 		upkeep->blocked = true;
 	else if (!retry_reader_empty(reader, RETRY_TASK, leaf))
@@ -439,6 +447,7 @@ collect_old(RetryUpkeep *upkeep, int leaf, pg_uuid_t *after, pg_uuid_t *ids, int
 		{
 			CHECK_FOR_INTERRUPTS();
 			*after = task.id;
+			(*looked_at)++;
 			if (task.finished && task.ended_at < upkeep->cutoff && id_time(&task.id) < upkeep->cutoff &&
 				!retry_shmem_task_running(MyDatabaseId, &task.id))
 				ids[(*count)++] = task.id;
@@ -479,11 +488,13 @@ retry_upkeep_long_leaf(RetryUpkeep *upkeep, int leaf)
 	while (more)
 	{
 		int			count;
+		int			looked_at;
 
 		retry_worker_begin_spi("deleting old history beside the ring");
-		more = collect_old(upkeep, leaf, &after, ids, &count);
+		more = collect_old(upkeep, leaf, &after, ids, &count, &looked_at);
 		if (count > 0)
 			delete_tasks(leaf, ids, count);
 		retry_worker_commit_spi();
+		retry_upkeep_count_rows(upkeep, looked_at, count);
 	}
 }

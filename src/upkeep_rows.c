@@ -87,7 +87,7 @@ retry_upkeep_triggers(RetryUpkeep *upkeep, int unused)
  * transaction of its own, until there are no more.
  */
 static void
-delete_older(const char *activity, const char *sql, TimestampTz cutoff)
+delete_older(RetryUpkeep *upkeep, const char *activity, const char *sql, TimestampTz cutoff)
 {
 	Oid			types[2] = {TIMESTAMPTZOID, INT4OID};
 	Datum		values[2] = {TimestampTzGetDatum(cutoff), Int32GetDatum(BATCH)};
@@ -98,6 +98,7 @@ delete_older(const char *activity, const char *sql, TimestampTz cutoff)
 		retry_worker_begin_spi(activity);
 		count = retry_statement(sql, 2, types, values, NULL, SPI_OK_DELETE);
 		retry_worker_commit_spi();
+		retry_upkeep_count_rows(upkeep, count, count);
 	} while (count == BATCH);
 }
 
@@ -148,10 +149,10 @@ retry_upkeep_dead_letters(RetryUpkeep *upkeep, int unused)
 	pg_uuid_t	after = {{0}};
 	uint64		count;
 
-	delete_older("deleting old dead letters", delete_letters, upkeep->dead_cutoff);
-	delete_older("deleting notes on dead tasks that were passed", delete_heads,
+	delete_older(upkeep, "deleting old dead letters", delete_letters, upkeep->dead_cutoff);
+	delete_older(upkeep, "deleting notes on dead tasks that were passed", delete_heads,
 				 upkeep->now - PASSED_KEPT_US);
-	delete_older("deleting notes on dead tasks that were passed", delete_passed,
+	delete_older(upkeep, "deleting notes on dead tasks that were passed", delete_passed,
 				 upkeep->now - PASSED_KEPT_US);
 	do
 	{
@@ -178,7 +179,7 @@ static const char *const delete_consumed =
 void
 retry_upkeep_consumed(RetryUpkeep *upkeep, int unused)
 {
-	delete_older("deleting notes on old messages", delete_consumed,
+	delete_older(upkeep, "deleting notes on old messages", delete_consumed,
 				 upkeep->now - retry_retention_s * USECS_PER_SEC);
 }
 
@@ -195,7 +196,7 @@ static const char *const delete_runs =
 void
 retry_upkeep_runs(RetryUpkeep *upkeep, int unused)
 {
-	delete_older("deleting notes on old runs of schedules", delete_runs, upkeep->cutoff);
+	delete_older(upkeep, "deleting notes on old runs of schedules", delete_runs, upkeep->cutoff);
 }
 
 /* ---------------------------------------------------------------- events */
@@ -208,7 +209,7 @@ static const char *const delete_events =
 void
 retry_upkeep_events(RetryUpkeep *upkeep, int unused)
 {
-	delete_older("deleting old events", delete_events, upkeep->cutoff);
+	delete_older(upkeep, "deleting old events", delete_events, upkeep->cutoff);
 }
 
 /* ---------------------------------------------------------------- audit */
@@ -221,7 +222,7 @@ static const char *const delete_audit =
 void
 retry_upkeep_audit(RetryUpkeep *upkeep, int unused)
 {
-	delete_older("deleting old rows of the audit", delete_audit,
+	delete_older(upkeep, "deleting old rows of the audit", delete_audit,
 				 upkeep->now - retry_audit_retention_s * USECS_PER_SEC);
 }
 
@@ -384,8 +385,8 @@ change_keys(const KeyList *list, const char *sql, int expected)
 	(void) retry_statement(sql, 5, types, values, NULL, expected);
 }
 
-/* Looks after one batch of keys; the rows are SPI's last result. */
-static void
+/* Looks after one batch of keys; the rows are SPI's last result.  How many go. */
+static int
 keep_key_batch(const RetryUpkeep *upkeep, uint64 count)
 {
 	KeyList		gone = {.n = 0};
@@ -417,6 +418,7 @@ keep_key_batch(const RetryUpkeep *upkeep, uint64 count)
 	PopActiveSnapshot();
 	change_keys(&gone, delete_keys, SPI_OK_DELETE);
 	change_keys(&noted, note_keys, SPI_OK_UPDATE);
+	return gone.n;
 }
 
 void
@@ -426,6 +428,7 @@ retry_upkeep_keys(RetryUpkeep *upkeep, int unused)
 	MemoryContext context = CurrentMemoryContext;
 	KeyPlace	place = {PG_INT32_MIN, cstring_to_text(""), InvalidOid};
 	uint64		count;
+	int			gone = 0;
 
 	do
 	{
@@ -445,9 +448,10 @@ retry_upkeep_keys(RetryUpkeep *upkeep, int unused)
 			place.key = DatumGetTextPCopy(result(count - 1, 2));
 			place.role = DatumGetObjectId(result(count - 1, 3));
 			MemoryContextSwitchTo(old);
-			keep_key_batch(upkeep, count);
+			gone = keep_key_batch(upkeep, count);
 		}
 		retry_worker_commit_spi();
+		retry_upkeep_count_rows(upkeep, count, gone);
 	} while (count == BATCH);
 }
 
