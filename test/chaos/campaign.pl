@@ -73,7 +73,7 @@ sub strike
 	my $other = $names[ rand @names ];
 	my $both = rand() < 0.4 && $known{$name}{end} && $other ne $name && !$known{$other}{end};
 
-	print $stdout '# ' . localtime() . " $name", ($both ? " with $other" : ''), "\n" if $ENV{RETRY_CHAOS_VERBOSE};
+	print $_ '# ' . localtime() . " $name", ($both ? " with $other" : ''), "\n" foreach *STDOUT, $ENV{RETRY_CHAOS_VERBOSE} ? $stdout : ();
 	$count{$_}++ foreach RetryTest::Faults::happen($chaos, $known{$name}, $both ? $known{$other} : undef);
 	my $ended = time();
 	my $before = $campaign->arrived;

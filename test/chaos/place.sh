@@ -26,6 +26,7 @@ PLACE='
 	echo "nameserver 127.0.0.1" >"$RETRY_CHAOS_DATA.resolv" || exit 125
 	mount --bind "$RETRY_CHAOS_DATA.hosts" /etc/hosts || exit 125
 	mount --bind "$RETRY_CHAOS_DATA.resolv" /etc/resolv.conf || exit 125
+	export XTABLES_LOCKFILE=$RETRY_CHAOS_DATA.xtables
 	exec "$@"'
 
 # With RETRY_CHAOS_MEMORY set, the servers' folders are in memory, of that size: a

@@ -89,8 +89,13 @@ sub new_key
 sub try_sql
 {
 	my ($self, $sql, $dbname) = @_;
-	my ($rc, $out, $err) = $self->{node}->psql($dbname // $DBNAME, $sql, timeout => 90, timed_out => \my $timed_out);
+	my ($rc, $out, $err, $timed_out);
 
+	# psql may have ended, with its server, before it could be told the statement
+	eval {
+		($rc, $out, $err) = $self->{node}->psql($dbname // $DBNAME, $sql, timeout => 90, timed_out => \$timed_out);
+		1;
+	} or $@ =~ /Broken pipe/ or die $@;
 	die "it takes too long: $sql\n" . RetryTest::picture($self->{node}, $DBNAME) if $timed_out;
 	return ($rc // 1) == 0 && ($err // '') !~ /ERROR|FATAL|PANIC/ ? $out : undef;
 }

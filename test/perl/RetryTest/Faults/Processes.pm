@@ -38,15 +38,40 @@ sub faults
 		} },
 		{ name => 'freeze', repeats => 1, lasts => 2,
 			begin => sub { kill 'STOP', $chaos->{frozen} = ($chaos->pids('retry dispatcher'))[0] // 0 },
-			end => sub { kill 'CONT', $chaos->{frozen} if $chaos->{frozen} } },
-		{ name => 'stop-fast', repeats => 1, begin => sub { $node->stop('fast'); $chaos->start; } },
+			end => sub { _thaw($chaos) } },
+		{ name => 'stop-fast', repeats => 1, begin => sub { _stop_fast($chaos) } },
 		{ name => 'stop-immediate', repeats => 1, begin => sub { $node->stop('immediate'); $chaos->start; } });
+}
+
+# A frozen process ends by SIGKILL only, so nobody who waits for its end can leave it so.
+sub _thaw
+{
+	my ($chaos) = @_;
+
+	kill 'CONT', $chaos->{frozen} if $chaos->{frozen};
+	$chaos->{frozen} = 0;
+	return;
+}
+
+sub _stop_fast
+{
+	my ($chaos) = @_;
+	my $node = $chaos->node;
+
+	_thaw($chaos);
+	$node->stop('fast', fail_ok => 1)
+	  or die "the server does not stop:\n" . `ps -o pid,ppid,stat,wchan:20,etime,args --forest -e | grep -E "postgres|retry"`
+	  . "end of its log:\n" . substr(slurp_file($node->logfile), -3000);
+	$chaos->start;
+	return;
 }
 
 # They record what they have under way before they go, if it does not take long.
 sub _terminate
 {
 	my ($chaos, $type) = @_;
+
+	_thaw($chaos);
 	my @pids = split /\n/, $chaos->try_sql(
 		"SELECT pid FROM pg_stat_activity WHERE backend_type LIKE '$type' AND pg_terminate_backend(pid)") // '';
 

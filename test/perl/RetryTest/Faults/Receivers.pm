@@ -56,6 +56,8 @@ sub _network
 			begin => sub { _tc('add', @arguments) },
 			end => sub { _tc('del') } };
 	};
+	my @loss = qw(INPUT -i lo -m statistic --mode random --probability 0.2 -j DROP);
+	my $iptables = sub { system("iptables -A @loss 2>/dev/null && iptables -D @loss") == 0 ? undef : 'no iptables with random matches' };
 	my $netem = sub { _has_qdisc(qw(netem delay 1ms)) ? undef : 'this kernel has no netem' };
 	my $tbf = sub { _has_qdisc(qw(tbf rate 1mbit burst 64kb limit 64kb)) ? undef : 'this kernel has no tbf' };
 
@@ -63,7 +65,9 @@ sub _network
 		# nothing passes, nothing is refused: connections stay half open
 		$qdisc->('network-partition', $tbf, qw(tbf rate 8kbit burst 10 limit 10)),
 		$qdisc->('network-narrow', $tbf, qw(tbf rate 400kbit burst 66000 limit 70000)),
-		$qdisc->('network-loss', $netem, qw(netem loss 20%)),
+		{ name => 'network-loss', repeats => 1, delays => 1, lasts => 3, needs => sub { $needs->() // $iptables->() },
+			begin => sub { system_or_bail('iptables', '-A', @loss) },
+			end => sub { system_or_bail('iptables', '-D', @loss) } },
 		$qdisc->('network-delay', $netem, qw(netem delay 100ms 80ms)),
 		{ name => 'network-down', repeats => 1, delays => 1, lasts => 3, needs => $needs,
 			begin => sub { system_or_bail(qw(ip link set lo down)) },
