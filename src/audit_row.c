@@ -50,6 +50,8 @@ static const struct
 	{"scene_group", "name", "group added", "group changed", "group deleted"},
 	{"scene", "name", "scene added", "scene changed", "scene deleted"},
 	{"lane_override", "lane", "lane override added", "lane override changed", "lane override deleted"},
+	{"channel", "name", "channel added", "channel changed", "channel deleted"},
+	{"alarm_rule", "name", "alarm rule added", "alarm rule changed", "alarm rule deleted"},
 	{"group_member", "role", "group granted", "grant changed", "group revoked"},
 	{"schedule_definition", "name", "schedule added", "schedule changed", "schedule deleted"},
 	{"purge_request", "before", "purge asked for", "purge changed", "purge deleted"},
@@ -65,7 +67,7 @@ is_noise(const char *column)
 		/* what the row of the audit says itself */
 		"created_at", "since", "granted_at", "granted_by", "at", "by", "asked_at", "asked_by",
 		/* what follows from another column */
-		"resumed_at", "deleted_at"
+		"resumed_at", "deleted_at", "scene_id"
 	};
 
 	for (int i = 0; i < lengthof(noise); i++)

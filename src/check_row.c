@@ -53,7 +53,9 @@ describe_row(const TriggerData *trigger, HeapTuple row)
 		return psprintf("a row of retry.%s", RelationGetRelationName(rel));
 	if (SPI_fnumber(RelationGetDescr(rel), "group_name") == SPI_ERROR_NOATTRIBUTE)
 		return psprintf("group \"%s\"", name);
-	return psprintf("scene \"%s/%s\"", group != NULL ? group : "", name);
+	return psprintf("%s \"%s/%s\"",
+					strcmp(RelationGetRelationName(rel), "alarm_rule") == 0 ? "alarm rule" : RelationGetRelationName(rel),
+					group != NULL ? group : "", name);
 }
 
 /*

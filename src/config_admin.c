@@ -1,7 +1,7 @@
 /*
  * config_admin.c
- *		retry.drop_scene() and retry.drop_lane_override(): deleting what a group's
- *		owner may otherwise change with plain SQL.
+ *		retry.drop_scene() and the like: deleting what a group's owner may
+ *		otherwise change with plain SQL.
  *
  * Members of a group's owner insert and update rows of the configuration by
  * privileges on columns.  There is none such for DELETE; and who may delete from a
@@ -20,6 +20,8 @@
 #include "statement.h"
 
 PG_FUNCTION_INFO_V1(retry_drop_scene);
+PG_FUNCTION_INFO_V1(retry_drop_channel);
+PG_FUNCTION_INFO_V1(retry_drop_alarm_rule);
 PG_FUNCTION_INFO_V1(retry_drop_lane_override);
 
 /* Deletes one row, which two texts name; false when there is none, or a trigger kept it. */
@@ -45,15 +47,39 @@ retry_drop_scene(PG_FUNCTION_ARGS)
 							  " AND s.name OPERATOR(pg_catalog.=) $2", scene.group.name, scene.name));
 }
 
+/* The same of a group's row, which the function's arguments name. */
+static Datum
+drop_named(FunctionCallInfo fcinfo, const char *function, const char *action, const char *sql)
+{
+	RetryGroupRow group;
+
+	retry_own_group(text_to_cstring(PG_GETARG_TEXT_PP(0)), action, &group);
+	PG_RETURN_BOOL(delete_row(function, sql, group.name, text_to_cstring(PG_GETARG_TEXT_PP(1))));
+}
+
+/* retry.drop_channel(group_name, name): false when there is none. */
+Datum
+retry_drop_channel(PG_FUNCTION_ARGS)
+{
+	return drop_named(fcinfo, "retry.drop_channel()", "drop channels of",
+					  "DELETE FROM retry.channel c WHERE c.group_name OPERATOR(pg_catalog.=) $1"
+					  " AND c.name OPERATOR(pg_catalog.=) $2");
+}
+
+/* retry.drop_alarm_rule(group_name, name): false when there is none. */
+Datum
+retry_drop_alarm_rule(PG_FUNCTION_ARGS)
+{
+	return drop_named(fcinfo, "retry.drop_alarm_rule()", "drop alarm rules of",
+					  "DELETE FROM retry.alarm_rule a WHERE a.group_name OPERATOR(pg_catalog.=) $1"
+					  " AND a.name OPERATOR(pg_catalog.=) $2");
+}
+
 /* retry.drop_lane_override(group_name, lane): false when there is none. */
 Datum
 retry_drop_lane_override(PG_FUNCTION_ARGS)
 {
-	RetryGroupRow group;
-
-	retry_own_group(text_to_cstring(PG_GETARG_TEXT_PP(0)), "drop overrides of lanes of", &group);
-	PG_RETURN_BOOL(delete_row("retry.drop_lane_override()",
-							  "DELETE FROM retry.lane_override o WHERE o.group_name OPERATOR(pg_catalog.=) $1"
-							  " AND o.lane OPERATOR(pg_catalog.=) $2",
-							  group.name, text_to_cstring(PG_GETARG_TEXT_PP(1))));
+	return drop_named(fcinfo, "retry.drop_lane_override()", "drop overrides of lanes of",
+					  "DELETE FROM retry.lane_override o WHERE o.group_name OPERATOR(pg_catalog.=) $1"
+					  " AND o.lane OPERATOR(pg_catalog.=) $2");
 }

@@ -37,6 +37,7 @@
 #include "utils/timestamp.h"
 
 #include "compat.h"
+#include "alarm.h"
 #include "crash.h"
 #include "disabled.h"
 #include "dispatcher.h"
@@ -318,7 +319,10 @@ read_turn(RetryTurn *turn)
 	{
 		retry_upkeep_consider(turn->snapshot, pg_atomic_read_u64(&d->db->config_generation), turn->now);
 		if (adoptions >= 0)		/* schedules that came with a copy are held */
+		{
 			retry_schedules_consider(turn->snapshot, d->db, generation, turn->now);
+			retry_alarms_consider(turn->snapshot, d->db, generation, turn->now);
+		}
 	}
 	if (!retry_owner_settled(d))
 		retry_own_slots(turn);
@@ -472,6 +476,7 @@ wait_time(void)
 
 	next = Min(next, turn_again);
 	next = Min(next, retry_schedules_next());
+	next = Min(next, retry_alarms_next());
 	next = Min(next, retry_scene_stats_next(d));
 	if (retry_enabled && d->owned != 0 && !blocked &&
 		(d->quarantine == NULL || !retry_quarantine_closed(d)))

@@ -40,6 +40,7 @@ int			retry_max_queued = 65536;
 int			retry_max_request_bytes = 16 * 1024 * 1024;
 int			retry_max_response_bytes = 64 * 1024;
 int			retry_poll_interval_ms = 1000;
+int			retry_alarm_interval_ms = 10 * 1000;
 int			retry_retention_s = 7 * SECONDS_PER_DAY_INT;
 int			retry_dead_letter_retention_s = 90 * SECONDS_PER_DAY_INT;
 int			retry_audit_retention_s = 90 * SECONDS_PER_DAY_INT;
@@ -234,6 +235,11 @@ define_times(void)
 							"How often an idle dispatcher looks for work that nothing woke it for.",
 							"Prepared transactions, for example, wake nobody. Commits wake the dispatcher at once, whatever this says.",
 							&retry_poll_interval_ms, 1000, 10, 3600 * 1000,
+							PGC_SIGHUP, GUC_UNIT_MS, NULL, NULL, NULL);
+	DefineCustomIntVariable("retry.alarm_interval",
+							"How often it is looked whether alarms fire.",
+							"Only where there are rules for alarms, and not while nothing happens.",
+							&retry_alarm_interval_ms, 10 * 1000, 100, 3600 * 1000,
 							PGC_SIGHUP, GUC_UNIT_MS, NULL, NULL, NULL);
 	DefineCustomIntVariable("retry.retention",
 							"How long finished tasks and their attempts are kept.",

@@ -20,6 +20,7 @@ extern int	retry_max_queued;	/* entries in memory per dispatcher, reload */
 extern int	retry_max_request_bytes;	/* bytes, superuser */
 extern int	retry_max_response_bytes;	/* bytes kept of a response, reload */
 extern int	retry_poll_interval_ms; /* reload */
+extern int	retry_alarm_interval_ms;	/* reload */
 extern int	retry_retention_s;	/* seconds of finished history, reload; at
 								 * most 30 days */
 extern int	retry_dead_letter_retention_s;	/* seconds, reload */

@@ -42,6 +42,9 @@
 /* Upkeep is done every hour, and may take its time. */
 #define UPKEEP_LATE_MS		(3 * 60 * 60 * 1000)
 
+/* Alarms are looked at every retry.alarm_interval, and a look takes no minute. */
+#define ALARMS_LATE_MS		(60 * 1000)
+
 /* Statistics are stored every minute. */
 #define STATISTICS_LATE_MS	(10 * 60 * 1000)
 
@@ -292,6 +295,30 @@ check_upkeep(ReturnSetInfo *result, const RetryWorker *workers, int count)
 						db->upkeep_blocked ? ", and left what was locked to the next" : ""), NULL);
 }
 
+/* Does somebody look whether alarms fire? */
+static void
+check_alarms(ReturnSetInfo *result, const RetryWorker *workers, int count)
+{
+	RetryDatabase *db = retry_shmem_database();
+	TimestampTz now = GetCurrentTimestamp();
+	TimestampTz since = db != NULL ? db->alarms_at : 0;
+
+	for (int i = 0; i < count; i++)
+	{
+		if (workers[i].phase == RETRY_WORKER_RUNNING)
+			since = Max(since, workers[i].started_at);
+	}
+	if (db == NULL || !db->alarms_watched)
+		report(result, "alarms", OK, "there are no rules for alarms", NULL);
+	else if (db->alarms_rest ||
+			 !TimestampDifferenceExceeds(since, now, ALARMS_LATE_MS + 3 * Min(retry_alarm_interval_ms, PG_INT32_MAX / 10)))
+		report(result, "alarms", OK, "alarms are looked at", NULL);
+	else
+		report(result, "alarms", WARN,
+			   psprintf("alarms were not looked at since %s", timestamptz_to_str(since)),
+			   "See the server's log; it takes a free slot of max_worker_processes");
+}
+
 static void
 check_statistics(ReturnSetInfo *result, const RetryWorker *workers, int count)
 {
@@ -482,6 +509,7 @@ retry_health(PG_FUNCTION_ARGS)
 		check_upkeep(result, workers, count);
 		check_statistics(result, workers, count);
 		check_pauses(result, workers, count);
+		check_alarms(result, workers, count);
 	}
 	check_enabled(result);
 	check_version(result);

@@ -35,7 +35,7 @@ enum
 typedef struct RetryScheduled
 {
 	Oid			owner;
-	char	   *name;
+	char	   *name;			/* begins the task's key; NULL: it has none */
 	text	   *target;
 	Jsonb	   *payload;		/* NULL: none */
 	Jsonb	   *options;		/* NULL: none */

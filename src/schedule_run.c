@@ -64,8 +64,8 @@ enqueue_as_owner(const RetryScheduled *what, TimestampTz nominal, pg_uuid_t *id)
 {
 	Oid			types[5] = {TEXTOID, JSONBOID, TEXTOID, TIMESTAMPTZOID, JSONBOID};
 	Datum		values[5] = {
-		PointerGetDatum(what->target), JsonbPGetDatum(what->payload), CStringGetTextDatum(what->name),
-		TimestampTzGetDatum(nominal), JsonbPGetDatum(what->options)
+		PointerGetDatum(what->target), JsonbPGetDatum(what->payload),
+		what->name != NULL ? CStringGetTextDatum(what->name) : (Datum) 0, TimestampTzGetDatum(nominal), JsonbPGetDatum(what->options)
 	};
 	char		nulls[6] = "     ";
 	Oid			role;
@@ -75,6 +75,8 @@ enqueue_as_owner(const RetryScheduled *what, TimestampTz nominal, pg_uuid_t *id)
 
 	if (what->payload == NULL)
 		nulls[1] = 'n';
+	if (what->name == NULL)
+		nulls[2] = 'n';
 	if (nominal == DT_NOBEGIN)
 		nulls[3] = 'n';
 	if (what->options == NULL)

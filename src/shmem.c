@@ -167,6 +167,9 @@ init_database(RetryDatabase *db, Oid database, uint64 xid)
 	db->executors_short_at = 0;
 	db->upkeep_at = 0;
 	db->upkeep_blocked = false;
+	db->alarms_at = 0;
+	db->alarms_watched = false;
+	db->alarms_rest = false;
 	db->first_xid = xid;
 	ConditionVariableInit(&db->finished);
 	db->state = RETRY_DB_UNKNOWN;

@@ -140,6 +140,10 @@ typedef struct RetryDatabase
 	/* when upkeep was last done; 0: not since the server's start */
 	volatile TimestampTz upkeep_at;
 	volatile bool upkeep_blocked;	/* and left something undone */
+	/* when alarms were last looked at; 0: not since the server's start */
+	volatile TimestampTz alarms_at;
+	volatile bool alarms_watched;	/* there are rules */
+	volatile bool alarms_rest;	/* none changes before something happens */
 	uint64		first_xid;		/* next xid when this entry was made: what was
 								 * there already has a lower one */
 	/* broadcast by dispatchers when terminal attempts have been recorded */

@@ -39,6 +39,7 @@ sub RetryTest::Endpoint::keep { push @receivers, $_[0]; return $_[0] }
 
 my $node = new_node('docs', extension => 0, conf => <<'CONF');
 wal_level = logical
+retry.alarm_interval = 100ms
 CONF
 
 # https://hooks.example.com/x is http://127.0.0.1:PORT/ok/x, and back.
