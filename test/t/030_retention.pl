@@ -1,5 +1,6 @@
 # Retention: what is old and finished goes, a leaf at a time; what is not stays,
 # also when it was committed at the worst moment; and upkeep gets out of the way.
+# Slow.
 use strict;
 use warnings FATAL => 'all';
 

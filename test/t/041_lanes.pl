@@ -1,5 +1,6 @@
 # More lanes than fit into memory: those that are forgotten are found again by
 # the sweep, in time, once each, and the dispatcher's memory stays bounded.
+# Slow.
 use strict;
 use warnings FATAL => 'all';
 

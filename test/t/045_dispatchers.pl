@@ -1,5 +1,6 @@
 # From one dispatcher to three and back, under load, with receivers that fail
 # and one that hangs: lanes are handed over, and no attempt is made twice.
+# Slow.
 use strict;
 use warnings FATAL => 'all';
 

@@ -4,6 +4,7 @@
 # 127.0.0.2.  Each case passes because its attack fails; test/attack/without
 # removes the defences, one after the other, and shows which cases fail then.
 # The part of a case's name before the colon is what it names there.
+# Slow.
 use strict;
 use warnings FATAL => 'all';
 

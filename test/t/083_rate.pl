@@ -1,6 +1,7 @@
 # Rates of scenes: counted where the requests arrive.  The upper bounds are what
 # is promised, with a little room for requests that were sent in time and came
 # late; the lower bounds only show that the rate is used.
+# Slow.
 use strict;
 use warnings FATAL => 'all';
 

@@ -1,5 +1,6 @@
 # Ordered lanes: one after the other, the head until it has an outcome, whatever
 # happens meanwhile.  Judged by what the receiver got.
+# Slow.
 use strict;
 use warnings FATAL => 'all';
 

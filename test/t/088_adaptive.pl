@@ -4,6 +4,7 @@
 # The receiver is a queue before so many workers; it is asked how many requests
 # were there at once.  What is expected are wide ranges around the number of
 # workers, so that a slow machine does not matter.
+# Slow.
 use strict;
 use warnings FATAL => 'all';
 
