@@ -320,6 +320,9 @@ CREATE TABLE retry.scene_group
 	allowed_hosts	text[]
 				CONSTRAINT scene_group_allowed_hosts_valid CHECK (retry.check_hosts(allowed_hosts)),
 	https_only	boolean NOT NULL DEFAULT false,
+	max_pending	bigint
+				CONSTRAINT scene_group_max_pending_valid CHECK (max_pending >= 0),
+	max_enqueue_rate	retry.rate,
 	max_body_size	int
 				CONSTRAINT scene_group_max_body_size_valid CHECK (max_body_size >= 0),
 	max_headers		int
@@ -339,7 +342,9 @@ COMMENT ON COLUMN retry.scene_group.resume_over IS 'When the group is resumed, w
 COMMENT ON COLUMN retry.scene_group.resumed_at IS 'When the group was last resumed with resume_over set; the server sets it';
 COMMENT ON COLUMN retry.scene_group.allowed_hosts IS 'Hosts that the group''s requests may go to: host, *.domain or *, with :port, :* for any, or the port of the scheme; null: any host';
 COMMENT ON COLUMN retry.scene_group.https_only IS 'Refuses http URLs, as retry.https_only does for all groups';
-COMMENT ON COLUMN retry.scene_group.max_body_size IS 'Largest body of a task, in bytes; null: as retry.max_request_bytes says. As all limits, set by the extension''s owner and superusers only';
+COMMENT ON COLUMN retry.scene_group.max_pending IS 'Most tasks without an outcome; who would store more gets an error. Null: no limit. As all limits, set by the extension''s owner and superusers only';
+COMMENT ON COLUMN retry.scene_group.max_enqueue_rate IS 'How fast tasks may be enqueued; at once, the burst or what a second brings. Null: no limit';
+COMMENT ON COLUMN retry.scene_group.max_body_size IS 'Largest body of a task, in bytes; null: as retry.max_request_bytes says';
 COMMENT ON COLUMN retry.scene_group.max_headers IS 'Most headers that a task may have of its own, and a scene; null: no limit';
 COMMENT ON COLUMN retry.scene_group.max_headers_size IS 'Most bytes of names and values of these headers together; null: 32 kB, as for all';
 COMMENT ON COLUMN retry.scene_group.description IS 'For people';
@@ -1577,7 +1582,7 @@ COMMENT ON FUNCTION retry.check_unverified() IS
 CREATE FUNCTION retry.check_limits() RETURNS trigger
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
-	limits	text[] := '{max_body_size,max_headers,max_headers_size}';
+	limits	text[] := '{max_pending,max_enqueue_rate,max_body_size,max_headers,max_headers_size}';
 	before	jsonb := CASE TG_OP WHEN 'UPDATE' THEN to_jsonb(OLD) ELSE '{}' END;
 	after	jsonb := to_jsonb(NEW);
 	changed	text;
@@ -3514,6 +3519,38 @@ FROM (
 GROUP BY c.scene_id;
 COMMENT ON VIEW retry.task_counts IS 'How many tasks wait in each scene, those under way with them, and how many dead letters there are; for retry.overview';
 
+CREATE FUNCTION retry.limit_rows(
+	OUT group_id		int,
+	OUT pending			bigint,
+	OUT enqueue_left	bigint,
+	OUT refused			bigint,
+	OUT refused_at		timestamptz
+) RETURNS SETOF record
+LANGUAGE C VOLATILE STRICT PARALLEL SAFE ROWS 10 AS 'MODULE_PATHNAME', 'retry_limit_rows';
+COMMENT ON FUNCTION retry.limit_rows() IS
+'What groups use of their limits, of those that the current role may see; look at retry.limits instead';
+
+CREATE VIEW retry.limits WITH (security_barrier) AS
+SELECT
+	g.name AS group_name, g.max_pending, r.pending, g.max_enqueue_rate, r.enqueue_left, r.refused, r.refused_at,
+	g.max_body_size, g.max_headers, g.max_headers_size
+FROM retry.scene_group g
+LEFT JOIN retry.limit_rows() r ON r.group_id = g.id
+WHERE g.id IN (SELECT retry.my_groups())
+	AND coalesce(g.max_pending, g.max_body_size, g.max_headers, g.max_headers_size,
+		CASE WHEN g.max_enqueue_rate IS NOT NULL THEN 0 END) IS NOT NULL;
+COMMENT ON VIEW retry.limits IS 'Groups that have limits, and what they use of them; those of the shared group default for its owner and for pg_monitor';
+COMMENT ON COLUMN retry.limits.group_name IS 'The group';
+COMMENT ON COLUMN retry.limits.max_pending IS 'As in retry.scene_group';
+COMMENT ON COLUMN retry.limits.pending IS 'Tasks without an outcome, those of transactions under way with them; null: not counted yet';
+COMMENT ON COLUMN retry.limits.max_enqueue_rate IS 'As in retry.scene_group';
+COMMENT ON COLUMN retry.limits.enqueue_left IS 'How many tasks it may enqueue now; null: none was enqueued since the rate was set';
+COMMENT ON COLUMN retry.limits.refused IS 'Calls that were refused for max_pending or max_enqueue_rate, since the server''s start or the first of these limits was set';
+COMMENT ON COLUMN retry.limits.refused_at IS 'When the last of them was';
+COMMENT ON COLUMN retry.limits.max_body_size IS 'As in retry.scene_group';
+COMMENT ON COLUMN retry.limits.max_headers IS 'As in retry.scene_group';
+COMMENT ON COLUMN retry.limits.max_headers_size IS 'As in retry.scene_group';
+
 CREATE VIEW retry.overview WITH (security_barrier) AS
 SELECT
 	s.group_name || '/' || s.name AS scene,
@@ -4043,7 +4080,7 @@ REVOKE ALL ON ALL SEQUENCES IN SCHEMA retry FROM PUBLIC;
 GRANT USAGE ON SCHEMA retry TO PUBLIC;
 GRANT SELECT ON retry.tasks, retry.attempts, retry.running, retry.dead_letters TO PUBLIC;
 GRANT SELECT ON retry.schedules, retry.secrets, retry.disabled_urls, retry.events, retry.lanes, retry.targets TO PUBLIC;
-GRANT SELECT ON retry.overview, retry.stats, retry.top TO PUBLIC;
+GRANT SELECT ON retry.overview, retry.stats, retry.top, retry.limits TO PUBLIC;
 GRANT SELECT ON retry.audit, retry.progress, retry.alarms TO PUBLIC;
 GRANT SELECT ON retry.dispatchers TO pg_monitor;
 REVOKE EXECUTE ON FUNCTION retry.purge(timestamptz) FROM PUBLIC;

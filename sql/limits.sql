@@ -28,14 +28,14 @@ $$;
 
 -- Values that are none.
 SELECT pg_temp.said(format('UPDATE retry.scene_group SET %s WHERE name = ''lim''', change))
-FROM unnest('{max_body_size = -1,max_headers = -1,max_headers_size = -1}'::text[]) change;
+FROM unnest('{max_pending = -1,max_enqueue_rate = ''0/s'',max_body_size = -1,max_headers = -1,max_headers_size = -1}'::text[]) change;
 
 -- The owner of the group does not set them, nor who may change all groups; the extension's owner does.
 SET ROLE regress_limits;
 SELECT pg_temp.said('UPDATE retry.scene_group SET max_body_size = NULL WHERE name = ''lim''');
 SET ROLE regress_limits_ops;
 SELECT pg_temp.said(format('UPDATE retry.scene_group SET %s WHERE name = ''lim''', change))
-FROM unnest('{max_body_size = 10,max_headers = 1,max_headers_size = 10,allowed_hosts = NULL}'::text[]) change;
+FROM unnest('{max_pending = 10,max_enqueue_rate = ''1/s'',max_body_size = 10,max_headers = 1,max_headers_size = 10,allowed_hosts = NULL}'::text[]) change;
 SELECT pg_temp.said('INSERT INTO retry.scene_group (name, owner, max_headers) VALUES (''ops'', ''regress_limits_ops'', 1000)');
 SELECT pg_temp.said($$SELECT * FROM retry.import_config('{"retry": "1.0", "groups": [{"name": "lim", "max_headers": 1000}]}')$$);
 RESET ROLE;
@@ -85,7 +85,80 @@ SELECT g - 'scenes' - 'owner' FROM jsonb_array_elements(retry.export_config('lim
 SELECT change FROM retry.import_config(jsonb_set(retry.export_config('lim'), '{groups,0,max_body_size}', '21')) WHERE kind = 'group';
 SELECT change FROM retry.import_config('{"retry": "1.0", "groups": [{"name": "lim", "max_body_size": null}]}') WHERE kind = 'group';
 SELECT max_body_size, max_headers, max_headers_size FROM retry.scene_group WHERE name = 'lim';
+UPDATE retry.scene_group SET max_headers = NULL, max_headers_size = NULL WHERE name = 'lim';
 
-SELECT retry.cancel_where(target => 'lim/s') > 0, retry.cancel_where(target => 'free/s');
+-- Unfinished tasks: what waits counts, in the transaction that stores it too, and no longer when that is undone.
+INSERT INTO retry.scene_group (name, owner, paused, max_pending) VALUES ('few', 'regress_limits', true, 5);
+INSERT INTO retry.scene (group_name, name, url, targets, route) VALUES
+	('few', 's', 'https://example.com/', NULL, 'hash'), ('few', 'all', NULL, '{https://a.example.com/,https://b.example.com/}', 'all');
+CREATE FUNCTION pg_temp.use() RETURNS text LANGUAGE sql AS
+$$ SELECT concat_ws(' ', pending, 'of', max_pending, 'refused', refused) FROM retry.limits WHERE group_name = 'few' $$;
+SET ROLE regress_limits;
+SELECT pg_temp.said($$SELECT retry.enqueue_many('few/s', '{1,2,3}')$$);
+SELECT pg_temp.use();
+SELECT pg_temp.said($$SELECT retry.enqueue_many('few/s', '{4,5,6}')$$);
+SELECT pg_temp.said($$SELECT retry.enqueue_many('few/all', '{4,5}')$$);
+SELECT pg_temp.use();
+BEGIN;
+SELECT pg_temp.said($$SELECT retry.enqueue('few/s', '4')$$);
+SAVEPOINT a;
+SELECT pg_temp.said($$SELECT retry.enqueue('few/s', '5')$$);
+SAVEPOINT b;
+SELECT pg_temp.said($$SELECT retry.enqueue('few/s', '6')$$);
+SELECT pg_temp.use();
+RELEASE b;
+ROLLBACK TO a;
+SELECT pg_temp.use();
+SELECT pg_temp.said($$SELECT retry.enqueue('few/s', '5')$$);
+ROLLBACK;
+SELECT pg_temp.use();
+SELECT pg_temp.said($$SELECT retry.enqueue('few/s', '4', key => 'k')$$);
+SELECT pg_temp.said($$SELECT retry.enqueue('few/s', '5')$$);
+SELECT pg_temp.said($$SELECT retry.enqueue('few/s', '4', key => 'k')$$);	-- no new one
+SELECT pg_temp.said($$SELECT retry.call('few/s', '6')$$);
+SELECT pg_temp.said($$SELECT retry.call('few/s', '6', mode => 'remote')$$);
+SELECT pg_temp.said($$SELECT retry.schedule('few', '* * * * *', 'few/s')$$);
+SELECT pg_temp.said($$SELECT retry.enqueue('free/s', '1')$$);
+RESET ROLE;
+SELECT count(*) FROM retry.task t JOIN retry.scene s ON s.id = t.scene_id WHERE s.group_name = 'few';
+
+-- The limit can be raised and dropped; a replay counts as any task.
+UPDATE retry.scene_group SET max_pending = 6 WHERE name = 'few';
+SELECT pg_temp.said($$SELECT retry.enqueue('few/s', '6')$$);
+SELECT id FROM retry.tasks WHERE scene = 'few/s' AND key = 'k' \gset
+BEGIN;
+UPDATE retry.scene_group SET max_pending = 1 WHERE name = 'few';
+SELECT retry.cancel(:'id');
+SELECT pg_temp.said(format('SELECT retry.replay(%L)', :'id'));
+UPDATE retry.scene_group SET max_pending = NULL WHERE name = 'few';
+SELECT pg_temp.said(format('SELECT retry.replay(%L)', :'id'));
+SELECT pg_temp.said($$SELECT retry.enqueue_many('few/s', array_fill('1'::jsonb, ARRAY[1000]))$$);
+ROLLBACK;
+
+-- How fast: a second's worth at once, or the burst; what was taken stays taken.
+UPDATE retry.scene_group SET max_pending = NULL, max_enqueue_rate = '4/d burst 4' WHERE name = 'few';
+SELECT pg_temp.said($$SELECT retry.enqueue_many('few/s', '{1,2,3,4,5}')$$);
+SELECT pg_temp.said($$SELECT retry.enqueue_many('few/s', '{1,2,3}')$$);
+SELECT enqueue_left FROM retry.limits WHERE group_name = 'few';
+BEGIN;
+SELECT pg_temp.said($$SELECT retry.enqueue('few/s', '1')$$);
+ROLLBACK;
+SELECT regexp_replace(pg_temp.said($$SELECT retry.enqueue('few/s', '1')$$), '\d+ ms', 'N ms');
+SELECT pg_temp.said(format('SELECT retry.cancel(%L), retry.replay(%1$L)', :'id'));
+UPDATE retry.scene_group SET max_enqueue_rate = '100/s' WHERE name = 'few';
+SELECT pg_temp.said($$SELECT retry.enqueue_many('few/s', array_fill('1'::jsonb, ARRAY[101]))$$);
+UPDATE retry.scene_group SET max_enqueue_rate = NULL WHERE name = 'few';
+SELECT pg_temp.said($$SELECT retry.enqueue_many('few/s', array_fill('1'::jsonb, ARRAY[101]))$$);
+
+-- Who sees what is used.
+UPDATE retry.scene_group SET max_pending = 10000, max_enqueue_rate = '10/s burst 100' WHERE name = 'few';
+SET ROLE regress_limits;
+SELECT group_name, max_pending, max_enqueue_rate FROM retry.limits ORDER BY 1;
+SET ROLE regress_limits_ops;
+SELECT count(*) FROM retry.limits;
+RESET ROLE;
+SELECT count(*) FROM retry.limits WHERE group_name NOT IN ('lim', 'few');
+
+SELECT retry.cancel_where(target => 'lim/s') > 0, retry.cancel_where(target => 'free/s'), retry.cancel_where(target => 'few/s') > 0;
 REVOKE ALL ON retry.scene_group FROM regress_limits_ops;
 DROP ROLE regress_limits_ops;

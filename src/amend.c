@@ -367,8 +367,8 @@ retry_change_check_task(const RetryChange *change, Snapshot snapshot, int32 scen
 				 errhint("Members of the role that enqueued the task may.")));
 	if ((change->body || change->headers != NULL) && retry_scene_by_id(snapshot, scene_id, &scene))
 	{
-		retry_group_check_body(&scene.group.limits, scene.group.name, change->body_size);
-		retry_group_check_headers(&scene.group.limits, scene.group.name, change->headers);
+		retry_group_check_body(&scene.group, change->body_size);
+		retry_group_check_headers(&scene.group, change->headers);
 	}
 	if (!change->url)
 		return;

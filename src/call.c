@@ -458,7 +458,10 @@ retry_call(PG_FUNCTION_ARGS)
 
 	/* what cannot be stored is not tried first */
 	if (call->mode != MODE_LOCAL)
+	{
 		writer = retry_writer_begin("retry.call()");
+		retry_group_expect(&call->task.options.scene.group);
+	}
 	if (call->mode != MODE_REMOTE)
 	{
 		call->scene = retry_config_one_scene(call->task.options.scene.id, GetActiveSnapshot());

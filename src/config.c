@@ -58,6 +58,7 @@ typedef struct Group
 	TimestampTz resumed_at;		/* DT_NOBEGIN: never */
 	int64		resume_over_us;
 	RetryDestination to;
+	RetryGroupLimits limits;
 } Group;
 
 /* What one reading brought. */
@@ -130,6 +131,7 @@ read_group(const Datum *values, const bool *isnull)
 	read_resumption(values, isnull, Group_resumed_at, Group_resume_over,
 					&group->resumed_at, &group->resume_over_us);
 	retry_destination_read(values, isnull, &group->to);
+	retry_group_limits_read(values, isnull, &group->limits);
 	return group;
 }
 
@@ -342,6 +344,8 @@ read_scene(const SceneRow *row, const Group *group, const RetrySecrets *secrets,
 	scene->id = DatumGetInt32(values[Scene_id]);
 	scene->group_id = group->id;
 	scene->to = group->to;
+	scene->max_pending = group->limits.max_pending;
+	scene->counted = group->limits.shared;
 	scene->name = psprintf("%s/%s", group->name, TextDatumGetCString(values[Scene_name]));
 	scene->url = text_or_null(row, Scene_url);
 	*wrong = "targets";
@@ -407,6 +411,7 @@ hold_scene(int32 id, RetryScene *scene)
 	scene->backoff = palloc0(sizeof(RetryBackoff));
 	(void) retry_backoff_parse("fixed 1m", scene->backoff, &never);
 	scene->paused = true;
+	scene->max_pending = -1;
 }
 
 static int

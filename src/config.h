@@ -30,6 +30,8 @@ typedef struct RetryScene
 	int32		group_id;
 	char	   *name;			/* "group/scene" */
 	RetryDestination to;		/* where its group may send */
+	int64		max_pending;	/* of its group; -1: no limit */
+	bool		counted;		/* its group's tasks are, see group_use.h */
 	char	   *url;			/* NULL: every task brings its own */
 	RetryRouteTarget *targets;	/* their states are not read, see
 								 * target_health.c */

@@ -118,7 +118,7 @@ make_body(const RetryEnqueueOptions *o, Jsonb *payload)
 {
 	bytea	   *body = retry_payload_body(payload);
 
-	retry_group_check_body(&o->scene.group.limits, o->scene.group.name, VARSIZE(body) - VARHDRSZ);
+	retry_group_check_body(&o->scene.group, VARSIZE(body) - VARHDRSZ);
 	return body;
 }
 
@@ -176,6 +176,7 @@ store_children(RetryWriter *writer, RetryNewTask *task)
 						   &task->id, children);
 		retry_keyring_end(&keyring);
 	}
+	retry_group_admit(&task->options.scene.group, retry_fanout_new(fanout, children), true);
 	retry_fanout_write(fanout, writer, &task->id, children, task->due_at, task->values, task->isnull);
 }
 
@@ -200,6 +201,7 @@ retry_store_new_task(RetryWriter *writer, RetryNewTask *task)
 		if (!is_new)
 			return false;
 	}
+	retry_group_admit(&task->options.scene.group, 1, true);
 	retry_write_task(writer, &task->id, task->due_at, task->values, task->isnull);
 	retry_scene_keep(&task->options.scene);
 	return true;
@@ -328,6 +330,20 @@ claim_keys(const RetryEnqueueOptions *o, TimestampTz now, const Datum *keys, con
 	pfree(sorted);
 }
 
+/* How many tasks a batch is that are new. */
+static int64
+count_new(const RetryEnqueueOptions *o, const BatchRow *rows, int count)
+{
+	int64		n = 0;
+
+	for (int i = 0; i < count; i++)
+	{
+		if (!rows[i].stored_before)
+			n += o->fanout == NULL ? 1 : retry_fanout_new(o->fanout, rows[i].children);
+	}
+	return n;
+}
+
 /* Stores the rows of a batch that are new, in the order of the array. */
 static void
 write_batch(RetryWriter *writer, const RetryEnqueueOptions *o, Oid role, TimestampTz now,
@@ -435,6 +451,8 @@ retry_enqueue_many(PG_FUNCTION_ARGS)
 	new_ids(&options, now, rows, count);
 	if (keys != NULL)
 		claim_keys(&options, now, keys, key_nulls, rows, count);
+	if (options.scene.group.limits.shared)
+		retry_group_admit(&options.scene.group, count_new(&options, rows, count), true);
 	write_batch(writer, &options, role, now, rows, payloads, payload_nulls, keys, key_nulls, count);
 	retry_scene_keep(&options.scene);
 	retry_writer_end(writer);

@@ -499,7 +499,7 @@ read_single(const Args *args, RetryEnqueueOptions *o)
 	{
 		o->body = DatumGetByteaPP(arg_value(args, Arg_body));
 		retry_check_body_size(VARSIZE_ANY_EXHDR(o->body));
-		retry_group_check_body(&o->scene.group.limits, o->scene.group.name, VARSIZE_ANY_EXHDR(o->body));
+		retry_group_check_body(&o->scene.group, VARSIZE_ANY_EXHDR(o->body));
 	}
 	o->key = arg_text(args, Arg_key);
 	if (o->key != NULL)
@@ -524,7 +524,7 @@ retry_enqueue_options(FunctionCallInfo fcinfo, RetrySignature signature, Snapsho
 	retry_target_find("target", &target, snapshot, role, &o->scene);
 	if (o->url != NULL && !o->sql)
 		retry_destination_check("", &url, o->scene.group.name, &o->scene.group.to);
-	retry_group_check_headers(&o->scene.group.limits, o->scene.group.name, o->headers);
+	retry_group_check_headers(&o->scene.group, o->headers);
 	o->on_success = read_callback(&args, Arg_on_success, "on_success", snapshot, role, o);
 	o->on_dead = read_callback(&args, Arg_on_dead, "on_dead", snapshot, role, o);
 	if (o->url == NULL && !o->scene.routed)

@@ -128,6 +128,16 @@ retry_fanout_count(const RetryFanout *fanout)
 	return fanout->count;
 }
 
+int
+retry_fanout_new(const RetryFanout *fanout, const RetryFanoutChild *children)
+{
+	int			n = 0;
+
+	for (int i = 0; i < fanout->count; i++)
+		n += !children[i].stored_before;
+	return n;
+}
+
 void
 retry_fanout_new_ids(const RetryFanout *fanout, TimestampTz now, RetryFanoutChild *children)
 {

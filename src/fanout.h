@@ -33,6 +33,9 @@ extern RetryFanout *retry_fanout_create(const RetrySceneRow *scene, const RetryL
 /* How many children a message has. */
 extern int	retry_fanout_count(const RetryFanout *fanout);
 
+/* How many of them are new, when their keys are claimed. */
+extern int	retry_fanout_new(const RetryFanout *fanout, const RetryFanoutChild *children);
+
 /* New ids for the children of one message, in the order of the targets. */
 extern void retry_fanout_new_ids(const RetryFanout *fanout, TimestampTz now, RetryFanoutChild *children);
 

@@ -7,8 +7,17 @@
  */
 #include "postgres.h"
 
+#include "catalog/pg_type.h"
+#include "executor/spi.h"
+#include "utils/builtins.h"
+#include "utils/timestamp.h"
+
+#include "access.h"
+#include "compat.h"
 #include "group_limits.h"
+#include "group_use.h"
 #include "scene.h"
+#include "statement.h"
 
 static int32
 read_int(const Datum *values, const bool *isnull, int column, RetryGroupLimits *limits)
@@ -19,30 +28,51 @@ read_int(const Datum *values, const bool *isnull, int column, RetryGroupLimits *
 	return DatumGetInt32(values[column]);
 }
 
+/*
+ * Who enqueues does so when something happens, which is not evenly: what a
+ * second brings may come at once.
+ */
+static void
+read_rate(Datum value, RetryRate *rate)
+{
+	memcpy(rate, DatumGetPointer(value), sizeof(RetryRate));
+	if (retry_rate_valid(rate))
+		rate->burst = Max(rate->burst, rate->count / rate->seconds);
+	else
+		rate->count = 0;
+}
+
 void
 retry_group_limits_read(const Datum *values, const bool *isnull, RetryGroupLimits *limits)
 {
 	memset(limits, 0, sizeof(*limits));
+	limits->max_pending = isnull[Group_max_pending] ? -1 : DatumGetInt64(values[Group_max_pending]);
+	if (!isnull[Group_max_enqueue_rate])
+		read_rate(values[Group_max_enqueue_rate], &limits->rate);
+	limits->shared = limits->any = limits->max_pending >= 0 || limits->rate.count > 0;
 	limits->max_body_size = read_int(values, isnull, Group_max_body_size, limits);
 	limits->max_headers = read_int(values, isnull, Group_max_headers, limits);
 	limits->max_headers_size = read_int(values, isnull, Group_max_headers_size, limits);
 }
 
 void
-retry_group_check_body(const RetryGroupLimits *limits, const char *group, Size bytes)
+retry_group_check_body(const RetryGroupRow *group, Size bytes)
 {
+	const RetryGroupLimits *limits = &group->limits;
+
 	if (!limits->any || limits->max_body_size < 0 || bytes <= (Size) limits->max_body_size)
 		return;
 	ereport(ERROR,
 			(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
 			 errmsg("body of %zu bytes is larger than group \"%s\" may have, %d bytes",
-					bytes, group, limits->max_body_size),
+					bytes, group->name, limits->max_body_size),
 			 errhint("Store large data elsewhere and send a reference to it; who administers retry can raise max_body_size of the group.")));
 }
 
 void
-retry_group_check_headers(const RetryGroupLimits *limits, const char *group, Jsonb *headers)
+retry_group_check_headers(const RetryGroupRow *group, Jsonb *headers)
 {
+	const RetryGroupLimits *limits = &group->limits;
 	JsonbIterator *it;
 	JsonbValue	name;
 	JsonbValue	value;
@@ -63,12 +93,130 @@ retry_group_check_headers(const RetryGroupLimits *limits, const char *group, Jso
 		ereport(ERROR,
 				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
 				 errmsg("%d headers are more than a task of group \"%s\" may have, %d",
-						count, group, limits->max_headers),
+						count, group->name, limits->max_headers),
 				 errhint("Who administers retry can raise max_headers of the group.")));
 	if (limits->max_headers_size >= 0 && bytes > (Size) limits->max_headers_size)
 		ereport(ERROR,
 				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
 				 errmsg("headers of %zu bytes are larger than a task of group \"%s\" may have, %d bytes",
-						bytes, group, limits->max_headers_size),
+						bytes, group->name, limits->max_headers_size),
 				 errhint("Who administers retry can raise max_headers_size of the group.")));
+}
+
+/* ---------------------------------------------------------------- what is shared */
+
+/* What statistics say of a group's tasks without an outcome. */
+static const char *const unfinished =
+"SELECT coalesce(pg_catalog.sum(c.pending OPERATOR(pg_catalog.+) c.retrying), 0)::pg_catalog.int8"
+" FROM retry.task_counts c JOIN retry.scene s ON s.id OPERATOR(pg_catalog.=) c.scene_id"
+" WHERE s.group_name OPERATOR(pg_catalog.=) $1";
+
+/* For an entry that was just made; upkeep counts more exactly. */
+static void
+count_once(RetryGroupUse *use, const RetryGroupRow *group)
+{
+	Oid			type = TEXTOID;
+	Datum		name = CStringGetTextDatum(group->name);
+	RetryRoleSwitch caller;
+	RetryGroupMark mark;
+	bool		isnull;
+
+	retry_statement_connect();
+	retry_become_owner(&caller);
+	retry_group_use_mark(use, &mark);
+	(void) retry_statement_latest(unfinished, 1, &type, &name);
+	retry_group_use_correct(&mark, DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull)));
+	retry_become_caller(&caller);
+	SPI_finish();
+}
+
+/* The group's entry, counted; NULL: nobody can count here, and nobody delivers either. */
+static RetryGroupUse *
+counted_use(const RetryGroupRow *group)
+{
+	RetryGroupUse *use = retry_group_use(group->id);
+
+	if (use != NULL && !use->counted && group->limits.max_pending >= 0)
+		count_once(use, group);
+	return use;
+}
+
+static void
+note_refusal(RetryGroupUse *use)
+{
+	(void) pg_atomic_fetch_add_u64(&use->refused, 1);
+	use->refused_at = GetCurrentTimestamp();
+}
+
+pg_noreturn static void refuse_tasks(RetryGroupUse *use, const RetryGroupRow *group, int64 tasks);
+pg_noreturn static void refuse_rate(RetryGroupUse *use, const RetryGroupRow *group, int64 tasks, int64 wait_us);
+
+static void
+refuse_tasks(RetryGroupUse *use, const RetryGroupRow *group, int64 tasks)
+{
+	long long	pending = retry_group_use_pending(use);
+
+	note_refusal(use);
+	ereport(ERROR,
+			(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
+			 errmsg_plural("%lld new task is too many for group \"%s\", which has %lld unfinished ones and may have %lld",
+						   "%lld new tasks are too many for group \"%s\", which has %lld unfinished ones and may have %lld",
+						   tasks, (long long) tasks, group->name, pending, (long long) group->limits.max_pending),
+			 errhint("Enqueue again when some are finished; who administers retry can raise max_pending of the group.")));
+}
+
+static void
+refuse_rate(RetryGroupUse *use, const RetryGroupRow *group, int64 tasks, int64 wait_us)
+{
+	const RetryRate *rate = &group->limits.rate;
+	char		text[RETRY_RATE_TEXT_SIZE];
+
+	note_refusal(use);
+	retry_rate_format(rate, text, sizeof(text));
+	ereport(ERROR,
+			(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
+			 errmsg_plural("%lld new task is too many for group \"%s\", which may enqueue %s",
+						   "%lld new tasks are too many for group \"%s\", which may enqueue %s",
+						   tasks, (long long) tasks, group->name, text),
+			 wait_us < 0 ?
+			 errhint("Enqueue at most %d at once; who administers retry can raise max_enqueue_rate of the group.", rate->burst) :
+			 errhint("Enqueue again in %lld ms; who administers retry can raise max_enqueue_rate of the group.",
+					 (long long) (wait_us + 999) / 1000)));
+}
+
+void
+retry_group_admit(const RetryGroupRow *group, int64 tasks, bool rated)
+{
+	const RetryGroupLimits *limits = &group->limits;
+	RetryGroupUse *use;
+	int64		wait_us;
+
+	if (!limits->shared || tasks == 0)
+		return;
+	use = counted_use(group);
+	if (use == NULL)
+		return;
+	if (!retry_group_use_add(use, tasks, limits->max_pending))
+		refuse_tasks(use, group, tasks);
+
+	/* after an error the transaction takes back what it has added */
+	if (rated && limits->rate.count > 0 && (wait_us = retry_group_use_take(use, &limits->rate, tasks)) != 0)
+		refuse_rate(use, group, tasks, wait_us);
+}
+
+void
+retry_group_expect(const RetryGroupRow *group)
+{
+	const RetryGroupLimits *limits = &group->limits;
+	RetryGroupUse *use;
+
+	if (!limits->shared)
+		return;
+	use = counted_use(group);
+	if (use == NULL)
+		return;
+	if (limits->max_pending >= 0 && retry_group_use_pending(use) >= limits->max_pending)
+		refuse_tasks(use, group, 1);
+	if (limits->rate.count > 0 && retry_group_use_left(use, &limits->rate) < 1)
+		refuse_rate(use, group, 1, USECS_PER_SEC * limits->rate.seconds / limits->rate.count);
 }

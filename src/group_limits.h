@@ -12,10 +12,16 @@
 #include "utils/jsonb.h"
 #include "rate.h"
 
+struct RetryGroupRow;
+
 /* As a row of retry.scene_group has them; -1: no limit. */
 typedef struct RetryGroupLimits
 {
 	bool		any;			/* at least one of them is set */
+	bool		shared;			/* one of those on what is counted in shared
+								 * memory */
+	int64		max_pending;	/* unfinished tasks */
+	RetryRate	rate;			/* tasks enqueued; count 0: no limit */
 	int32		max_body_size;	/* bytes */
 	int32		max_headers;	/* of a task */
 	int32		max_headers_size;	/* names and values together, bytes */
@@ -26,9 +32,23 @@ extern void retry_group_limits_read(const Datum *values, const bool *isnull, Ret
 
 /*
  * ERROR (program_limit_exceeded) when a body of so many bytes, or the headers of
- * a task (NULL: none), are more than the group may have.  "group" is its name.
+ * a task (NULL: none), are more than the group may have.
  */
-extern void retry_group_check_body(const RetryGroupLimits *limits, const char *group, Size bytes);
-extern void retry_group_check_headers(const RetryGroupLimits *limits, const char *group, Jsonb *headers);
+extern void retry_group_check_body(const struct RetryGroupRow *group, Size bytes);
+extern void retry_group_check_headers(const struct RetryGroupRow *group, Jsonb *headers);
+
+/*
+ * The current transaction is about to store so many new tasks of the group: they
+ * are counted, or refused all, with an ERROR (configuration_limit_exceeded), when
+ * it may have no more, or, with "rated", enqueue no faster.  What a transaction
+ * that rolls back has taken of the rate stays taken.
+ */
+extern void retry_group_admit(const struct RetryGroupRow *group, int64 tasks, bool rated);
+
+/*
+ * The same ERROR when one more task could not be stored now; counts nothing.  For
+ * who would store it only later.
+ */
+extern void retry_group_expect(const struct RetryGroupRow *group);
 
 #endif							/* RETRY_GROUP_LIMITS_H */

@@ -283,6 +283,32 @@ retry_bucket_take(const RetryPace *pace, int64 *bucket, int64 now_us)
 }
 
 int64
+retry_bucket_take_many(const RetryPace *pace, int64 *bucket, int64 n, int64 now_us)
+{
+	int64		now = now_us * RETRY_TICKS_PER_US;
+	int64		at = Max(*bucket, retry_bucket_full(pace, now_us));
+	int64		last;			/* from "at" to where the last of them is
+								 * taken */
+
+	if (n - 1 > pace->slack / pace->step)
+		return -1;
+	last = (n - 1) * pace->step;
+	if (at > now - last)
+		return Max(1, (at - (now - last) + RETRY_TICKS_PER_US - 1) / RETRY_TICKS_PER_US);
+	*bucket = at + n * pace->step;
+	return 0;
+}
+
+int64
+retry_bucket_left(const RetryPace *pace, int64 bucket, int64 now_us)
+{
+	int64		now = now_us * RETRY_TICKS_PER_US;
+	int64		at = Max(bucket, retry_bucket_full(pace, now_us));
+
+	return at > now ? 0 : (now - at) / pace->step + 1;
+}
+
+int64
 retry_bucket_when(int64 bucket)
 {
 	return bucket <= 0 ? 0 : (bucket + RETRY_TICKS_PER_US - 1) / RETRY_TICKS_PER_US;

@@ -78,6 +78,16 @@ extern int64 retry_bucket_fresh(const RetryPace *pace, int64 now_us);
 /* Takes one request out; false, with nothing changed, when it has to wait. */
 extern bool retry_bucket_take(const RetryPace *pace, int64 *bucket, int64 now_us);
 
+/*
+ * The same for several at once, which are taken together or not at all: 0 when
+ * they are, else the microseconds until they could be, -1 when they are more
+ * than the bucket ever holds.
+ */
+extern int64 retry_bucket_take_many(const RetryPace *pace, int64 *bucket, int64 n, int64 now_us);
+
+/* How many could be taken now. */
+extern int64 retry_bucket_left(const RetryPace *pace, int64 bucket, int64 now_us);
+
 /* The first moment at which retry_bucket_take will succeed; now_us or before: now. */
 extern int64 retry_bucket_when(int64 bucket);
 

@@ -29,9 +29,8 @@ find(Oid database, int32 scene_id)
 	return NULL;
 }
 
-/* Has the database the extension, as far as is known? */
-static bool
-is_alive(Oid database)
+bool
+retry_is_alive(Oid database)
 {
 	for (int i = 0; i < RETRY_MAX_DATABASES; i++)
 	{
@@ -53,7 +52,7 @@ find_free(void)
 		return shared;
 	for (shared = retry_shared->rates; shared < retry_shared->rates + RETRY_MAX_RATES; shared++)
 	{
-		if (!is_alive(shared->database))
+		if (!retry_is_alive(shared->database))
 			return shared;
 	}
 	return NULL;

@@ -21,6 +21,7 @@
 
 #include "amend.h"
 #include "disabled.h"
+#include "group_use.h"
 #include "letter.h"
 #include "record_private.h"
 #include "wakeup.h"
@@ -195,6 +196,17 @@ add_attempt(RetryRecordBatch *batch, const RetryEnded *ended)
 	put_row(batch, batch->attempts[ended->entry.leaf], values, isnull);
 }
 
+/* It counts among its group's tasks, and is stored however many these are. */
+static void
+count_callback(RetryRecordBatch *batch, int32 scene_id)
+{
+	const RetryScene *scene = retry_config_scene(batch->config, scene_id);
+	RetryGroupUse *use = scene != NULL && scene->counted ? retry_group_use(scene->group_id) : NULL;
+
+	if (use != NULL)
+		(void) retry_group_use_add(use, 1, -1);
+}
+
 /*
  * Puts in a callback's task.  One that cannot be sent is dead in the same
  * transaction: it has an attempt, so nobody sends it, and a letter that says why.
@@ -217,7 +229,10 @@ add_callback(RetryRecordBatch *batch, const RetryEnded *ended, Needs *needs, con
 	retry_wakeup_row(needs->leaf, callback->lane_hash, U64FromFullTransactionId(xid));
 	put_row(batch, batch->tasks[needs->leaf], values, isnull);
 	if (callback->refusal == NULL)
+	{
+		count_callback(batch, callback->scene_id);
 		return;
+	}
 
 	refused.entry.pos.id = *id;
 	refused.entry.leaf = needs->leaf;

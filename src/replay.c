@@ -59,6 +59,8 @@ typedef struct ReplayDead
 	int64		seen;
 	int64		replayed;
 	int32		kept;			/* the scene that was last seen to stay */
+	RetryGroupRow group;		/* of it */
+	bool		limited;		/* and that has limits */
 	RetryProgress *progress;
 	RetryWriter *writer;
 	SPIPlanPtr	mark;
@@ -156,6 +158,21 @@ connect_to_mark(RetryRoleSwitch *caller)
 }
 
 /*
+ * A replay is a task like others, so that no limit is got around by it; but not
+ * held to the rate, by which who mends a day's damage would have to go slowly.
+ */
+static bool
+find_limits(int32 scene_id, RetryGroupRow *group)
+{
+	RetrySceneRow scene;
+
+	if (!retry_scene_by_id(GetActiveSnapshot(), scene_id, &scene))
+		return false;
+	*group = scene.group;
+	return group->limits.shared;
+}
+
+/*
  * retry.replay(id): explicit, so a dead letter may be replayed so again; it
  * then still shows the first replay.
  */
@@ -165,6 +182,7 @@ retry_replay(PG_FUNCTION_ARGS)
 	pg_uuid_t  *new_id = palloc(sizeof(pg_uuid_t));
 	TimestampTz now = GetCurrentTimestamp();
 	RetryLocated task;
+	RetryGroupRow group;
 	RetryWriter *writer;
 
 	retry_locate(PG_GETARG_UUID_P(0), &task);
@@ -175,6 +193,8 @@ retry_replay(PG_FUNCTION_ARGS)
 				 errhint("retry.run_now() makes its next attempt now.")));
 
 	writer = retry_writer_begin("retry.replay()");
+	if (find_limits(task.scene_id, &group))
+		retry_group_admit(&group, 1, false);
 	retry_new_id(now, new_id);
 	if (task.probe.terminal && task.probe.outcome != RETRY_SUCCEEDED)
 	{
@@ -219,6 +239,10 @@ replay_row(ReplayDead *call, HeapTuple row, TupleDesc desc)
 	retry_new_id(call->selection.now, &new_id);
 	if (mark_replayed(call->mark, DatumGetUUIDP(id), &new_id))
 	{
+		if (scene_id != call->kept)
+			call->limited = find_limits(scene_id, &call->group);
+		if (call->limited)
+			retry_group_admit(&call->group, 1, false);
 		write_replay(call->writer, row, desc, NIL, call->selection.role, &new_id, due_at);
 		if (scene_id != call->kept)
 			retry_scene_keep_id(scene_id);

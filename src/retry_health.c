@@ -24,6 +24,7 @@
 #include "config.h"
 #include "crash.h"
 #include "extension.h"
+#include "group_use.h"
 #include "guc.h"
 #include "quarantine.h"
 #include "scene_stats.h"
@@ -53,6 +54,9 @@
 
 /* How many of a leaf's oldest tasks are looked at for held ones. */
 #define TASKS_LOOKED_AT		100
+
+/* Of a limit. */
+#define LIMIT_NEAR			0.8
 
 #define HEALTH_COLUMNS		4
 
@@ -466,6 +470,37 @@ check_tls(ReturnSetInfo *result, RetryConfig *config)
 			   "Set tls_ca to the certificates of the authority that they are from, and tls_verify to true");
 }
 
+/* Groups that will soon be refused tasks, or are. */
+static void
+check_limits(ReturnSetInfo *result, RetryConfig *config)
+{
+	const RetryScene *scene;
+	StringInfoData names;
+	int32	   *seen = palloc(sizeof(int32));
+	int			nseen = 0;
+
+	initStringInfo(&names);
+	for (int n = 0; (scene = retry_config_nth_scene(config, n)) != NULL; n++)
+	{
+		RetryGroupUse *use = scene->max_pending >= 0 ? retry_group_use_find(scene->group_id) : NULL;
+		bool		again = false;
+
+		for (int i = 0; i < nseen; i++)
+			again |= seen[i] == scene->group_id;
+		if (use == NULL || again || retry_group_use_pending(use) < scene->max_pending * LIMIT_NEAR)
+			continue;
+		seen = repalloc(seen, (nseen + 1) * sizeof(int32));
+		seen[nseen++] = scene->group_id;
+		appendStringInfo(&names, "%s\"%.*s\" (" INT64_FORMAT " of " INT64_FORMAT " tasks)", names.len > 0 ? ", " : "",
+						 (int) strcspn(scene->name, "/"), scene->name, retry_group_use_pending(use), scene->max_pending);
+	}
+	if (nseen == 0)
+		report(result, "limits", OK, "no group is near its max_pending", NULL);
+	else
+		report(result, "limits", WARN, psprintf("groups near a limit: %s", names.data),
+			   "See retry.limits, and in retry.overview what keeps their tasks; at the limit enqueue is refused, to these groups alone");
+}
+
 /*
  * A leaf holds the days whose number is its own modulo the ring.  Tomorrow's
  * should be empty by now; if it is not, old and new tasks will share it.
@@ -521,6 +556,7 @@ retry_health(PG_FUNCTION_ARGS)
 		check_foreign(result, reader, config);
 		check_secrets(result, config);
 		check_tls(result, config);
+		check_limits(result, config);
 	}
 	check_ring(result, reader);
 	retry_reader_end(reader);

@@ -20,6 +20,7 @@
 #include "utils/timestamp.h"
 #include "utils/xid8.h"
 
+#include "group_use.h"
 #include "latency.h"
 #include "scene_stats.h"
 #include "turn.h"
@@ -53,6 +54,7 @@ typedef struct Entry
 	RetrySceneShown *shown;		/* in shared memory, or the next */
 	RetrySceneShown *own;		/* while there is no room there; NULL: there
 								 * is */
+	RetryGroupUse *use;			/* of its group; NULL: it has no limits */
 } Entry;
 
 struct RetrySceneStats
@@ -121,6 +123,12 @@ make_room(RetryDispatcher *d)
 	return true;
 }
 
+static RetryGroupUse *
+use_of(const RetryScene *scene)
+{
+	return scene != NULL && scene->counted ? retry_group_use(scene->group_id) : NULL;
+}
+
 static Entry *
 make_entry(RetryDispatcher *d, int32 scene_id)
 {
@@ -131,6 +139,7 @@ make_entry(RetryDispatcher *d, int32 scene_id)
 	if (entry == NULL)
 		return NULL;
 	entry->scene_id = scene_id;
+	entry->use = use_of(scene);
 	entry->shown = retry_shown_get(stats->shown);
 	if (entry->shown == NULL)
 		entry->shown = entry->own = allocate(d, sizeof(RetrySceneShown));
@@ -205,6 +214,44 @@ add_rate(RetrySceneShown *shown, RetrySceneRate which, int64 now_us)
 	shown->rate_us = now_us;
 }
 
+/* A task of the scene that was counted last is finished. */
+static void
+end_task(RetryDispatcher *d)
+{
+	RetryGroupUse *use = d->stats->last->use;
+
+	if (use != NULL)
+		retry_group_use_ended(use, 1);
+}
+
+static bool
+is_limited(int32 group_id, void *arg)
+{
+	RetryDispatcher *d = arg;
+	const RetryScene *scene;
+
+	for (int i = 0; (scene = retry_config_nth_scene(d->config, i)) != NULL; i++)
+	{
+		if (scene->group_id == group_id && scene->counted)
+			return true;
+	}
+	return false;
+}
+
+void
+retry_scene_stats_configured(RetryDispatcher *d)
+{
+	RetrySceneStats *stats = d->stats;
+
+	for (uint32 i = 0; i < stats->size; i++)
+	{
+		if (stats->table[i] != NULL)
+			stats->table[i]->use = use_of(retry_config_scene(d->config, stats->table[i]->scene_id));
+	}
+	if (d->worker->number == 0)
+		retry_group_use_sweep(is_limited, d);
+}
+
 void
 retry_scene_stats_enqueued(RetryDispatcher *d, int32 scene_id)
 {
@@ -240,6 +287,7 @@ retry_scene_stats_cancelled(RetryTurn *turn, const RetryCandidate *c)
 		shown->counts.pending--;
 	else
 		shown->counts.retrying--;
+	end_task(turn->d);
 	retry_shown_end(shown);
 	return 3;
 }
@@ -264,8 +312,11 @@ retry_scene_stats_recorded(RetryDispatcher *d, const RetryEnded *ended)
 	}
 	if (!ended->verdict.terminal)
 		shown->counts.retrying++;
-	else if (outcome != RETRY_SUCCEEDED)
-		shown->counts.dead++;
+	else
+	{
+		end_task(d);
+		shown->counts.dead += outcome != RETRY_SUCCEEDED;
+	}
 	shown->counts.late_us = Max(shown->counts.late_us, ended->started_at - ended->entry.pos.due);
 	add_rate(shown, RETRY_RATE_ATTEMPTS, now_us);
 	if (outcome != RETRY_SUCCEEDED && outcome != RETRY_PROCESSING)

@@ -100,6 +100,9 @@ enqueue_as_owner(const RetryScheduled *what, TimestampTz nominal, pg_uuid_t *id)
 static bool
 will_pass(int sqlerrcode)
 {
+	/* a limit of its group, for which others' schedules must not wait */
+	if (sqlerrcode == ERRCODE_CONFIGURATION_LIMIT_EXCEEDED)
+		return false;
 	switch (ERRCODE_TO_CATEGORY(sqlerrcode))
 	{
 		case MAKE_SQLSTATE('4', '0', '0', '0', '0'):	/* transaction rollback */

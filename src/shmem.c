@@ -27,6 +27,7 @@
 
 #include "compat.h"
 #include "crash.h"
+#include "group_use.h"
 #include "guc.h"
 #include "held_count.h"
 #include "pool.h"
@@ -69,6 +70,7 @@ request_memory(void)
 	RequestNamedLWLockTranche(TRANCHE, 1);
 	retry_pool_request_memory();
 	retry_held_count_request_memory();
+	retry_group_use_request_memory();
 	retry_crash_request_memory();
 	retry_progress_request_memory();
 }
@@ -93,6 +95,7 @@ create_memory(void)
 	}
 	retry_pool_create_memory();
 	retry_held_count_create_memory();
+	retry_group_use_create_memory();
 	retry_crash_create_memory();
 	retry_progress_create_memory();
 	LWLockRelease(AddinShmemInitLock);

@@ -1,7 +1,7 @@
 /*
  * shmem_private.h
  *		What the shared memory of retry looks like inside, for shmem.c, holds.c,
- *		rate_table.c and crash.c alone.
+ *		rate_table.c, group_use.c and crash.c alone.
  *
  * The first two keep who works where and who wants whom to leave under one
  * lock, so that no dispatcher starts in a database at the moment at which it is
@@ -51,6 +51,9 @@ retry_set_launcher_latch(void)
 	if (latch != NULL)
 		SetLatch(latch);
 }
+
+/* Has the database the extension, as far as is known? */
+extern bool retry_is_alive(Oid database);
 
 /* Does a session need the database empty?  The caller holds the lock. */
 extern bool retry_is_held(Oid database);

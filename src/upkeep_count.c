@@ -24,6 +24,7 @@
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
+#include "group_use.h"
 #include "shmem.h"
 #include "statement.h"
 #include "store.h"
@@ -109,6 +110,12 @@ static const char *const count_others =
 "  UNION ALL SELECT d.scene_id, 0, 0, count(*) FROM retry.dead_letter d GROUP BY d.scene_id"
 " ) AS c (scene_id, pending, retrying, dead) GROUP BY c.scene_id";
 
+/* What the groups with limits have by what is counted so far. */
+static const char *const unfinished_of_groups =
+"SELECT g.id, sum(c.pending + c.retrying)::bigint FROM retry.scene_count c"
+" JOIN retry.scene s ON s.id = c.scene_id JOIN retry.scene_group g ON g.name = s.group_name"
+" WHERE g.id = ANY ($1) GROUP BY g.id";
+
 /* %1$d: the number of the leaf. */
 #define COUNT_LEAF \
 	"INSERT INTO retry.scene_count AS old (scene_id, pending, retrying, dead)" \
@@ -151,6 +158,34 @@ count_leaf(RetryDatabase *db, int leaf)
 	return true;
 }
 
+/* Adds what the counts say of the groups that are marked, "sign" times, to "counted". */
+static void
+add_counted(const RetryGroupMark *marks, int n, int sign, int64 *counted)
+{
+	Datum	   *ids = palloc(n * sizeof(Datum));
+	Oid			type = INT4ARRAYOID;
+	Datum		array;
+	uint64		rows;
+
+	for (int i = 0; i < n; i++)
+		ids[i] = Int32GetDatum(marks[i].group_id);
+	array = PointerGetDatum(construct_array(ids, n, INT4OID, sizeof(int32), true, TYPALIGN_INT));
+	rows = retry_statement(unfinished_of_groups, 1, &type, &array, NULL, SPI_OK_SELECT);
+	for (uint64 r = 0; r < rows; r++)
+	{
+		bool		isnull;
+		int32		id = DatumGetInt32(SPI_getbinval(SPI_tuptable->vals[r], SPI_tuptable->tupdesc, 1, &isnull));
+		int64		tasks = DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[r], SPI_tuptable->tupdesc, 2, &isnull));
+
+		for (int i = 0; i < n; i++)
+		{
+			if (marks[i].group_id == id)
+				counted[i] += sign * tasks;
+		}
+	}
+	SPI_freetuptable(SPI_tuptable);
+}
+
 /* All statements of a transaction that begins after this see the same. */
 static void
 set_isolation(const char *level)
@@ -164,6 +199,9 @@ retry_upkeep_count(RetryUpkeep *upkeep, int unused)
 	RetryDatabase *db = retry_shmem_database();
 	int64		begun = retry_monotonic_us();
 	Oid			type = INT8OID;
+	RetryGroupMark *marks;
+	int64	   *counted;
+	int			nmarks;
 	Datum		took;
 
 	set_isolation("repeatable read");
@@ -177,8 +215,12 @@ retry_upkeep_count(RetryUpkeep *upkeep, int unused)
 	}
 	PG_END_TRY();
 
+	nmarks = retry_group_use_mark_all(&marks);
+	counted = palloc0(Max(nmarks, 1) * sizeof(int64));
 	(void) retry_statement(begin_count, 0, NULL, NULL, NULL, SPI_OK_DELETE);
 	(void) retry_statement(count_others, 0, NULL, NULL, NULL, SPI_OK_INSERT);
+	if (nmarks > 0)
+		add_counted(marks, nmarks, -1, counted);
 	for (int leaf = 0; leaf < RETRY_LEAVES; leaf++)
 	{
 		if (!count_leaf(db, leaf))
@@ -186,6 +228,10 @@ retry_upkeep_count(RetryUpkeep *upkeep, int unused)
 					(errcode(ERRCODE_LOCK_NOT_AVAILABLE),
 					 errmsg("leaf %d is locked", leaf)));
 	}
+	if (nmarks > 0)
+		add_counted(marks, nmarks, 1, counted);
+	for (int i = 0; i < nmarks; i++)
+		retry_group_use_correct(&marks[i], counted[i]);
 	took = Int64GetDatum(retry_monotonic_us() - begun);
 	(void) retry_statement(note_counted, 1, &type, &took, NULL, SPI_OK_UPDATE);
 	retry_worker_commit_spi();

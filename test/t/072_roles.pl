@@ -230,6 +230,12 @@ attack('nor does a scene of one\'s own call a function as whoever enqueues',
 	without => 'DROP TRIGGER check_function ON retry.scene;');
 attack('a function runs as who enqueues, not as the owner of a group',
 	"GRANT mallory TO clerk; SELECT 'LOOT' WHERE retry.enqueue('sql:retry.nothing') IS NOT NULL;");
+attack('the limits of one\'s own group cannot be lifted',
+	"UPDATE retry.scene_group SET max_pending = NULL, max_body_size = 1000000000 WHERE name = 'mallory' RETURNING 'LOOT';",
+	without => 'GRANT UPDATE (max_pending, max_body_size) ON retry.scene_group TO PUBLIC; DROP TRIGGER check_limits ON retry.scene_group;');
+attack('nor with a privilege on the whole table',
+	"RESET ROLE; GRANT SELECT, UPDATE ON retry.scene_group TO mallory; SET LOCAL ROLE mallory; UPDATE retry.scene_group SET max_pending = 1000000 RETURNING 'LOOT';",
+	without => 'DROP TRIGGER check_limits ON retry.scene_group;');
 attack('a secret of others cannot be set', q(SELECT retry.set_secret('loot-secret', 'LOOT', 'bank'); SELECT 'LOOT' FROM retry.secrets;));
 attack('whether one is a key is not told',
 	"INSERT INTO retry.scene (group_name, name, url, secret) VALUES ('bank', 'mine', '$url/ok', 'loot-secret');", loot => qr/is no key/,
@@ -289,6 +295,10 @@ attack('nor does what the functions do as the owner', $planted . each_alone(
 		"SELECT retry.schedule('s', '* * * * *', 'mallory/own')", 'SELECT retry.run_schedules()', "SELECT retry.unschedule('s')",
 		"SELECT retry.once('c', 'm')", "SELECT retry.enqueue('mallory/own', key => 'k', delay => '1 day')",
 		"SELECT retry.cancel_where()", "SELECT count(*) FROM retry.tasks", "SELECT count(*) FROM retry.attempts", 'SELECT count(*) FROM retry.health()'));
+attack('nor does what counts the tasks of a group with limits', <<"SQL");
+RESET ROLE; UPDATE retry.scene_group SET max_pending = 1000 WHERE name = 'mallory'; SET LOCAL ROLE mallory;
+$planted SELECT retry.enqueue('mallory/own', delay => '1 day');
+SQL
 attack('nor do objects of a temporary schema', <<'SQL' . each_alone("SELECT retry.grant('clerk', 'mallory')", "UPDATE retry.scene SET name = 'renamed'", "SELECT retry.drop_scene('mallory/own')"));
 CREATE TEMP TABLE pg_class AS SELECT * FROM pg_catalog.pg_class LIMIT 0; CREATE TEMP TABLE pg_locks (locktype text);
 CREATE TEMP VIEW pg_roles AS SELECT 'LOOT'::text AS rolname, 1::oid AS oid;

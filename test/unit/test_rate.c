@@ -345,6 +345,30 @@ test_burst(void)
 }
 
 static void
+test_many(void)
+{
+	RetryPace	pace = pace_of("10/s burst 25");
+	int64		bucket = retry_bucket_full(&pace, START);
+
+	CHECK_INT(retry_bucket_left(&pace, bucket, START), 25, "a full bucket has its burst");
+	CHECK_INT(retry_bucket_take_many(&pace, &bucket, 26, START), -1, "more than a burst is never there at once");
+	CHECK_INT(retry_bucket_take_many(&pace, &bucket, RETRY_RATE_MAX_COUNT, START), -1, "however many they are");
+	CHECK_INT(retry_bucket_take_many(&pace, &bucket, 20, START), 0, "20 of 25 are");
+	CHECK_INT(retry_bucket_left(&pace, bucket, START), 5, "which leaves 5");
+	CHECK_INT(retry_bucket_take_many(&pace, &bucket, 6, START), SEC / 20, "for 6 there is a time to wait");
+	CHECK_INT(retry_bucket_left(&pace, bucket, START), 5, "and nothing is taken");
+	CHECK_INT(retry_bucket_take_many(&pace, &bucket, 6, START + SEC / 20 - 1), 1, "and no less");
+	CHECK_INT(retry_bucket_take_many(&pace, &bucket, 6, START + SEC / 20), 0, "then they are there");
+	CHECK_INT(retry_bucket_left(&pace, bucket, START + SEC / 20), 0, "and nothing is left");
+	CHECK_INT(retry_bucket_take_many(&pace, &bucket, 1, START + 3600 * SEC), 0, "an hour's pause");
+	CHECK_INT(retry_bucket_left(&pace, bucket, START + 3600 * SEC), 24, "brings no more than the burst");
+	pace = pace_of("1/d");
+	bucket = retry_bucket_full(&pace, START);
+	CHECK_INT(retry_bucket_take_many(&pace, &bucket, 1, START), 0, "one a day");
+	CHECK_INT(retry_bucket_take_many(&pace, &bucket, 1, START), 24 * 3600 * SEC, "is one a day");
+}
+
+static void
 test_reserve(void)
 {
 	RetryPace	pace = pace_of("10/s burst 2");
@@ -467,6 +491,7 @@ main(void)
 	test_precision();
 	test_drift();
 	test_burst();
+	test_many();
 	test_reserve();
 	test_change();
 	test_ends();
