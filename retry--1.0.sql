@@ -75,7 +75,7 @@ CREATE TYPE retry.backoff (
 	ALIGNMENT = double,
 	STORAGE = plain
 );
-COMMENT ON TYPE retry.backoff IS 'how long to wait after each attempt: fixed, linear, exponential, levels, random or cron, each with an optional jitter';
+COMMENT ON TYPE retry.backoff IS 'How long to wait after each attempt: fixed, linear, exponential, levels, random or cron, each with an optional jitter';
 
 CREATE FUNCTION retry.backoff_eq(retry.backoff, retry.backoff) RETURNS boolean
 AS 'MODULE_PATHNAME', 'retry_backoff_eq'
@@ -139,7 +139,7 @@ CREATE FUNCTION retry.preview(
 AS 'MODULE_PATHNAME', 'retry_backoff_preview'
 LANGUAGE C STABLE STRICT PARALLEL SAFE
 ROWS 16;
-COMMENT ON FUNCTION retry.preview(retry.backoff, integer, timestamptz) IS 'when the attempts of a task would be made: without jitter (at), and the bounds that jitter leaves; attempts are taken to last no time';
+COMMENT ON FUNCTION retry.preview(retry.backoff, integer, timestamptz) IS 'When the attempts of a task would be made: without jitter (at), and the bounds that jitter leaves; attempts are taken to last no time';
 
 /*
  * Type rate: how many requests in a time may be made.  Pure like backoff.
@@ -174,7 +174,7 @@ CREATE TYPE retry.rate (
 	INTERNALLENGTH = 12,
 	ALIGNMENT = int4
 );
-COMMENT ON TYPE retry.rate IS 'how many requests in a time: 100/s, 5000/m burst 200, 10/h, 1000/d';
+COMMENT ON TYPE retry.rate IS 'How many requests in a time: 100/s, 5000/m burst 200, 10/h, 1000/d';
 
 CREATE FUNCTION retry.rate_eq(retry.rate, retry.rate) RETURNS boolean
 AS 'MODULE_PATHNAME', 'retry_rate_eq'
@@ -2017,7 +2017,7 @@ CREATE FUNCTION retry.enqueue(
 ) RETURNS uuid
 LANGUAGE C VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'retry_enqueue';
 COMMENT ON FUNCTION retry.enqueue IS
-'Stores one task in the caller''s transaction; after the commit it is called until it has an outcome. target: an absolute http(s) URL, scene, group/scene, or sql:schema.function. Returns the task''s id';
+'Stores one task in the caller''s transaction; after the commit it is called until it has an outcome. Returns the task''s id. target: an absolute http(s) URL, scene, group/scene, or sql:schema.function; payload, or body and content_type: what is sent; key: only one live task of the scene has it, and the receiver sees it; delay or due_at: not before then; lane: with which others it shares its fate; url, method, timeout, max_attempts, backoff, on_success, on_dead: in place of the scene''s; headers: besides the scene''s; expires_at: no attempt starts later; reference: to search by; on_conflict, when a live task has the key: return its id, error, or replace it while it is pending';
 
 CREATE FUNCTION retry.enqueue_many(
 	target			text,

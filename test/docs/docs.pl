@@ -392,7 +392,23 @@ SQL
 		push @missing, $name if $reference !~ /\Q$name\E(?![a-z_])/ && !($name =~ m{\W\z} && index($reference, $name) >= 0);
 	}
 	is(join(' ', @missing), '', 'doc/sql.md leaves out nothing that exists');
+	check_reference();
 	$node->safe_psql('postgres', 'DROP EXTENSION retry');
+	return;
+}
+
+# doc/reference.md is what the catalog's comments make of it.
+sub check_reference
+{
+	my ($out) = run_command([ 'psql', '-X', '-qAt', '-v', 'ON_ERROR_STOP=1', '-d', $node->connstr('postgres'),
+			'-f', "$top/scripts/lib/reference.sql" ]);
+	my @is = split /\n/, $out;
+	my @was = -e "$top/doc/reference.md" ? split /\n/, slurp_file("$top/doc/reference.md") : ();
+	my $line = 0;
+
+	$line++ while $line < @is && $line < @was && $is[$line] eq $was[$line];
+	ok($line > 100 && $line == @is && $line == @was, 'doc/reference.md is current')
+	  or diag('line ' . ($line + 1) . ' would be: ' . ($is[$line] // 'the end') . "\nscripts/reference writes it");
 	return;
 }
 
