@@ -32,7 +32,9 @@ CREATE TEMP VIEW internal_function AS
 SELECT oid FROM function
 WHERE comment ~ '^(Trigger: |For the aggregate |For import_config|implementation of |hash|reads the |writes the )'
 	OR comment ~ '; look at |; for retry\.|; CREATE EXTENSION calls it|^True for |^The lines of the view '
-	OR name IN ('my_groups', 'my_scenes', 'scene_in_use', 'check_secret', 'config_columns', 'secret_names');
+	OR comment ~ 'the worker that looks at alarms'
+	OR name IN ('my_groups', 'my_scenes', 'scene_in_use', 'check_secret', 'config_columns', 'secret_names',
+		'alarm_message', 'channel_body', 'channel_success', 'fill_template');
 
 CREATE TEMP TABLE chapter (n int, title text, names text[]);
 INSERT INTO chapter VALUES
@@ -43,10 +45,11 @@ INSERT INTO chapter VALUES
 	(5, 'Secrets and signatures', '{set_secret,drop_secret,public_key,verify_signature}'),
 	(6, 'Schedules', '{schedule,unschedule,run_schedules,cron_next}'),
 	(7, 'Running it', '{health,maintain,purge,adopt}'),
-	(8, 'For receivers in PostgreSQL', '{once}');
+	(8, 'Alarms', '{test_channel,drop_channel,drop_alarm_rule}'),
+	(9, 'For receivers in PostgreSQL', '{once}');
 
 CREATE TEMP VIEW placed AS
-SELECT f.*, coalesce(c.n, 9) AS chapter, coalesce(c.title, 'Helpers') AS title,
+SELECT f.*, coalesce(c.n, 10) AS chapter, coalesce(c.title, 'Helpers') AS title,
 	coalesce(array_position(c.names, f.name::text), 0) AS place
 FROM function f LEFT JOIN chapter c ON f.name = ANY (c.names)
 WHERE f.oid NOT IN (TABLE internal_function);
