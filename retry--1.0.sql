@@ -442,6 +442,8 @@ CREATE TABLE retry.scene
 					CONSTRAINT scene_retry_floor_valid CHECK (retry_floor BETWEEN 1 AND 100000),
 	secret			text
 					CONSTRAINT scene_secret_valid CHECK (secret ~ '^[a-z0-9_-]{1,63}$'),
+	secret_use		text NOT NULL DEFAULT 'webhook'
+					CONSTRAINT scene_secret_use_valid CHECK (secret_use IN ('webhook', 'dingtalk', 'feishu', 'pagerduty')),
 	tls_verify		boolean NOT NULL DEFAULT true,
 	tls_unverified_by text,
 	tls_min_version	text NOT NULL DEFAULT '1.2'
@@ -515,6 +517,7 @@ COMMENT ON COLUMN retry.scene.breaker_open IS 'For so long, and by chance up to 
 COMMENT ON COLUMN retry.scene.retry_share IS 'Retries of a lane wait when they are more than this part of its first attempts, plus retry_floor a second; null: they never do';
 COMMENT ON COLUMN retry.scene.retry_floor IS 'So many retries a second are always within the budget of retry_share';
 COMMENT ON COLUMN retry.scene.secret IS 'Name of a secret of its group, see retry.set_secret(), with which every request is signed (header webhook-signature); while it is not set the tasks wait';
+COMMENT ON COLUMN retry.scene.secret_use IS 'What is made of the secret: webhook (header webhook-signature), dingtalk (timestamp and sign in the URL), feishu (timestamp and sign in the JSON body), pagerduty (it is the body''s routing_key itself)';
 COMMENT ON COLUMN retry.scene.tls_verify IS 'True: the certificate of whoever answers is verified; only a superuser can set it to false';
 COMMENT ON COLUMN retry.scene.tls_unverified_by IS 'The superuser who set tls_verify to false, which counts while there is a superuser of that name. The server sets it';
 COMMENT ON COLUMN retry.scene.tls_min_version IS 'Lowest version of TLS that is spoken, 1.2 or 1.3';
@@ -638,22 +641,28 @@ CREATE TABLE retry.channel
 	name		text NOT NULL
 				CONSTRAINT channel_name_valid CHECK (name ~ '^[a-z0-9_-]{1,57}$'),
 	kind		text NOT NULL
-				CONSTRAINT channel_kind_valid CHECK (kind IN ('webhook', 'slack', 'wecom')),
-	url			text NOT NULL
+				CONSTRAINT channel_kind_valid CHECK (kind IN ('webhook', 'slack', 'dingtalk', 'feishu', 'wecom', 'pagerduty')),
+	url			text
 				CONSTRAINT channel_url_valid CHECK (retry.check_url(url) AND NOT starts_with(url, 'sql:')),
+	secret		text
+				CONSTRAINT channel_secret_valid CHECK (secret ~ '^[a-z0-9_-]{1,63}$'),
 	template	text
 				CONSTRAINT channel_template_valid CHECK (retry.check_template(template)),
 	scene_id	int UNIQUE REFERENCES retry.scene (id),
 	description	text,
 	created_at	timestamptz NOT NULL DEFAULT now(),
 	PRIMARY KEY (group_name, name),
+	CONSTRAINT channel_has_url CHECK (url IS NOT NULL OR kind = 'pagerduty'),
+	CONSTRAINT channel_secret_has_use CHECK (CASE WHEN kind = 'pagerduty' THEN secret IS NOT NULL
+		WHEN kind IN ('slack', 'wecom') THEN secret IS NULL ELSE true END),
 	CONSTRAINT channel_template_of_webhook CHECK (template IS NULL OR kind = 'webhook')
 );
 COMMENT ON TABLE retry.channel IS 'Where alarms of a group are told; its messages are tasks of the scene alarm-NAME, which carries timeouts, TLS and backoff';
 COMMENT ON COLUMN retry.channel.group_name IS 'The group whose rules may name it';
 COMMENT ON COLUMN retry.channel.name IS 'Name, unique in its group: lower-case letters, digits, _ and -, at most 57';
-COMMENT ON COLUMN retry.channel.kind IS 'What the receiver understands: webhook (a JSON document, or the template), slack, wecom';
-COMMENT ON COLUMN retry.channel.url IS 'Where messages are sent to';
+COMMENT ON COLUMN retry.channel.kind IS 'What the receiver understands: webhook (a JSON document, or the template), slack, dingtalk, feishu (Lark too), wecom, pagerduty';
+COMMENT ON COLUMN retry.channel.url IS 'Where messages are sent to; null of pagerduty: its usual address';
+COMMENT ON COLUMN retry.channel.secret IS 'Name of a secret of the group, see retry.set_secret(): what a robot''s messages are signed with, PagerDuty''s routing key, or a webhook''s key; null: none';
 COMMENT ON COLUMN retry.channel.template IS 'Of a webhook: the body, JSON with {{placeholders}}; null: the whole document';
 COMMENT ON COLUMN retry.channel.scene_id IS 'The scene that its messages are tasks of; the server sets it';
 COMMENT ON COLUMN retry.channel.description IS 'For people';
@@ -1540,7 +1549,7 @@ BEGIN
 		RAISE EXCEPTION 'check_scene_secret() is of no use on table "%"', TG_TABLE_NAME
 			USING ERRCODE = 'trigger_protocol_violated';
 	END IF;
-	IF NOT retry.check_secret(NEW.group_name, NEW.secret, false) THEN
+	IF NEW.secret_use = 'webhook' AND NOT retry.check_secret(NEW.group_name, NEW.secret, false) THEN
 		RAISE EXCEPTION 'scene "%/%", column "secret": secret "%" is no key that signs', NEW.group_name, NEW.name, NEW.secret
 			USING ERRCODE = 'invalid_parameter_value', COLUMN = 'secret',
 				HINT = 'A key is written whsec_ and the base64 of 24 to 64 bytes, or whsk_ and that of an ed25519 key, of 32 or 64. Other secrets can be named in headers.';
@@ -1696,7 +1705,13 @@ CREATE FUNCTION retry.keep_channel_scene() RETURNS trigger
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
 	scene	int;
+	address	text;
+	use		text;
 BEGIN
+	IF TG_OP <> 'DELETE' THEN
+		address := coalesce(NEW.url, 'https://events.pagerduty.com/v2/enqueue');
+		use := CASE WHEN NEW.kind IN ('dingtalk', 'feishu', 'pagerduty') THEN NEW.kind ELSE 'webhook' END;
+	END IF;
 	IF TG_RELID <> 'retry.channel'::regclass THEN
 		RAISE EXCEPTION 'keep_channel_scene() is of no use on table "%"', TG_TABLE_NAME
 			USING ERRCODE = 'trigger_protocol_violated';
@@ -1706,17 +1721,18 @@ BEGIN
 	ELSIF TG_OP = 'INSERT' AND NEW.scene_id IS NOT NULL THEN
 		RETURN NULL;	-- a dump is being restored, which brings the scene too
 	ELSIF TG_OP = 'INSERT' THEN
-		INSERT INTO retry.scene AS s (group_name, name, url, success_when, lane_by, expires_after, description)
-		VALUES (NEW.group_name, 'alarm-' || NEW.name, NEW.url, retry.channel_success(NEW.kind), 'scene', '1 day',
+		INSERT INTO retry.scene AS s (group_name, name, url, success_when, secret, secret_use, lane_by, expires_after, description)
+		VALUES (NEW.group_name, 'alarm-' || NEW.name, address, retry.channel_success(NEW.kind), NEW.secret, use, 'scene', '1 day',
 			format('Messages of channel "%s"', NEW.name))
 		ON CONFLICT (group_name, name) DO UPDATE SET url = excluded.url, targets = NULL, success_when = excluded.success_when,
-			archived = false
+			secret = excluded.secret, secret_use = excluded.secret_use, archived = false
 		RETURNING s.id INTO scene;
 		UPDATE retry.channel c SET scene_id = scene WHERE c.group_name = NEW.group_name AND c.name = NEW.name;
 		RETURN NULL;
 	END IF;
 	UPDATE retry.scene s
-	SET name = 'alarm-' || NEW.name, url = NEW.url, targets = NULL, success_when = retry.channel_success(NEW.kind)
+	SET name = 'alarm-' || NEW.name, url = address, targets = NULL, success_when = retry.channel_success(NEW.kind),
+		secret = NEW.secret, secret_use = use
 	WHERE s.id = NEW.scene_id;
 	UPDATE retry.alarm_rule a SET channels = array_replace(a.channels, OLD.name, NEW.name)
 	WHERE a.group_name = NEW.group_name AND OLD.name = ANY (a.channels) AND OLD.name <> NEW.name;
@@ -1794,7 +1810,11 @@ COMMENT ON FUNCTION retry.watched_renamed() IS 'Trigger: alarm rules follow the 
 CREATE FUNCTION retry.channel_success(kind text) RETURNS jsonpath
 LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE SET search_path = pg_catalog, pg_temp
 AS $$
-	SELECT CASE kind WHEN 'wecom' THEN '$.errcode == 0' END::jsonpath
+	SELECT CASE kind
+		WHEN 'wecom' THEN '$.errcode == 0'
+		WHEN 'dingtalk' THEN '$.errcode == 0'
+		WHEN 'feishu' THEN '$.code == 0 || $.StatusCode == 0'
+	END::jsonpath
 $$;
 COMMENT ON FUNCTION retry.channel_success(text) IS
 'What an answer must match with which a receiver of this kind takes a message; null: its status says so';
@@ -1820,7 +1840,7 @@ CREATE TRIGGER archive_scene BEFORE DELETE ON retry.scene
 CREATE TRIGGER check_function BEFORE INSERT OR UPDATE OF url ON retry.scene
 	FOR EACH ROW WHEN (starts_with(NEW.url, 'sql:')) EXECUTE FUNCTION retry.check_function();
 -- after: row security has found by then that the row may be written
-CREATE TRIGGER check_scene_secret AFTER INSERT OR UPDATE OF secret, tls_cert, group_name ON retry.scene
+CREATE TRIGGER check_scene_secret AFTER INSERT OR UPDATE OF secret, secret_use, tls_cert, group_name ON retry.scene
 	FOR EACH ROW WHEN (NEW.secret IS NOT NULL OR NEW.tls_cert IS NOT NULL) EXECUTE FUNCTION retry.check_scene_secret();
 CREATE TRIGGER check_unverified BEFORE INSERT OR UPDATE ON retry.scene
 	FOR EACH ROW WHEN (NOT NEW.tls_verify OR NEW.tls_unverified_by IS NOT NULL) EXECUTE FUNCTION retry.check_unverified();
@@ -1901,7 +1921,7 @@ CREATE TRIGGER check_row BEFORE INSERT OR UPDATE ON retry.alarm_rule
 	FOR EACH ROW EXECUTE FUNCTION retry.check_row();
 CREATE TRIGGER keep_channel BEFORE DELETE ON retry.channel
 	FOR EACH ROW EXECUTE FUNCTION retry.keep_channel();
-CREATE TRIGGER keep_channel_scene AFTER INSERT OR UPDATE OF name, kind, url OR DELETE ON retry.channel
+CREATE TRIGGER keep_channel_scene AFTER INSERT OR UPDATE OF name, kind, url, secret OR DELETE ON retry.channel
 	FOR EACH ROW EXECUTE FUNCTION retry.keep_channel_scene();
 CREATE TRIGGER check_alarm_rule AFTER INSERT OR UPDATE OF group_name, scene, channels ON retry.alarm_rule
 	FOR EACH ROW EXECUTE FUNCTION retry.check_alarm_rule();
@@ -2914,7 +2934,7 @@ SELECT s.id AS scene_id, s.name AS scene, g.id AS group_id, n.name, n.signs, n.c
 FROM retry.scene s
 JOIN retry.scene_group g ON g.name = s.group_name
 CROSS JOIN LATERAL (
-	SELECT s.secret, true, false WHERE s.secret IS NOT NULL
+	SELECT s.secret, s.secret_use = 'webhook', false WHERE s.secret IS NOT NULL
 	UNION ALL SELECT s.tls_cert, false, true WHERE s.tls_cert IS NOT NULL
 	UNION SELECT u.name, false, false FROM unnest(retry.secret_names(s.headers)) u (name)) AS n (name, signs, certificate);
 COMMENT ON VIEW retry.secret_uses IS 'Which scene needs which secret, and what as: to sign with, as its client certificate, or in headers';
@@ -3755,6 +3775,17 @@ AS $$
 	SELECT CASE
 		WHEN kind = 'slack' THEN jsonb_build_object('text',
 			replace(replace(replace(left(format(E'%s\n%s', message ->> 'title', message ->> 'text'), 10000), '&', '&amp;'), '<', '&lt;'), '>', '&gt;'))
+		WHEN kind = 'dingtalk' THEN jsonb_build_object('msgtype', 'text', 'text', jsonb_build_object('content',
+			left(format(E'%s\n%s', message ->> 'title', message ->> 'text'), 4000)))
+		WHEN kind = 'feishu' THEN jsonb_build_object('msg_type', 'text', 'content', jsonb_build_object('text',
+			left(format(E'%s\n%s', message ->> 'title', message ->> 'text'), 4000)))
+		WHEN kind = 'pagerduty' THEN jsonb_build_object(
+			'event_action', CASE message ->> 'state' WHEN 'recovered' THEN 'resolve' ELSE 'trigger' END,
+			'dedup_key', format('retry/%s/%s/%s', message ->> 'database', message ->> 'group', message #>> '{alarms,0,rule}'),
+			'client', 'retry',
+			'payload', jsonb_build_object('summary', left(format('%s: %s', message ->> 'title', message #>> '{alarms,0,summary}'), 1000),
+				'source', message ->> 'database', 'severity', message #>> '{alarms,0,severity}', 'timestamp', message -> 'at',
+				'group', message ->> 'group', 'class', message #>> '{alarms,0,condition}', 'custom_details', message #> '{alarms,0}'))
 		-- 2048 bytes at most, and a letter may take four
 		WHEN kind = 'wecom' THEN jsonb_build_object('msgtype', 'text', 'text', jsonb_build_object('content',
 			left(format(E'%s\n%s', message ->> 'title', message ->> 'text'), 500)))
@@ -3836,12 +3867,14 @@ BEGIN
 		JOIN retry.channel c ON c.group_name = m.group_name AND c.name = ANY (m.channels)
 		-- that a channel fails is not told through it
 		WHERE m.condition <> 'channel' OR c.name <> ALL (m.subjects)
-		GROUP BY c.group_name, c.name)
+		-- an event of PagerDuty is about one alarm
+		GROUP BY c.group_name, c.name, CASE c.kind WHEN 'pagerduty' THEN m.rule_id END)
 	SELECT g.owner, s.group_name || '/' || s.name,
 		retry.channel_body(m.kind, m.template, retry.alarm_message(m.group_name, moment, m.alarms)), m.rules
 	FROM message m
 	JOIN retry.scene s ON s.id = m.scene_id
-	JOIN retry.scene_group g ON g.name = m.group_name;
+	JOIN retry.scene_group g ON g.name = m.group_name
+	ORDER BY s.name, m.alarms #>> '{0,rule}';
 END
 $$;
 COMMENT ON FUNCTION retry.look_at_alarms(timestamptz) IS
@@ -4149,12 +4182,12 @@ BEGIN
 				expires_after, time_budget, success_status, stop_status, stop_errors, success_when, pending_when, stop_when,
 				pending_interval, pending_limit, on_success, on_dead, generate_key, key_window, lane_by, rate, max_in_flight,
 				ordered, dead_head, adaptive, hedge, breaker_ratio, breaker_calls, breaker_window, breaker_open, retry_share,
-				retry_floor, secret, tls_verify, tls_min_version, tls_ca, tls_pin, tls_cert, paused, resume_over,
+				retry_floor, secret, secret_use, tls_verify, tls_min_version, tls_ca, tls_pin, tls_cert, paused, resume_over,
 				archived, description)
 			ON retry.scene TO PUBLIC', c);
 		EXECUTE format('GRANT %s (group_name, lane, max_in_flight, rate, ordered, paused, disabled, reset_at, description)
 			ON retry.lane_override TO PUBLIC', c);
-		EXECUTE format('GRANT %s (group_name, name, kind, url, template, description) ON retry.channel TO PUBLIC', c);
+		EXECUTE format('GRANT %s (group_name, name, kind, url, secret, template, description) ON retry.channel TO PUBLIC', c);
 		EXECUTE format('GRANT %s (
 				group_name, name, scene, condition, threshold, min_attempts, period, age, channels, severity, collect, quiet,
 				remind_after, tell_recovery, active, description)

@@ -26,7 +26,11 @@ FROM (VALUES
 	(4, $$url = 'sql:pg_catalog.now'$$),
 	(5, $$template = '{{nonsense}}'$$),
 	(6, $$template = '{"text": {{text}}}'$$),
-	(7, $$kind = 'slack', template = '{}'$$)
+	(7, $$kind = 'slack', template = '{}'$$),
+	(8, $$kind = 'slack', secret = 'x'$$),
+	(9, $$kind = 'pagerduty'$$),
+	(10, $$url = NULL$$),
+	(11, $$secret = 'X'$$)
 ) AS t (n, change), pg_temp.refused('UPDATE retry.channel SET ' || change || $$ WHERE group_name = 'alarmed' AND name = 'ops'$$) r
 ORDER BY n;
 SELECT change, r.code, r.message, r.at_column
@@ -57,6 +61,13 @@ UPDATE retry.scene SET name = 'first' WHERE group_name = 'alarmed' AND name = 'o
 SELECT a.scene, a.channels, s.name, s.url FROM retry.alarm_rule a, retry.scene s WHERE s.group_name = 'alarmed' AND s.name LIKE 'alarm-c%';
 UPDATE retry.alarm_rule SET scene = NULL;
 
+UPDATE retry.channel SET kind = 'pagerduty', url = NULL, secret = 'key' WHERE name = 'team';
+SELECT url, secret, secret_use, success_when FROM retry.scene WHERE name = 'alarm-team';
+SELECT retry.set_secret('key', 'any text', 'alarmed');
+SELECT r.message FROM pg_temp.refused($$UPDATE retry.scene SET secret_use = 'webhook' WHERE name = 'alarm-team'$$) r;
+SELECT r.message FROM pg_temp.refused($$UPDATE retry.scene SET secret_use = 'fax' WHERE name = 'alarm-team'$$) r;
+UPDATE retry.channel SET kind = 'wecom', url = 'http://127.0.0.1:9/team', secret = NULL WHERE name = 'team';
+
 -- As a document.
 SELECT jsonb_pretty(g -> 'channels'), g -> 'alarm_rules' -> 0 -> 'channels' AS channels
 FROM jsonb_array_elements(retry.export_config('alarmed') -> 'groups') g;
@@ -73,6 +84,14 @@ SELECT r.message FROM pg_temp.refused($$SELECT retry.import_config('{"retry": "1
 -- Placeholders are filled in once, and escaped.
 SELECT retry.fill_template('{"a": "{{text}}", "b": {{alarms}}, "c": "{{group}}{{none}}"}',
 	'{"text": "say \"{{group}}\"\n\\ok", "alarms": [1], "group": "g"}');
+
+-- Each kind has its form; long texts are cut.
+SELECT k, retry.channel_body(k, NULL, m)
+FROM unnest('{slack,dingtalk,feishu,wecom,pagerduty}'::text[]) k,
+	jsonb_build_object('title', 'a <title>', 'text', 'a & b', 'state', 'recovered', 'database', 'd', 'group', 'g', 'at', '2100-01-01',
+		'alarms', '[{"rule": "r", "summary": "s", "severity": "info", "condition": "dead"}]'::jsonb) m;
+SELECT k, octet_length(retry.channel_body(k, NULL, m)::text)
+FROM unnest('{slack,dingtalk,feishu,wecom}'::text[]) k, jsonb_build_object('title', '', 'text', repeat(U&'\+01F600', 20000)) m;
 
 -- What fires: dead letters from some minute on, in scenes that are no channel's.
 CREATE FUNCTION pg_temp.died(scene text, n bigint, at timestamptz) RETURNS void LANGUAGE sql AS $$

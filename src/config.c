@@ -388,6 +388,9 @@ read_scene(const SceneRow *row, const Group *group, const RetrySecrets *secrets,
 	scene->paused = DatumGetBool(values[Scene_paused]) || group->paused;
 	read_resumptions(row, group, scene);
 	scene->secret = text_or_null(row, Scene_secret);
+	*wrong = "secret_use";
+	if (!retry_secret_use_named(TextDatumGetCString(values[Scene_secret_use]), &scene->secret_use))
+		return false;
 	if (!retry_scene_read_tls(values, row->isnull, scene, wrong))
 		return false;
 	if (secrets != NULL)

@@ -22,6 +22,7 @@
 #include "rate.h"
 #include "route.h"
 #include "secret.h"
+#include "secret_use.h"
 #include "task.h"
 
 typedef struct RetryScene
@@ -55,6 +56,7 @@ typedef struct RetryScene
 	RetryLaneRules lanes;		/* and of which lane a task goes into */
 	RetryRate	rate;			/* of all its lanes together; count 0: none */
 	char	   *secret;			/* its requests are signed with; NULL: none */
+	RetrySecretUse secret_use;	/* how */
 	const RetrySecret *signing; /* its values */
 	int			nsigning;
 	const RetrySecrets *filled; /* its group's are filled into headers; NULL:

@@ -79,6 +79,8 @@ typedef struct RetryHttpRequest
 	void	   *tag;			/* the caller's name for it, comes back in the
 								 * result */
 	const char *url;			/* absolute http or https */
+	const char *parameters;		/* sent as more of the URL's query, and not
+								 * shown in the result; NULL: none */
 	const char *method;			/* NULL: POST with a body, else GET */
 	const char *const *headers; /* complete lines, "Name: value", no CR LF */
 	int			header_count;

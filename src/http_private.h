@@ -74,6 +74,7 @@ typedef struct RetryTransfer
 	const char *body;
 	size_t		body_len;
 	const char *url;			/* stays for the next request to look at */
+	const char *parameters;		/* added to it; NULL: none */
 	uint32		origin_hash;	/* of that */
 
 	/* the answer, as far as it came */

@@ -401,9 +401,11 @@ fill_arena(RetryTransfer *t, const RetryHttpRequest *request, int url_len,
 	struct curl_slist *tail = body_mode == BODY_SENT ? &no_type : NULL;
 	size_t		body_len = request->has_body ? request->body_len : 0;
 	size_t		size = sizeof(struct curl_slist) * request->header_count + body_len + url_len + 1;
+	size_t		parameters_len = request->parameters != NULL ? strlen(request->parameters) + 1 : 0;
 	char	   *at;
 	int			i;
 
+	size += parameters_len;
 	for (i = 0; i < request->header_count; i++)
 		size += strlen(request->headers[i]) + 1;
 	if (size > t->arena_size)
@@ -437,6 +439,7 @@ fill_arena(RetryTransfer *t, const RetryHttpRequest *request, int url_len,
 	memcpy(at, request->url, url_len);
 	at[url_len] = '\0';
 	t->url = at;
+	t->parameters = parameters_len > 0 ? memcpy(at + url_len + 1, request->parameters, parameters_len) : NULL;
 	return at;
 }
 
@@ -549,6 +552,24 @@ method_implies_body(const char *method)
 		strcmp(method, "PATCH") == 0;
 }
 
+/* Gives the handle its URL, which curl copies, with the parameters; false when memory is short. */
+static bool
+apply_url(RetryTransfer *t)
+{
+	char	   *whole;
+	bool		done;
+
+	if (t->parameters == NULL)
+		return curl_easy_setopt(t->easy, CURLOPT_URL, t->url) == CURLE_OK;
+	whole = malloc(strlen(t->url) + strlen(t->parameters) + 2);
+	if (whole == NULL)
+		return false;
+	sprintf(whole, "%s%c%s", t->url, strchr(t->url, '?') != NULL ? '&' : '?', t->parameters);
+	done = curl_easy_setopt(t->easy, CURLOPT_URL, whole) == CURLE_OK;
+	free(whole);
+	return done;
+}
+
 /* Sets the easy handle for a request that has been checked; false when memory is short. */
 static bool
 apply_request(RetryTransfer *t, const RetryHttpRequest *request, const char *method,
@@ -567,8 +588,7 @@ apply_request(RetryTransfer *t, const RetryHttpRequest *request, const char *met
 						  (curl_off_t) (request->has_body ? request->body_len : 0)) != CURLE_OK))
 		return false;
 	t->result.url = url;
-	return curl_easy_setopt(t->easy, CURLOPT_HTTPHEADER, headers) == CURLE_OK &&
-		curl_easy_setopt(t->easy, CURLOPT_URL, url) == CURLE_OK;
+	return curl_easy_setopt(t->easy, CURLOPT_HTTPHEADER, headers) == CURLE_OK && apply_url(t);
 }
 
 bool
@@ -600,6 +620,7 @@ retry_transfer_repeat(RetryTransfer *t, const RetryTransfer *source, const char 
 	RetryHttpRequest request = {
 		.tag = tag,
 		.url = url != NULL ? url : source->url,
+		.parameters = source->parameters,
 		.header_count = source->header_count,
 		.body = source->body,
 		.body_len = source->body_len,

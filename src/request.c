@@ -329,7 +329,8 @@ prepare_headers(TupleTableSlot *slot, const RetryScene *scene, int32 attempt_no,
 		type = DatumGetTextPP(slot->tts_values[Task_content_type]);
 		bytes += VARSIZE_ANY_EXHDR(type);
 	}
-	bytes += scene->nsigning * (RETRY_SIGNATURE_MAX + 1);
+	if (scene->secret_use == RETRY_USE_WEBHOOK)
+		bytes += scene->nsigning * (RETRY_SIGNATURE_MAX + 1);
 
 	/* each header takes 8 bytes of an object besides its strings; we add 3 */
 	if (!slot->tts_isnull[Task_headers])
@@ -347,7 +348,7 @@ prepare_headers(TupleTableSlot *slot, const RetryScene *scene, int32 attempt_no,
 	lines.at = (char *) (lines.line + most);
 
 	add_own(&lines, id, key, attempt_no, now, prepared->expires_at);
-	if (scene->nsigning > 0)
+	if (scene->nsigning > 0 && scene->secret_use == RETRY_USE_WEBHOOK)
 		add_signatures(&lines, scene, id, now, &prepared->http);
 	first = lines.count;
 	if (prepared->http.has_body && type != NULL)
@@ -364,6 +365,50 @@ prepare_headers(TupleTableSlot *slot, const RetryScene *scene, int32 attempt_no,
 
 	prepared->http.headers = lines.line;
 	prepared->http.header_count = lines.count;
+}
+
+/*
+ * Puts the current value of the scene's secret, or a signature by it, where this
+ * kind of receiver looks for it.  False, with "why", when there is no such place.
+ */
+static bool
+use_secret(const RetryScene *scene, TimestampTz now, RetryPrepared *prepared)
+{
+	RetryHttpRequest *http = &prepared->http;
+	const RetrySecret *secret = scene->signing;
+	char	   *piece = palloc(retry_secret_use_room(secret->value_len));
+	int64		unix_ms = retry_sign_seconds(now) * 1000 + (now % USECS_PER_SEC) / 1000;
+	size_t		len = retry_secret_use_write(scene->secret_use, secret->value, secret->value_len,
+											 unix_ms, piece);
+	StringInfoData body;
+	size_t		place;
+	bool		empty;
+
+	if (len == 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_OUT_OF_MEMORY),
+				 errmsg("retry: a request of scene \"%s\" cannot be signed", scene->name)));
+	if (scene->secret_use == RETRY_USE_DINGTALK)
+	{
+		http->parameters = piece;
+		return true;
+	}
+	place = http->has_body ? retry_secret_use_place(http->body, http->body_len, &empty) : 0;
+	if (place == 0)
+	{
+		prepared->why = "its scene's secret goes into a JSON object, and its body is none";
+		return false;
+	}
+	initStringInfo(&body);
+	enlargeStringInfo(&body, http->body_len + len + 1);
+	appendBinaryStringInfo(&body, http->body, place);
+	appendBinaryStringInfo(&body, piece, len);
+	if (!empty)
+		appendStringInfoChar(&body, ',');
+	appendBinaryStringInfo(&body, http->body + place, http->body_len - place);
+	http->body = body.data;
+	http->body_len = body.len;
+	return true;
 }
 
 bool
@@ -419,6 +464,8 @@ retry_request_prepare(TupleTableSlot *slot, const RetryScene *scene, int32 attem
 	if (!slot->tts_isnull[Task_backoff])
 		prepared->backoff = (RetryBackoff *) PG_DETOAST_DATUM_COPY(slot->tts_values[Task_backoff]);
 
+	if (scene->nsigning > 0 && scene->secret_use != RETRY_USE_WEBHOOK && !use_secret(scene, now, prepared))
+		return false;
 	prepare_headers(slot, scene, attempt_no, now, prepared);
 	return true;
 }

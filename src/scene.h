@@ -42,7 +42,7 @@ enum
 	Scene_key_window, Scene_lane_by, Scene_rate, Scene_max_in_flight, Scene_ordered,
 	Scene_dead_head, Scene_priority, Scene_weight, Scene_adaptive, Scene_hedge,
 	Scene_breaker_ratio, Scene_breaker_calls, Scene_breaker_window,
-	Scene_breaker_open, Scene_retry_share, Scene_retry_floor, Scene_secret,
+	Scene_breaker_open, Scene_retry_share, Scene_retry_floor, Scene_secret, Scene_secret_use,
 	Scene_tls_verify, Scene_tls_unverified_by, Scene_tls_min_version, Scene_tls_ca,
 	Scene_tls_pin, Scene_tls_cert, Scene_paused,
 	Scene_resume_over, Scene_resumed_at, Scene_archived, Scene_deleted_at, Scene_description,

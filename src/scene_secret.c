@@ -37,8 +37,11 @@ retry_scene_take_secrets(RetryScene *scene, const RetrySecrets *secrets)
 	{
 		scene->signing = retry_secrets_find(secrets, scene->group_id, scene->secret,
 											strlen(scene->secret), &scene->nsigning);
-		if (scene->signing == NULL || scene->signing->key.len == 0)
+		if (scene->signing == NULL || scene->signing->certificate ||
+			(scene->secret_use == RETRY_USE_WEBHOOK && scene->signing->key.len == 0))
 			scene->missing_secret = scene->secret;
+		if (scene->secret_use == RETRY_USE_PAGERDUTY)
+			scene->filled = secrets;	/* it is sent, as those in headers are */
 	}
 	if (scene->headers != NULL && retry_headers_name_secrets(scene->headers))
 	{

@@ -255,10 +255,11 @@ check_value(const char *name, const text *value)
 
 /*
  * The scenes of the group whose column has the secret's name, "a, b"; NULL: none.
+ * "more" is a further condition, or empty.
  * Since the group is locked none can come to that is not seen now.
  */
 static char *
-scenes_naming(const char *column, int32 group_id, const char *name)
+scenes_naming(const char *column, const char *more, int32 group_id, const char *name)
 {
 	Oid			types[] = {INT4OID, TEXTOID};
 	Datum		values[] = {Int32GetDatum(group_id), CStringGetTextDatum(name)};
@@ -270,7 +271,7 @@ scenes_naming(const char *column, int32 group_id, const char *name)
 	retry_become_owner(&caller);
 	(void) retry_statement_latest(psprintf("SELECT pg_catalog.string_agg(s.name, ', ' ORDER BY s.name)"
 										   " FROM retry.scene s JOIN retry.scene_group g ON g.name OPERATOR(pg_catalog.=) s.group_name"
-										   " WHERE g.id OPERATOR(pg_catalog.=) $1 AND s.%s OPERATOR(pg_catalog.=) $2", column),
+										   " WHERE g.id OPERATOR(pg_catalog.=) $1 AND s.%s OPERATOR(pg_catalog.=) $2%s", column, more),
 								  lengthof(types), types, values);
 	found = SPI_getvalue(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1);
 	if (found != NULL)
@@ -287,14 +288,14 @@ check_use(const Change *change, ValueKind kind)
 	char	   *scenes;
 
 	if (kind != VALUE_KEY &&
-		(scenes = scenes_naming("secret", change->group.id, change->name)) != NULL)
+		(scenes = scenes_naming("secret", " AND s.secret_use OPERATOR(pg_catalog.=) 'webhook'", change->group.id, change->name)) != NULL)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("value of secret \"%s\" is no key, but it signs for scenes of group \"%s\": %s",
 						change->name, change->group.name, scenes),
 				 errhint(RETRY_SIGN_KEY_HINT)));
 	if (kind != VALUE_CERTIFICATE &&
-		(scenes = scenes_naming("tls_cert", change->group.id, change->name)) != NULL)
+		(scenes = scenes_naming("tls_cert", "", change->group.id, change->name)) != NULL)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("value of secret \"%s\" is no client certificate, but it is that of scenes of group \"%s\": %s",

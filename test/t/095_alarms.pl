@@ -3,6 +3,8 @@
 use strict;
 use warnings FATAL => 'all';
 
+use File::Basename;
+use IPC::Run ();
 use JSON::PP;
 use PostgreSQL::Test::Utils;
 use RetryTest;
@@ -13,6 +15,9 @@ my $node = new_node('main', conf => "retry.alarm_interval = '100ms'\n");
 hold_nothing($node);
 my $receiver = start_endpoint();
 my $url = $receiver->url('');
+
+my $robots;
+END { local $?; $robots->kill_kill if $robots }
 
 sub sql { return $node->safe_psql('postgres', $_[0]) }
 
@@ -126,6 +131,52 @@ SQL
 is($own[5]{all}[0]{rule} . ' ' . $own[5]{all}[0]{subjects}[0]{subject}, 'channels deaf', 'through the other');
 is(sql("SELECT count(*) FROM retry.tasks WHERE scene = 'shop/alarm-deaf'"), 1, 'not through itself');
 is(sql("SELECT 'shop/alarm-deaf' = ANY (subjects) FROM retry.alarms WHERE rule = 'any'"), 'f', 'and no rule looks at its scene');
+
+# Robots and pagers: signed as each wants it, afresh for every attempt.
+my $secret = 'SECabc+/"x=';
+my $dir = PostgreSQL::Test::Utils::tempdir;
+$robots = IPC::Run::start([ 'python3', dirname(__FILE__) . '/../perl/RetryTest/chat_receiver.py', "$dir/robots", "$dir/ledger", $secret ]);
+wait_for(sub { -s "$dir/robots" }, 'robots listen');
+my $robot = 'http://127.0.0.1:' . slurp_file("$dir/robots");
+my @robots = qw(ding lark pager wework);
+sql(<<"SQL");
+SET ROLE app;
+INSERT INTO retry.channel (group_name, name, kind, url, secret) VALUES
+	('shop', 'ding', 'dingtalk', '$robot/robot/send?access_token=t0ken', 'robot'),
+	('shop', 'lark', 'feishu', '$robot/hook', 'robot'),
+	('shop', 'wework', 'wecom', '$robot/wecom?key=k', NULL),
+	('shop', 'pager', 'pagerduty', '$robot/enqueue', 'robot');
+SQL
+my %test = map { $_ => sql("SET ROLE app; SELECT retry.test_channel('$_', 'shop')") } @robots;
+wait_state($node, $test{wework}, 'succeeded', description => 'one without a secret is told');
+is(sql("SELECT string_agg(DISTINCT held_reason, ' ') FROM retry.tasks WHERE id IN ('$test{ding}', '$test{lark}', '$test{pager}')"),
+	'missing secret', 'the others wait for theirs');
+sql("SET ROLE app; SELECT retry.set_secret('robot', '$secret', 'shop')");
+wait_state($node, $test{$_}, 'succeeded', description => "$_ takes what is signed") foreach @robots;
+is(sql("SELECT count(*) FROM retry.tasks t WHERE t.id = '$test{pager}' AND convert_from(t.body, 'UTF8') LIKE '%routing_key%'"), 0,
+	'the key is in no task');
+$id = enqueue($node, "'shop/alarm-pager', '{}', url => '" . $receiver->url('/ok') . "'");
+wait_sql($node, "SELECT last_error FROM retry.tasks WHERE id = '$id'", 'and goes nowhere else',
+	expected => q(its scene's headers hold secrets, and its URL is not of the scene's origin));
+
+sql("INSERT INTO retry.alarm_rule (group_name, name, condition, severity, channels, collect, quiet) VALUES
+	('shop', 'loud', 'dead', 'critical', '{ding,lark,pager,wework}', '0', '0')");
+told($_, 2, "$_ is told") foreach grep { $_ ne 'pager' } @robots;
+sql("UPDATE retry.alarm_rule SET active = false WHERE name = 'loud'");
+told($_, 3, "and $_ of the end") foreach grep { $_ ne 'pager' } @robots;
+wait_sql($node, "SELECT string_agg(state::text, ' ') FROM retry.tasks WHERE scene = 'shop/alarm-pager' AND id <> '$id'", 'the pager too',
+	expected => 'succeeded succeeded succeeded');
+my @ledger = map { decode_json($_) } split /\n/, slurp_file("$dir/ledger");
+is(scalar(grep { !$_->{good} } @ledger), 0, 'all of it was signed well');
+my @events = map { "$_->{body}{event_action} $_->{body}{dedup_key}" } grep { $_->{path} eq '/enqueue' } @ledger;
+is_deeply([ @events[ 1, 2 ] ], [ 'trigger retry/postgres/shop/loud', 'resolve retry/postgres/shop/loud' ], 'the pager resolves what it was told');
+
+sql("SET ROLE app; SELECT retry.set_secret('robot', 'another', 'shop', overlap => '0')");
+foreach (qw(ding lark pager))
+{
+	$id = sql("SET ROLE app; SELECT retry.test_channel('$_', 'shop')");
+	wait_state($node, $id, 'dead', description => "$_ refuses a wrong signature, and it is seen");
+}
 
 # A role may not have its messages sent with the rights of another.
 sql_fails($node, "INSERT INTO retry.channel (name, kind, url) VALUES ('x', 'webhook', 'sql:pg_catalog.now')", '23514', 'invalid value', 'functions are no channels');

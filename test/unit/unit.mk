@@ -24,6 +24,7 @@ UNIT_policy = policy.c status_list.c backoff.c backoff_text.c cron.c httpdate.c
 UNIT_ratelimit_header = ratelimit_header.c httpdate.c
 UNIT_route = route.c url.c
 UNIT_sign = sign.c ed25519.c secret_ref.c
+UNIT_secret_use = secret_use.c
 UNIT_status_list = status_list.c
 UNIT_throttle = throttle.c
 UNIT_url = url.c
@@ -40,6 +41,8 @@ UNIT_LIBS_pem = $(RETRY_CRYPTO)
 
 # the sums of libpgcommon are OpenSSL's where the server's are
 UNIT_LIBS_sign = $(if $(shell grep 'define USE_OPENSSL 1' $(shell $(PG_CONFIG) --includedir-server)/pg_config.h),-lcrypto) $(RETRY_CRYPTO)
+
+UNIT_LIBS_secret_use = $(UNIT_LIBS_sign)
 
 build/unit/%: test/unit/test_%.c test/unit/check.h $(wildcard src/*.c src/*.h)
 	@mkdir -p build/unit
