@@ -905,8 +905,8 @@ BEGIN
 		EXECUTE format('CREATE UNIQUE INDEX task_%s_id ON retry.task_%1$s (id)', s);
 		EXECUTE format('CREATE INDEX task_%s_xid ON retry.task_%1$s (xid, id)', s);
 		EXECUTE format('CREATE INDEX task_%s_due ON retry.task_%1$s (lane_hash, due_at, id)', s);
-		EXECUTE format('CREATE INDEX task_%s_key ON retry.task_%1$s (scene_id, key text_pattern_ops) WHERE key IS NOT NULL', s);
-		EXECUTE format('CREATE INDEX task_%s_reference ON retry.task_%1$s (scene_id, reference) WHERE reference IS NOT NULL', s);
+		EXECUTE format('CREATE INDEX task_%s_key ON retry.task_%1$s (key text_pattern_ops, scene_id) WHERE key IS NOT NULL', s);
+		EXECUTE format('CREATE INDEX task_%s_reference ON retry.task_%1$s (reference, scene_id) WHERE reference IS NOT NULL', s);
 		EXECUTE format('CREATE INDEX task_%s_replay ON retry.task_%1$s (replay_of) WHERE replay_of IS NOT NULL', s);
 		EXECUTE format('CREATE INDEX task_%s_parent ON retry.task_%1$s (parent_id) WHERE parent_id IS NOT NULL', s);
 

@@ -137,17 +137,28 @@ scan_time(RetryLiveWalk *walk, int leaf)
 	retry_live_walk_take(walk, RETRY_TASK_ID, leaf);
 }
 
-/* Takes the tasks of one scene with the reference that is meant. */
+/*
+ * Adds a key for the second column of an index, where one scene is meant; of
+ * several take_task() finds out, for the first column says nearly all.
+ */
+static int
+add_scene(const RetrySelection *s, ScanKeyData *keys, int n)
+{
+	if (s->nscenes == 1)
+		ScanKeyInit(&keys[n++], 2, BTEqualStrategyNumber, F_INT4EQ, Int32GetDatum(s->scenes[0]));
+	return n;
+}
+
+/* Takes the tasks with the reference that is meant. */
 static void
-scan_reference(RetryLiveWalk *walk, int leaf, int32 scene_id)
+scan_reference(RetryLiveWalk *walk, int leaf)
 {
 	Bulk	   *bulk = walk->arg;
 	ScanKeyData keys[2];
 
-	ScanKeyInit(&keys[0], 1, BTEqualStrategyNumber, F_INT4EQ, Int32GetDatum(scene_id));
-	ScanKeyEntryInitialize(&keys[1], 0, 2, BTEqualStrategyNumber, InvalidOid, DEFAULT_COLLATION_OID,
+	ScanKeyEntryInitialize(&keys[0], 0, 1, BTEqualStrategyNumber, InvalidOid, DEFAULT_COLLATION_OID,
 						   F_TEXTEQ, PointerGetDatum(bulk->selection.reference));
-	retry_scan_start(walk->reader, RETRY_TASK_REFERENCE, leaf, 2, keys);
+	retry_scan_start(walk->reader, RETRY_TASK_REFERENCE, leaf, add_scene(&bulk->selection, keys, 1), keys);
 	retry_live_walk_take(walk, RETRY_TASK_REFERENCE, leaf);
 }
 
@@ -171,19 +182,21 @@ end_of_prefix(const text *prefix)
 	return end;
 }
 
-/* Takes the tasks of one scene whose keys begin with what is meant. */
+/* Takes the tasks whose keys begin with what is meant. */
 static void
-scan_key(RetryLiveWalk *walk, int leaf, int32 scene_id, text *end)
+scan_key(RetryLiveWalk *walk, int leaf)
 {
 	Bulk	   *bulk = walk->arg;
+	text	   *end = end_of_prefix(bulk->selection.key_prefix);
 	ScanKeyData keys[3];
+	int			n = 0;
 
-	ScanKeyInit(&keys[0], 1, BTEqualStrategyNumber, F_INT4EQ, Int32GetDatum(scene_id));
-	ScanKeyEntryInitialize(&keys[1], 0, 2, BTGreaterEqualStrategyNumber, InvalidOid, DEFAULT_COLLATION_OID,
+	ScanKeyEntryInitialize(&keys[n++], 0, 1, BTGreaterEqualStrategyNumber, InvalidOid, DEFAULT_COLLATION_OID,
 						   F_TEXT_PATTERN_GE, PointerGetDatum(bulk->selection.key_prefix));
-	ScanKeyEntryInitialize(&keys[2], 0, 2, BTLessStrategyNumber, InvalidOid, DEFAULT_COLLATION_OID,
-						   F_TEXT_PATTERN_LT, PointerGetDatum(end));
-	retry_scan_start(walk->reader, RETRY_TASK_KEY, leaf, end == NULL ? 2 : 3, keys);
+	if (end != NULL)
+		ScanKeyEntryInitialize(&keys[n++], 0, 1, BTLessStrategyNumber, InvalidOid, DEFAULT_COLLATION_OID,
+							   F_TEXT_PATTERN_LT, PointerGetDatum(end));
+	retry_scan_start(walk->reader, RETRY_TASK_KEY, leaf, add_scene(&bulk->selection, keys, n), keys);
 	retry_live_walk_take(walk, RETRY_TASK_KEY, leaf);
 }
 
@@ -192,18 +205,12 @@ scan_leaf(RetryLiveWalk *walk, int leaf)
 {
 	Bulk	   *bulk = walk->arg;
 
+	if (bulk->selection.nscenes == 0)
+		return;
 	if (bulk->selection.reference != NULL)
-	{
-		for (int i = 0; i < bulk->selection.nscenes; i++)
-			scan_reference(walk, leaf, bulk->selection.scenes[i]);
-	}
+		scan_reference(walk, leaf);
 	else if (bulk->selection.key_prefix != NULL)
-	{
-		text	   *end = end_of_prefix(bulk->selection.key_prefix);
-
-		for (int i = 0; i < bulk->selection.nscenes; i++)
-			scan_key(walk, leaf, bulk->selection.scenes[i], end);
-	}
+		scan_key(walk, leaf);
 	else
 		scan_time(walk, leaf);
 }

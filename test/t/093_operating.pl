@@ -1,5 +1,6 @@
-# Long operations while they go on: how far they are, who may see it, and that
-# nothing is left of them when they end in whatever way.
+# What an operator asks: single tasks, keys and references are found by index
+# among many, for whoever asks; long operations are seen while they go on, by
+# who may see them, and nothing is left of them when they end in whatever way.
 use strict;
 use warnings FATAL => 'all';
 
@@ -149,6 +150,54 @@ sql('INSERT INTO go VALUES (true)');
 wait_sql($node, 'SELECT count(*) FROM retry.progress', 'and ends', expected => '0');
 is(sql("SELECT count(*) FROM retry.event WHERE kind = 'old'"), '0', 'having done it');
 $holder->quit;
+
+# ---- what is looked for is found by index, under the rights of whoever asks
+
+sql(<<"SQL");
+SELECT count(retry.enqueue('app/waits', '{}', key => 'key-' || repeat('x', 100) || n, reference => 'number-' || repeat('x', 100) || n, delay => '1 day'))
+FROM generate_series(1, 10000) n;
+SELECT retry.enqueue('app/waits', '{}', key => 'one', reference => 'number', delay => '1 day');
+INSERT INTO retry.attempt (leaf, http_status, attempt_no, task_id, lane_hash, finished_at, duration_us, scene_id, outcome)
+SELECT leaf, 200, 1, id, lane_hash, now(), 1, scene_id, 'succeeded' FROM retry.task WHERE key LIKE 'key-%';
+VACUUM ANALYZE retry.task, retry.attempt;
+SQL
+my $one = sql("SELECT id FROM retry.tasks WHERE key = 'one'");
+
+# Pages that a query reads of an index, at most in one look; undef when it does
+# not look there.  At this size whole tables are cheap, so they are forbidden.
+sub pages
+{
+	my ($role, $query, $index) = @_;
+	my $explain = "EXPLAIN (ANALYZE, BUFFERS, COSTS OFF, TIMING OFF) $query";
+	my $plan = sql("SET ROLE $role; SET enable_seqscan = off; SET jit = off; $explain; SELECT 'again'; $explain");
+	my $most;
+
+	$plan =~ s/.*^again$//ms;			# catalogs are read by the first
+	$plan =~ s/^Planning:.*//ms;
+	foreach my $part (split /->/, $plan)
+	{
+		next if $part !~ /^\s+(Index|Bitmap Index|Index Only) Scan (using|on) $index\b/;
+		my $pages = 0;
+		$pages += $1 while $part =~ /Buffers: shared.*?=(\d+)/g;
+		my ($loops) = $part =~ /loops=(\d+)/;
+		$pages /= $loops if $loops;
+		$most = $pages if !defined $most || $pages > $most;
+	}
+	return $most;
+}
+
+my %index = ("id = '$one'" => "task_${leaf}_id", "key = 'one'" => "task_${leaf}_key", "reference = 'number'" => "task_${leaf}_reference");
+foreach my $role (qw(app granted stranger))
+{
+	foreach my $by (sort keys %index)
+	{
+		cmp_ok(pages($role, "SELECT * FROM retry.tasks WHERE $by", $index{$by}) // 1000, '<=', 30, "$role, $by: an index leads there");
+	}
+	is(sql("SET ROLE $role; SELECT count(*) FROM retry.tasks WHERE id = '$one' AND key = 'one' AND reference = 'number'"),
+		$role eq 'stranger' ? 0 : 1, 'by whom it may be found');
+}
+cmp_ok(pages('app', "SELECT * FROM retry.attempts WHERE task_id = '$one'", "attempt_${leaf}_no") // 1000, '<=', 30, 'so it does to the attempts of a task');
+cmp_ok(pages('app', "SELECT * FROM retry.tasks WHERE state = 'retrying' LIMIT 50", "attempt_${leaf}_due") // 1000, '<=', 30, 'and to tasks that retry');
 
 $node->stop;
 done_testing();
