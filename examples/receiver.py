@@ -1,26 +1,45 @@
 #!/usr/bin/env python3
 """A receiver that acts once for each Idempotency-Key.
 
-    examples/receiver.py [--port 8080] [--database seen.db]
+    examples/receiver.py [--port 8080] [--database seen.db] [--key whsec_...]
 
 It answers POST /... with 200 whether the message is new or a repeat, and acts
 on it (here: prints it) only the first time.  Keys and what was done are kept in
 one SQLite database and committed together, so a crash in between repeats
-nothing and forgets nothing.  Standard library only.
+nothing and forgets nothing.  With a key it takes only what is signed by it, as
+Standard Webhooks has it, and is not older than five minutes.  Standard library
+only.
 """
 import argparse
+import base64
+import hashlib
+import hmac
 import http.server
 import json
 import sqlite3
+import time
 
 parser = argparse.ArgumentParser(description="acts once for each Idempotency-Key")
 parser.add_argument("--port", type=int, default=8080, help="0: any free one")
 parser.add_argument("--database", default="seen.db")
+parser.add_argument("--key", help="whsec_...: refuse what is not signed by it")
 options = parser.parse_args()
 
 db = sqlite3.connect(options.database)
 db.execute("CREATE TABLE IF NOT EXISTS seen (key text PRIMARY KEY)")
 db.execute("CREATE TABLE IF NOT EXISTS orders (body text)")
+
+
+def signed(headers, body):
+    """One of the signatures is by our key, over these bytes, and made just now."""
+    ident = headers.get("webhook-id", "")
+    sent = headers.get("webhook-timestamp", "")
+    if not sent.isdigit() or abs(time.time() - int(sent)) > 300:
+        return False
+    key = base64.b64decode(options.key.removeprefix("whsec_"))
+    digest = hmac.new(key, f"{ident}.{sent}.".encode() + body, hashlib.sha256).digest()
+    good = "v1," + base64.b64encode(digest).decode()
+    return any(hmac.compare_digest(good, one) for one in headers.get("webhook-signature", "").split())
 
 
 class Receiver(http.server.BaseHTTPRequestHandler):
@@ -29,6 +48,8 @@ class Receiver(http.server.BaseHTTPRequestHandler):
     def do_POST(self):
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
         key = self.headers.get("Idempotency-Key")
+        if options.key and not signed(self.headers, body):
+            return self.answer(401, {"error": "not signed by the key, or too old"})
         if key is None:
             return self.answer(400, {"error": "no Idempotency-Key"})
         try:

@@ -33,6 +33,20 @@ my %behaviour = (
 	echo => '/echo?path=');
 my %address = map { $_ => start_endpoint()->keep->url } keys %behaviour;
 
+# What a page calls ports 8081 and 8082 and a folder in /tmp is free, and ours.
+my $folder = PostgreSQL::Test::Utils::tempdir;
+my %own = ('/tmp/retry-tutorial' => $folder,
+	map { $_ => PostgreSQL::Test::Cluster::get_free_port() } 8081, 8082);
+
+# What a page leaves running says so there.
+END
+{
+	foreach my $file ($folder ? glob("$folder/*.pid") : ())
+	{
+		kill 'TERM', slurp_file($file) =~ /(\d+)/;
+	}
+}
+
 # A receiver ends when its object is destroyed: hold on to all of them.
 my @receivers;
 sub RetryTest::Endpoint::keep { push @receivers, $_[0]; return $_[0] }
@@ -48,12 +62,17 @@ sub to_receiver
 	my ($text) = @_;
 	$text =~ s{https://(\w+)\.example\.com(?=(/?))}
 		{ exists $address{$1} ? $address{$1} . ($2 ? $behaviour{$1} : '') : "https://$1.example.com" }ge;
+	$text =~ s{(/tmp/retry-tutorial|\b808[12]\b)}{$own{$1}}g;
 	return $text;
 }
 
 sub from_receiver
 {
 	my ($text) = @_;
+	foreach my $name (keys %own)
+	{
+		$text =~ s/\Q$own{$name}\E(?!\d)/$name/g;
+	}
 	while (my ($host, $url) = each %address)
 	{
 		$text =~ s/\Q$url$behaviour{$host}\E/https:\/\/$host.example.com/g;
@@ -143,6 +162,20 @@ sub printed
 	return $text;
 }
 
+# What psql is given for a block: its SQL, or a shell that runs its commands in
+# the project's folder.
+sub command
+{
+	my ($block) = @_;
+	my $script = "$folder/line_$block->{line}.sh";
+
+	return to_receiver($block->{text}) . ';' if $block->{kind} eq 'sql';
+	open(my $file, '>', $script) or die "$script: $!\n";
+	print $file "cd '$top'\n" . to_receiver($block->{text});
+	close $file;
+	return "\\! bash $script";
+}
+
 # Runs all blocks of a page in one session, each between two marks.
 sub run_page
 {
@@ -152,7 +185,7 @@ sub run_page
 
 	foreach my $block (@blocks)
 	{
-		$input .= "\\echo \@\@\@ $block->{line}\n" . to_receiver($block->{text}) . ";\n";
+		$input .= "\\echo \@\@\@ $block->{line}\n" . command($block) . "\n";
 	}
 	$input .= "\\echo \@\@\@ 0\n";
 	IPC::Run::run(
@@ -185,14 +218,14 @@ sub check_page
 	my ($file, $report) = @_;
 	my $page = $file =~ m{^\Q$top\E/(.*)} ? $1 : basename($file);
 	my @all = blocks($file);
-	my @sql = grep { $_->{kind} eq 'sql' } @all;
+	my @sql = grep { $_->{kind} eq 'sql' || ($_->{kind} eq 'sh' && $_->{words} eq 'run') } @all;
 	my $dbname = 'shop';
 
 	return if !@sql;
 	for my $i (0 .. $#all - 1)
 	{
 		$all[$i]{expected} = $all[ $i + 1 ]{text}
-		  if $all[$i]{kind} eq 'sql' && $all[ $i + 1 ]{kind} eq 'text';
+		  if $all[$i]{kind} =~ /^(?:sql|sh)$/ && $all[ $i + 1 ]{kind} eq 'text';
 	}
 	$node->safe_psql('postgres', "CREATE DATABASE $dbname");
 	# the page that installs the extension itself is not robbed of its example
@@ -208,7 +241,7 @@ sub check_page
 		my $shown = printed($raw);
 		my ($wanted) = $block->{words} =~ /^error:\s*(\w{5})$/;
 
-		if ($block->{words} ne '' && !defined $wanted)
+		if ($block->{kind} eq 'sql' && $block->{words} ne '' && !defined $wanted)
 		{
 			$report->(0, "$what: \"sql $block->{words}\" is not understood", '');
 		}
