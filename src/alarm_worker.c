@@ -29,6 +29,7 @@
 
 #include "compat.h"
 #include "alarm.h"
+#include "group_limits.h"
 #include "guc.h"
 #include "schedule.h"
 #include "statement.h"
@@ -211,6 +212,7 @@ retry_alarms_main(Datum arg)
 	BackgroundWorkerUnblockSignals();
 	BackgroundWorkerInitializeConnectionByOid(DatumGetObjectId(arg), InvalidOid, 0);
 	retry_pin_settings();
+	retry_group_exempt();
 	db = retry_shmem_database();
 	context = AllocSetContextCreate(TopMemoryContext, "retry alarms", ALLOCSET_DEFAULT_SIZES);
 	MemoryContextSwitchTo(context);

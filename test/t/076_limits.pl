@@ -10,7 +10,7 @@ use Test::More;
 
 my $receiver = start_endpoint();
 my $url = $receiver->url('');
-my $node = new_node('main');
+my $node = new_node('main', conf => "retry.alarm_interval = '100ms'\n");
 hold_nothing($node);
 
 sub sql
@@ -112,6 +112,16 @@ SQL
 is(sql("SELECT string_agg(concat_ws(' ', name, last_task IS NOT NULL, last_error), ', ' ORDER BY name) FROM retry.schedules"),
 	'full f 1 new task is too many for group "flood", which has 1 unfinished ones and may have 1, other t',
 	'a full group fails its own schedules alone');
+
+# An alarm of a group that is full is told.
+sql(<<"SQL");
+INSERT INTO retry.channel (group_name, name, kind, url) VALUES ('flood', 'ops', 'webhook', '$url/ok/ops');
+INSERT INTO retry.alarm_rule (group_name, name, condition, threshold, channels, collect, quiet, tell_recovery) VALUES
+	('flood', 'deaths', 'dead', 1, '{ops}', '0', '0', false);
+SQL
+wait_sql($node, "SELECT count(*) FROM retry.tasks WHERE scene = 'flood/alarm-ops' AND state = 'succeeded'", 'alarms of a group that is full are told',
+	expected => 1);
+sql("DELETE FROM retry.alarm_rule");
 sql("SELECT retry.cancel_where(target => 'flood/held'), retry.unschedule('full'), retry.unschedule('other')");
 use_is('flood', 0, 'room again');
 
