@@ -129,9 +129,12 @@ count_once(RetryGroupUse *use, const RetryGroupRow *group)
 	RetryGroupMark mark;
 	bool		isnull;
 
+	/* nobody adds before it is counted; of several who count, one is heard */
+	retry_group_use_mark(use, &mark);
+	if (mark.counted)
+		return;
 	retry_statement_connect();
 	retry_become_owner(&caller);
-	retry_group_use_mark(use, &mark);
 	(void) retry_statement_latest(unfinished, 1, &type, &name);
 	retry_group_use_correct(&mark, DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull)));
 	retry_become_caller(&caller);
@@ -144,7 +147,7 @@ counted_use(const RetryGroupRow *group)
 {
 	RetryGroupUse *use = retry_group_use(group->id);
 
-	if (use != NULL && !use->counted && group->limits.max_pending >= 0)
+	if (use != NULL && !use->counted)
 		count_once(use, group);
 	return use;
 }

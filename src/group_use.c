@@ -63,7 +63,6 @@ retry_group_use_create_memory(void)
 		pg_atomic_init_u64(&table[i].reserved, 0);
 		pg_atomic_init_u64(&table[i].refused, 0);
 		pg_atomic_init_u64(&table[i].bucket, 0);
-		pg_atomic_init_u32(&table[i].version, 0);
 	}
 }
 
@@ -130,7 +129,7 @@ take(uint64 owner)
 		pg_atomic_write_u64(&use->pending, 0);
 		pg_atomic_write_u64(&use->reserved, 0);
 		pg_atomic_write_u64(&use->refused, 0);
-		pg_atomic_fetch_add_u32(&use->version, 1);
+		use->version++;
 		use->refused_at = 0;
 		use->counted = false;
 		memset(&use->rate, 0, sizeof(use->rate));
@@ -362,11 +361,14 @@ retry_group_use_left(const RetryGroupUse *use, const RetryRate *rate)
 void
 retry_group_use_mark(RetryGroupUse *use, RetryGroupMark *mark)
 {
+	LWLockAcquire(retry_shared->lock, LW_SHARED);
 	mark->use = use;
 	mark->owner = pg_atomic_read_u64(&use->owner);
 	mark->group_id = (int32) mark->owner;
-	mark->version = pg_atomic_read_u32(&use->version);
+	mark->version = use->version;
 	mark->committed = (int64) pg_atomic_read_u64(&use->pending) - (int64) pg_atomic_read_u64(&use->reserved);
+	mark->counted = use->counted;
+	LWLockRelease(retry_shared->lock);
 }
 
 int
@@ -389,11 +391,14 @@ retry_group_use_mark_all(RetryGroupMark **marks)
 void
 retry_group_use_correct(const RetryGroupMark *mark, int64 counted)
 {
-	uint32		version = mark->version;
+	RetryGroupUse *use = mark->use;
 
-	if (!is_of(mark->use, mark->owner) ||
-		!pg_atomic_compare_exchange_u32(&mark->use->version, &version, version + 1))
-		return;
-	(void) pg_atomic_fetch_add_u64(&mark->use->pending, counted - mark->committed);
-	mark->use->counted = true;
+	LWLockAcquire(retry_shared->lock, LW_EXCLUSIVE);
+	if (is_of(use, mark->owner) && use->version == mark->version)
+	{
+		use->version++;
+		(void) pg_atomic_fetch_add_u64(&use->pending, counted - mark->committed);
+		use->counted = true;
+	}
+	LWLockRelease(retry_shared->lock);
 }

@@ -25,7 +25,7 @@ typedef struct RetryGroupUse
 								 * under way */
 	pg_atomic_uint64 refused;	/* calls since the entry was made */
 	volatile TimestampTz refused_at;	/* the last of them; 0: none */
-	pg_atomic_uint32 version;	/* grows with each correction */
+	uint32		version;		/* grows with each correction; under a lock */
 	volatile bool counted;		/* it was corrected at least once */
 	RetryRate	rate;			/* by which the bucket is kept; count 0: none
 								 * yet */
@@ -72,7 +72,10 @@ extern int64 retry_group_use_take(RetryGroupUse *use, const RetryRate *rate, int
 /* How many could be taken now. */
 extern int64 retry_group_use_left(const RetryGroupUse *use, const RetryRate *rate);
 
-/* An entry as it was at the moment of a snapshot by which tasks are counted. */
+/*
+ * An entry as it was just before the snapshot by which tasks are counted: what
+ * is committed between the two is counted twice then, rather than never.
+ */
 typedef struct RetryGroupMark
 {
 	RetryGroupUse *use;
@@ -80,6 +83,7 @@ typedef struct RetryGroupMark
 	uint64		owner;
 	uint32		version;
 	int64		committed;		/* what it said of committed transactions */
+	bool		counted;		/* it was corrected before */
 } RetryGroupMark;
 
 /* Notes an entry, or all of the current database (palloc'd, returns how many). */

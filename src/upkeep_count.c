@@ -204,6 +204,7 @@ retry_upkeep_count(RetryUpkeep *upkeep, int unused)
 	int			nmarks;
 	Datum		took;
 
+	nmarks = retry_group_use_mark_all(&marks);
 	set_isolation("repeatable read");
 	PG_TRY();
 	{
@@ -215,7 +216,6 @@ retry_upkeep_count(RetryUpkeep *upkeep, int unused)
 	}
 	PG_END_TRY();
 
-	nmarks = retry_group_use_mark_all(&marks);
 	counted = palloc0(Max(nmarks, 1) * sizeof(int64));
 	(void) retry_statement(begin_count, 0, NULL, NULL, NULL, SPI_OK_DELETE);
 	(void) retry_statement(count_others, 0, NULL, NULL, NULL, SPI_OK_INSERT);
