@@ -63,11 +63,12 @@ ask()
 # none that it uses for the order or the limit of a view with rights in it.
 scenario_queries()
 {
-	local role state day="now() - interval '1 day'"
+	local role state last day="now() - interval '1 day'"
 
 	setting "retry.enabled = off"
 	fill_history "$(sized 10000000 200000)"
 	ID=$(sql -c "SELECT id FROM filled WHERE kind = 'succeeded' AND n > (SELECT max(n) / 2 FROM filled) ORDER BY n LIMIT 1")
+	last=$(sql -c "SELECT max(at) FROM filled")
 	for role in app plain; do
 		ask $role "one task" "<=" 100 "SELECT * FROM retry.tasks WHERE id = '$ID'"
 		ask $role "its attempts" "<=" 100 "SELECT * FROM retry.attempts WHERE task_id = '$ID'"
@@ -79,6 +80,8 @@ scenario_queries()
 		ask $role "the newest dead letters" "<=" 100 "SELECT * FROM retry.dead_letters ORDER BY finished_at DESC LIMIT 50"
 		ask $role "counts of a day" "<=" 100 "SELECT * FROM retry.stats WHERE per = 'hour' AND at >= $day"
 		ask $role "overview" "<=" 100 "SELECT * FROM retry.overview"
+		ask $role "what succeeded in a minute" "<=" 100 "SELECT * FROM retry.tasks WHERE state = 'succeeded'
+			AND finished_at > '$last'::timestamptz - interval '1 min' ORDER BY finished_at DESC LIMIT 50"
 		ask $role "a page of succeeded" - 0 "SELECT * FROM retry.tasks WHERE state = 'succeeded' LIMIT 50"
 		ask $role "a page of pending" - 0 "SELECT * FROM retry.tasks WHERE state = 'pending' LIMIT 50"
 	done
