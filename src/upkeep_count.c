@@ -11,7 +11,9 @@
  *
  * Everything is read with one snapshot.  What the dispatchers have counted and
  * not stored at that moment is taken off again, so that what they store or show
- * later can be added.
+ * later can be added.  A dispatcher counts a task some milliseconds after it was
+ * committed, and an outcome as long after it was recorded: so a moment is looked
+ * for in which they have counted just what the snapshot sees.
  */
 #include "postgres.h"
 
@@ -19,7 +21,10 @@
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
 #include "miscadmin.h"
+#include "pgstat.h"
+#include "storage/latch.h"
 #include "storage/lmgr.h"
+#include "utils/builtins.h"
 #include "utils/guc.h"
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
@@ -42,6 +47,15 @@
  */
 #define HOUR_LATE_US		USECS_PER_HOUR
 #define DAY_LATE_US			(4 * USECS_PER_HOUR)
+
+/*
+ * Looking for a moment at which nothing comes or goes: so often, with a pause
+ * between, and so long for dispatchers to read what has been committed.  Where
+ * there is none, the counts are off by what was on its way.
+ */
+#define QUIET_TRIES			10
+#define QUIET_PAUSE_MS		50
+#define TURNS_WAIT_MS		200
 
 #define SUMS \
 	"sum(m.enqueued), sum(m.succeeded), sum(m.failed), sum(m.processing), sum(m.stopped), sum(m.expired)," \
@@ -102,11 +116,16 @@ retry_upkeep_stats(RetryUpkeep *upkeep, int unused)
 static const char *const begin_count =
 "DELETE FROM retry.scene_count";
 
-/* What is counted and not stored, taken off; and the dead letters. */
+/* What is counted and not stored; another text when anything was counted meanwhile. */
+static const char *const not_stored =
+"SELECT coalesce(jsonb_agg(jsonb_build_array(r.scene_id, r.pending, r.retrying, r.dead, r.enqueued, r.dispatcher)"
+"  ORDER BY r.scene_id, r.dispatcher), '[]')::text FROM retry.scene_rows() r";
+
+/* That, $1, taken off; and the dead letters. */
 static const char *const count_others =
 "INSERT INTO retry.scene_count (scene_id, pending, retrying, dead)"
 " SELECT c.scene_id, sum(c.pending), sum(c.retrying), sum(c.dead) FROM ("
-"  SELECT r.scene_id, -r.pending, -r.retrying, -r.dead FROM retry.scene_rows() r"
+"  SELECT (r->>0)::int, -(r->>1)::bigint, -(r->>2)::bigint, -(r->>3)::bigint FROM jsonb_array_elements($1::jsonb) r"
 "  UNION ALL SELECT d.scene_id, 0, 0, count(*) FROM retry.dead_letter d GROUP BY d.scene_id"
 " ) AS c (scene_id, pending, retrying, dead) GROUP BY c.scene_id";
 
@@ -193,18 +212,9 @@ set_isolation(const char *level)
 	SetConfigOption("default_transaction_isolation", level, PGC_SUSET, PGC_S_OVERRIDE);
 }
 
-void
-retry_upkeep_count(RetryUpkeep *upkeep, int unused)
+static void
+begin_with_one_snapshot(void)
 {
-	RetryDatabase *db = retry_shmem_database();
-	int64		begun = retry_monotonic_us();
-	Oid			type = INT8OID;
-	RetryGroupMark *marks;
-	int64	   *counted;
-	int			nmarks;
-	Datum		took;
-
-	nmarks = retry_group_use_mark_all(&marks);
 	set_isolation("repeatable read");
 	PG_TRY();
 	{
@@ -215,10 +225,118 @@ retry_upkeep_count(RetryUpkeep *upkeep, int unused)
 		set_isolation("read committed");
 	}
 	PG_END_TRY();
+}
 
+/* What the dispatchers have counted and not stored; palloc'd in that context. */
+static char *
+read_not_stored(MemoryContext context)
+{
+	char	   *text;
+
+	(void) retry_statement(not_stored, 0, NULL, NULL, NULL, SPI_OK_SELECT);
+	text = SPI_getvalue(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1);
+	return MemoryContextStrdup(context, text);
+}
+
+static void
+pause_ms(long ms)
+{
+	(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, ms, PG_WAIT_EXTENSION);
+	ResetLatch(MyLatch);
+	CHECK_FOR_INTERRUPTS();
+}
+
+/* Have all dispatchers that run begun a turn since "before", and ended it? */
+static bool
+have_turned(const RetryWorker *before, int n, const RetryWorker *now, int nnow)
+{
+	for (int i = 0; i < n; i++)
+	{
+		for (int j = 0; j < nnow; j++)
+		{
+			/* the one under way may have read before */
+			if (now[j].ticket == before[i].ticket && now[j].turns < before[i].turns + 2)
+				return false;
+		}
+	}
+	return true;
+}
+
+/* Waits until dispatchers have read what is committed now; false when that takes long. */
+static bool
+await_turns(void)
+{
+	Size		size = retry_shmem_max_workers() * sizeof(RetryWorker);
+	RetryWorker *before = palloc(size);
+	RetryWorker *now = palloc(size);
+	int			n = retry_shmem_workers(MyDatabaseId, before);
+	bool		turned = false;
+
+	for (int ms = 0; ms < TURNS_WAIT_MS && !turned; ms++)
+	{
+		retry_shmem_wake_workers(MyDatabaseId);
+		pause_ms(1);
+		turned = have_turned(before, n, now, retry_shmem_workers(MyDatabaseId, now));
+	}
+	pfree(before);
+	pfree(now);
+	return turned;
+}
+
+/*
+ * Begins the transaction that counts, at a moment, if there is one, at which
+ * what dispatchers have counted is what its snapshot sees: they counted nothing
+ * from before it until after they had read all of it.  Returns what they have
+ * counted, in the context that was current.
+ */
+static char *
+begin_at_rest(RetryGroupMark **marks, int *nmarks)
+{
+	MemoryContext context = CurrentMemoryContext;
+	char	   *before;
+	char	   *after;
+	bool		turned;
+
+	for (int i = 1;; i++)
+	{
+		retry_worker_begin_spi("counting tasks");
+		before = read_not_stored(context);
+		retry_worker_commit_spi();
+
+		*nmarks = retry_group_use_mark_all(marks);
+		begin_with_one_snapshot();
+		turned = await_turns();
+		after = read_not_stored(context);
+		if ((turned && strcmp(before, after) == 0) || i == QUIET_TRIES)
+			break;
+		retry_worker_commit_spi();
+		pfree(before);
+		pfree(after);
+		if (*marks != NULL)
+			pfree(*marks);
+		pause_ms(QUIET_PAUSE_MS);
+	}
+	pfree(before);
+	return after;
+}
+
+void
+retry_upkeep_count(RetryUpkeep *upkeep, int unused)
+{
+	RetryDatabase *db = retry_shmem_database();
+	int64		begun = retry_monotonic_us();
+	Oid			type = INT8OID;
+	Oid			text_type = TEXTOID;
+	RetryGroupMark *marks;
+	int64	   *counted;
+	int			nmarks;
+	Datum		others;
+	Datum		took;
+
+	others = CStringGetTextDatum(begin_at_rest(&marks, &nmarks));
 	counted = palloc0(Max(nmarks, 1) * sizeof(int64));
 	(void) retry_statement(begin_count, 0, NULL, NULL, NULL, SPI_OK_DELETE);
-	(void) retry_statement(count_others, 0, NULL, NULL, NULL, SPI_OK_INSERT);
+	(void) retry_statement(count_others, 1, &text_type, &others, NULL, SPI_OK_INSERT);
 	if (nmarks > 0)
 		add_counted(marks, nmarks, -1, counted);
 	for (int leaf = 0; leaf < RETRY_LEAVES; leaf++)

@@ -197,5 +197,20 @@ sql_fails($node, "SELECT retry.percentile(x, 0.5) FROM (VALUES ('$_->[0]'::bigin
   foreach [ '[70:74]={1,1,1,1,1}', '2202E', 'from 70 on' ], [ '[-1:0]={1,1}', '2202E', 'from -1 on' ], [ '{{1}}', '2202E', '2 dimensions' ],
   [ '{NULL}', '22003', 'null' ], [ '{-1}', '22003', 'negative' ];
 
+# What is committed and not yet read by a dispatcher is counted once, too.
+sql("INSERT INTO retry.scene (group_name, name, url) VALUES ('shop', 'later', '$url/ok')");
+wait_sql($node, "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'retry upkeep'", 'no upkeep is under way', expected => 0);
+my ($dispatcher) = workers($node, 'retry dispatcher');
+kill 'STOP', $dispatcher;
+sql("SELECT count(retry.enqueue('shop/later', delay => '1 h')) FROM generate_series(1, 20)");
+my $maintainer = session($node);
+$maintainer->query_until(qr/begun/, "\\echo begun\nCALL retry.maintain();\n");
+wait_sql($node, "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'retry upkeep' AND query = 'counting tasks'",
+	'upkeep counts', expected => 1);
+kill 'CONT', $dispatcher;
+$maintainer->query_safe('SELECT');
+$maintainer->quit;
+overview_is('shop/later', 'pending', 20, 'counted while a dispatcher had yet to read it');
+
 $node->stop;
 done_testing();
