@@ -246,7 +246,7 @@ pause_ms(long ms)
 	CHECK_FOR_INTERRUPTS();
 }
 
-/* Have all dispatchers that run begun a turn since "before", and ended it? */
+/* Have all dispatchers that read tasks begun a turn since "before", and ended it? */
 static bool
 have_turned(const RetryWorker *before, int n, const RetryWorker *now, int nnow)
 {
@@ -254,8 +254,9 @@ have_turned(const RetryWorker *before, int n, const RetryWorker *now, int nnow)
 	{
 		for (int j = 0; j < nnow; j++)
 		{
-			/* the one under way may have read before */
-			if (now[j].ticket == before[i].ticket && now[j].turns < before[i].turns + 2)
+			/* the turn under way may have read before */
+			if (now[j].ticket == before[i].ticket && now[j].pid != 0 && !now[j].deaf &&
+				now[j].turns < before[i].turns + 2)
 				return false;
 		}
 	}

@@ -61,6 +61,8 @@ sub complaints
 	my $log = substr(slurp_file($node->logfile), $offset // 0);
 	return join "\n",
 	  grep { /^retry [a-z]+\| +(WARNING|ERROR|FATAL|PANIC)/ || /TRAP|server process .* was terminated/ }
+	  # upkeep that is under way when somebody copies its database or leaves it out is ended, and says so
+	  grep { !/^retry upkeep\| +FATAL: +terminating background worker "retry upkeep" due to administrator command/ }
 	  split /\n/, $log;
 }
 
