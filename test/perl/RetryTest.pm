@@ -7,6 +7,7 @@ use strict;
 use warnings FATAL => 'all';
 
 use Exporter 'import';
+use Fcntl qw(:flock);
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use RetryTest::Endpoint;
@@ -41,6 +42,36 @@ $SIG{INT} = sub { die "stopped by SIGINT\n" };
 	*Test::Builder::BAIL_OUT = sub { die "bail out: $_[1]\n" };
 }
 
+# Making a cluster takes most of a second of CPU, so the first one of each program
+# is a copy of one that all programs of a run share.  Others are made: a cluster and
+# its copy are told apart by their system identifiers, which is what some tests are about.
+my $clusters = 0;
+
+sub init_node
+{
+	my ($node, %params) = @_;
+	my $shared = defined $ENV{TESTDATADIR} && !$clusters++ ? "$ENV{TESTDATADIR}/cluster" : undef;
+	my $system_or_bail = \&PostgreSQL::Test::Utils::system_or_bail;
+
+	no warnings 'redefine';
+	local *PostgreSQL::Test::Utils::system_or_bail = sub {
+		my ($command, undef, $pgdata, @arguments) = @_;
+
+		return $system_or_bail->(@_) if $command ne 'initdb' || !defined $shared;
+		open(my $lock, q(>), "$shared.lock") or die "$shared.lock: $!";
+		flock($lock, LOCK_EX) or die "$shared.lock: $!";
+		if (!-d $shared)
+		{
+			$system_or_bail->('initdb', '-D', "$shared.new", @arguments);
+			rename("$shared.new", $shared) or die "$shared: $!";
+		}
+		close $lock;
+		return $system_or_bail->('cp', '-R', '-p', $shared, $pgdata);
+	};
+	$node->init(%params);
+	return;
+}
+
 # new_node(NAME, %options): a server, made and started.
 #   preload   => 0        leave the library out of shared_preload_libraries
 #   extension => 0        do not CREATE EXTENSION in the database postgres
@@ -57,7 +88,9 @@ sub new_node
 	my $node = PostgreSQL::Test::Cluster->new($name);
 	my $preload = $opt{preload} // 1;
 
-	$node->init(
+	$clusters++ if $opt{initdb};
+	init_node(
+		$node,
 		extra => [ '--encoding=UTF8', '--locale=C.UTF-8', @{ $opt{initdb} // [] } ],
 		allows_streaming => $opt{streaming} // 0,
 		has_archiving => $opt{archiving} // 0);
