@@ -296,10 +296,11 @@ begin_at_rest(RetryGroupMark **marks, int *nmarks)
 	MemoryContext context = CurrentMemoryContext;
 	char	   *before;
 	char	   *after;
-	bool		turned;
 
 	for (int i = 1;; i++)
 	{
+		bool		turned;
+
 		retry_worker_begin_spi("counting tasks");
 		before = read_not_stored(context);
 		retry_worker_commit_spi();
