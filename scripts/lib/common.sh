@@ -118,6 +118,7 @@ missing_packages()
 	esac
 	case " $* " in *" debian "*)
 		command -v dpkg-buildpackage >/dev/null || say dpkg-dev
+		[ -e /usr/share/doc/build-essential ] || say build-essential
 		command -v dh >/dev/null || say debhelper
 		[ -e /usr/share/doc/postgresql-server-dev-all ] || say postgresql-server-dev-all
 		;;
