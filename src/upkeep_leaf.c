@@ -169,29 +169,29 @@ walk_next(Walk *walk, Folded *task)
 	return true;
 }
 
-/* The greatest id in a leaf; false when it has no tasks. */
-static bool
-newest_id(RetryReader *reader, int leaf, pg_uuid_t *id)
+/* When the newest task was made that a leaf's index has a row of; DT_NOBEGIN: it has none. */
+static TimestampTz
+newest(RetryReader *reader, RetryIndex index, int id_column, int leaf)
 {
 	static const pg_uuid_t zero = {{0}};
 	TupleTableSlot *slot;
 
-	scan_after(reader, RETRY_TASK_ID, leaf, &zero);
-	slot = retry_scan_next(reader, RETRY_TASK_ID, leaf, BackwardScanDirection);
-	if (slot != NULL)
-		*id = *DatumGetUUIDP(retry_column(slot, Task_id));
-	return slot != NULL;
+	scan_after(reader, index, leaf, &zero);
+	slot = retry_scan_next(reader, index, leaf, BackwardScanDirection);
+	return slot != NULL ? id_time(DatumGetUUIDP(retry_column(slot, id_column))) : DT_NOBEGIN;
 }
 
 /*
  * Looks through a leaf.  False when there is no reason to: it is empty, or
- * young, or known to be finished and not old enough to go.
+ * young, or known to be finished and not old enough to go; or it has attempts
+ * and no tasks, as in the midst of a restore, which brings the tasks later.
  */
 static bool
 look_at_leaf(RetryUpkeep *upkeep, RetryReader *reader, int leaf, Look *look)
 {
 	static const pg_uuid_t zero = {{0}};
 	RetryDatabase *db = retry_shmem_database();
+	TimestampTz newest_task;
 	Folded		task;
 	Walk		walk;
 	int			limit;
@@ -202,15 +202,22 @@ look_at_leaf(RetryUpkeep *upkeep, RetryReader *reader, int leaf, Look *look)
 		retry_reader_empty(reader, RETRY_ATTEMPT, leaf) &&
 		retry_reader_empty(reader, RETRY_SIGNAL, leaf))
 		return false;
-	look->old = true;
-	if (newest_id(reader, leaf, &task.id))
+	newest_task = newest(reader, RETRY_TASK_ID, Task_id, leaf);
+	if (newest_task != DT_NOBEGIN)
 	{
-		TimestampTz newest = id_time(&task.id);
-
-		look->old = newest < upkeep->cutoff;
-		look->coming_round = newest < upkeep->now - MOVE_AGE_US;
+		look->old = newest_task < upkeep->cutoff;
+		look->coming_round = newest_task < upkeep->now - MOVE_AGE_US;
 		if (!look->old &&
-			(newest > upkeep->now - USECS_PER_DAY || db == NULL || retry_shmem_leaf_done(db, leaf)))
+			(newest_task > upkeep->now - USECS_PER_DAY || db == NULL || retry_shmem_leaf_done(db, leaf)))
+			return false;
+	}
+	else
+	{
+		TimestampTz orphan = Max(newest(reader, RETRY_ATTEMPT_NO, Attempt_task_id, leaf),
+								 newest(reader, RETRY_SIGNAL_TASK, Signal_task_id, leaf));
+
+		look->old = look->coming_round = orphan < upkeep->now - MOVE_AGE_US;
+		if (!look->old)
 			return false;
 	}
 

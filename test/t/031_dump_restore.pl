@@ -173,5 +173,19 @@ wait_sql($younger, "SELECT count(*) FROM pg_stat_activity WHERE datname = 'datao
 system_or_bail('pg_restore', '--data-only', '--disable-triggers', '--single-transaction', '--exit-on-error', '-d', $younger->connstr('dataonly'), "$dump.data");
 check_copy($younger, 'dataonly', 'disable-triggers');
 
+# In parts, with upkeep amidst: attempts come before their tasks, and are not taken for left over.
+$younger->safe_psql('postgres', 'CREATE DATABASE parts');
+$younger->safe_psql('parts', 'CREATE EXTENSION retry');
+my %part = (attempts => '', others => '');
+$part{ / retry attempt_/ ? 'attempts' : 'others' } .= $_ foreach `pg_restore -l '$dump.data'` =~ /^.*\n/mg;
+foreach my $part (qw(attempts others))
+{
+	append_to_file("$dump.$part", $part{$part});
+	system_or_bail('pg_restore', '--data-only', '--disable-triggers', '--exit-on-error', '-L', "$dump.$part",
+		'-d', $younger->connstr('parts'), "$dump.data");
+	$younger->safe_psql('parts', 'CALL retry.maintain()') if $part eq 'attempts';
+	is($younger->safe_psql('parts', 'SELECT to_jsonb(t)::text FROM retry.attempt t ORDER BY 1'), $before->{attempt}, "in parts, $part: attempts are there");
+}
+
 unlike(slurp_file($younger->logfile), qr/PANIC|TRAP|ERROR:.*(?:task_|attempt_|retry)/, 'no errors in the log');
 done_testing();
