@@ -358,6 +358,8 @@ run(void)
 
 	upkeep.cutoff = upkeep.now - retry_retention_s * USECS_PER_SEC;
 	upkeep.dead_cutoff = upkeep.now - retry_dead_letter_retention_s * USECS_PER_SEC;
+	if (retry_upkeep_amidst_restore(&upkeep))
+		return;
 	requests = read_requests(&upkeep, TopMemoryContext);
 
 	upkeep.progress = retry_progress_begin("upkeep", 0, 0, requests != NULL ? "retry.purge()" : NULL);

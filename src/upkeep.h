@@ -57,6 +57,13 @@ extern void retry_upkeep_long_leaf(RetryUpkeep *upkeep, int leaf);
 /* Puts triggers right that ALTER TABLE ... TRIGGER ALL has changed. */
 extern void retry_upkeep_triggers(RetryUpkeep *upkeep, int unused);
 
+/*
+ * True when a dump is being restored, as far as can be seen: attempts are there
+ * whose tasks are not, which the log tells.  What is finished or left over cannot be
+ * told then.
+ */
+extern bool retry_upkeep_amidst_restore(const RetryUpkeep *upkeep);
+
 /* Dead letters beyond their retention, and the notes on their replay. */
 extern void retry_upkeep_dead_letters(RetryUpkeep *upkeep, int unused);
 

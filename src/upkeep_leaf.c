@@ -31,6 +31,7 @@
 #include "access/stratnum.h"
 #include "access/xact.h"
 #include "catalog/pg_type.h"
+#include "commands/dbcommands.h"
 #include "executor/spi.h"
 #include "executor/tuptable.h"
 #include "miscadmin.h"
@@ -182,6 +183,42 @@ newest(RetryReader *reader, RetryIndex index, int id_column, int leaf)
 }
 
 /*
+ * Has the leaf attempts or signals and no task?  A restore brings them in this
+ * order.  When the ring is about to come round to it, they are left over.
+ */
+static bool
+lacks_tasks(const RetryUpkeep *upkeep, RetryReader *reader, int leaf)
+{
+	TimestampTz orphan;
+
+	if (newest(reader, RETRY_TASK_ID, Task_id, leaf) != DT_NOBEGIN)
+		return false;
+	orphan = Max(newest(reader, RETRY_ATTEMPT_NO, Attempt_task_id, leaf),
+				 newest(reader, RETRY_SIGNAL_TASK, Signal_task_id, leaf));
+	return orphan >= upkeep->now - MOVE_AGE_US;
+}
+
+bool
+retry_upkeep_amidst_restore(const RetryUpkeep *upkeep)
+{
+	RetryReader *reader;
+	bool		restoring = false;
+
+	retry_worker_begin_spi("looking for history that may go");
+	reader = retry_reader_begin(GetActiveSnapshot(), true);
+	for (int leaf = 0; leaf < RETRY_RING_LEAVES && !restoring; leaf++)
+		restoring = retry_reader_leaf(reader, leaf) && lacks_tasks(upkeep, reader, leaf);
+	retry_reader_end(reader);
+	if (restoring)
+		ereport(LOG,
+				(errmsg("retry: upkeep of database \"%s\" waits, since attempts have come whose tasks have not",
+						get_database_name(MyDatabaseId)),
+				 errhint("It goes on by itself when the restore that brings them is done.")));
+	retry_worker_commit_spi();
+	return restoring;
+}
+
+/*
  * Looks through a leaf.  False when there is no reason to: it is empty, or
  * young, or known to be finished and not old enough to go; or it has attempts
  * and no tasks, as in the midst of a restore, which brings the tasks later.
@@ -202,24 +239,14 @@ look_at_leaf(RetryUpkeep *upkeep, RetryReader *reader, int leaf, Look *look)
 		retry_reader_empty(reader, RETRY_ATTEMPT, leaf) &&
 		retry_reader_empty(reader, RETRY_SIGNAL, leaf))
 		return false;
+	if (lacks_tasks(upkeep, reader, leaf))
+		return false;
 	newest_task = newest(reader, RETRY_TASK_ID, Task_id, leaf);
-	if (newest_task != DT_NOBEGIN)
-	{
-		look->old = newest_task < upkeep->cutoff;
-		look->coming_round = newest_task < upkeep->now - MOVE_AGE_US;
-		if (!look->old &&
-			(newest_task > upkeep->now - USECS_PER_DAY || db == NULL || retry_shmem_leaf_done(db, leaf)))
-			return false;
-	}
-	else
-	{
-		TimestampTz orphan = Max(newest(reader, RETRY_ATTEMPT_NO, Attempt_task_id, leaf),
-								 newest(reader, RETRY_SIGNAL_TASK, Signal_task_id, leaf));
-
-		look->old = look->coming_round = orphan < upkeep->now - MOVE_AGE_US;
-		if (!look->old)
-			return false;
-	}
+	look->old = newest_task < upkeep->cutoff;
+	look->coming_round = newest_task < upkeep->now - MOVE_AGE_US;
+	if (!look->old &&
+		(newest_task > upkeep->now - USECS_PER_DAY || db == NULL || retry_shmem_leaf_done(db, leaf)))
+		return false;
 
 	limit = look->old && look->coming_round ? MOVE_LIMIT : 0;
 	walk_begin(&walk, reader, leaf, &zero);

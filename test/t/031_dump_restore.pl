@@ -173,19 +173,23 @@ wait_sql($younger, "SELECT count(*) FROM pg_stat_activity WHERE datname = 'datao
 system_or_bail('pg_restore', '--data-only', '--disable-triggers', '--single-transaction', '--exit-on-error', '-d', $younger->connstr('dataonly'), "$dump.data");
 check_copy($younger, 'dataonly', 'disable-triggers');
 
-# In parts, with upkeep amidst: attempts come before their tasks, and are not taken for left over.
+# In parts, with upkeep amidst: attempts and keys come before their tasks, and are not taken for left over.
 $younger->safe_psql('postgres', 'CREATE DATABASE parts');
 $younger->safe_psql('parts', 'CREATE EXTENSION retry');
-my %part = (attempts => '', others => '');
-$part{ / retry attempt_/ ? 'attempts' : 'others' } .= $_ foreach `pg_restore -l '$dump.data'` =~ /^.*\n/mg;
-foreach my $part (qw(attempts others))
+my %part = (first => '', others => '');
+$part{ / retry (?:attempt_|key|scene )/ ? 'first' : 'others' } .= $_ foreach `pg_restore -l '$dump.data'` =~ /^.*\n/mg;
+foreach my $part (qw(first others))
 {
 	append_to_file("$dump.$part", $part{$part});
 	system_or_bail('pg_restore', '--data-only', '--disable-triggers', '--exit-on-error', '-L', "$dump.$part",
 		'-d', $younger->connstr('parts'), "$dump.data");
-	$younger->safe_psql('parts', 'CALL retry.maintain()') if $part eq 'attempts';
+	$younger->safe_psql('parts', 'CALL retry.maintain()') if $part eq 'first';
 	is($younger->safe_psql('parts', 'SELECT to_jsonb(t)::text FROM retry.attempt t ORDER BY 1'), $before->{attempt}, "in parts, $part: attempts are there");
+	is($younger->safe_psql('parts', "SELECT to_jsonb(t)::text FROM retry.key t $tables[5][2] ORDER BY 1"), $before->{key}, "in parts, $part: so are keys");
 }
+like(slurp_file($younger->logfile), qr/LOG: .*upkeep of database "parts" waits/, 'upkeep said that it waits');
+$younger->safe_psql('parts', 'CALL retry.maintain()');
+is($younger->safe_psql('parts', "SELECT count(*) FROM retry.key WHERE key = 'done'"), 0, 'and goes on when all is there');
 
 unlike(slurp_file($younger->logfile), qr/PANIC|TRAP|ERROR:.*(?:task_|attempt_|retry)/, 'no errors in the log');
 done_testing();
