@@ -2,6 +2,9 @@
 -- Limits of groups: who sets them, what is refused, and that it is refused to
 -- one group alone. What needs dispatchers is in test/t/076_limits.pl.
 --
+\set ECHO none
+\set helpers `echo "${PG_ABS_SRCDIR:-.}/sql/include/helpers.sql"`
+\i :helpers
 SET client_min_messages = warning;
 \pset format unaligned
 \pset tuples_only on
@@ -10,21 +13,6 @@ CREATE ROLE regress_limits_ops;
 GRANT SELECT, INSERT, UPDATE ON retry.scene_group TO regress_limits_ops;
 INSERT INTO retry.scene_group (name, owner, paused) VALUES ('lim', 'regress_limits', true), ('free', 'regress_limits', true);
 INSERT INTO retry.scene (group_name, name, url) SELECT g, 's', 'https://example.com/' FROM unnest('{lim,free}'::text[]) g;
-
--- What a refused statement says.
-CREATE FUNCTION pg_temp.said(statement text) RETURNS text LANGUAGE plpgsql AS $$
-DECLARE
-	code	text;
-	problem	text;
-	help	text;
-BEGIN
-	EXECUTE statement;
-	RETURN 'done';
-EXCEPTION WHEN OTHERS THEN
-	GET STACKED DIAGNOSTICS code = RETURNED_SQLSTATE, problem = MESSAGE_TEXT, help = PG_EXCEPTION_HINT;
-	RETURN concat_ws('|', code, problem, help);
-END
-$$;
 
 -- Values that are none.
 SELECT pg_temp.said(format('UPDATE retry.scene_group SET %s WHERE name = ''lim''', change))

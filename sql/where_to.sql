@@ -2,6 +2,9 @@
 -- Where a group's requests may go: what is told at once to who enqueues. What
 -- is decided when a request is sent is in test/t/073_where_to.pl.
 --
+\set ECHO none
+\set helpers `echo "${PG_ABS_SRCDIR:-.}/sql/include/helpers.sql"`
+\i :helpers
 SET client_min_messages = warning;
 \pset format unaligned
 \pset tuples_only on
@@ -11,21 +14,6 @@ INSERT INTO retry.scene_group (name, owner, allowed_hosts) VALUES
 INSERT INTO retry.scene_group (name, owner, https_only) VALUES ('where-tls', 'regress_where', true);
 INSERT INTO retry.scene (group_name, name, url) VALUES
 	('where', 'any', NULL), ('where', 'elsewhere', 'https://elsewhere.example.net/'), ('where-tls', 'any', NULL);
-
--- What a refused statement says.
-CREATE FUNCTION pg_temp.said(statement text) RETURNS text LANGUAGE plpgsql AS $$
-DECLARE
-	code	text;
-	problem	text;
-	help	text;
-BEGIN
-	EXECUTE statement;
-	RETURN 'done';
-EXCEPTION WHEN OTHERS THEN
-	GET STACKED DIAGNOSTICS code = RETURNED_SQLSTATE, problem = MESSAGE_TEXT, help = PG_EXCEPTION_HINT;
-	RETURN concat_ws('|', code, problem, help);
-END
-$$;
 
 -- Lists that make no sense, and some that do.
 SELECT hosts, pg_temp.said(format('SELECT retry.check_hosts(%L)', hosts)) FROM (VALUES

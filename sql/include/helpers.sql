@@ -26,6 +26,12 @@ EXCEPTION WHEN OTHERS THEN
 END
 $$;
 
+-- the same in one line
+CREATE FUNCTION pg_temp.said(statement text) RETURNS text
+LANGUAGE sql AS $$
+	SELECT CASE code WHEN '00000' THEN 'done' ELSE concat_ws('|', code, message, hint) END FROM pg_temp.refused(statement)
+$$;
+
 -- an attempt, as a worker would record it
 CREATE FUNCTION pg_temp.attempt(of_task uuid, no int, outcome text, next timestamptz DEFAULT NULL,
 	error text DEFAULT NULL, ended timestamptz DEFAULT clock_timestamp()) RETURNS int
