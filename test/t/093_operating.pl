@@ -197,13 +197,13 @@ foreach my $role (qw(app granted stranger))
 {
 	foreach my $by (sort keys %index)
 	{
-		cmp_ok(pages($role, "SELECT * FROM retry.tasks WHERE $by", $index{$by}) // 1000, '<=', 60, "$role, $by: an index leads there");
+		cmp_ok(pages($role, "SELECT * FROM retry.tasks WHERE $by", $index{$by}) // 1000, '<=', 30, "$role, $by: an index leads there");
 	}
 	is(sql("SET ROLE $role; SELECT count(*) FROM retry.tasks WHERE id = '$one' AND key = 'one' AND reference = 'number'"),
 		$role eq 'stranger' ? 0 : 1, 'by whom it may be found');
 }
-cmp_ok(pages('app', "SELECT * FROM retry.attempts WHERE task_id = '$one'", "attempt_${leaf}_no") // 1000, '<=', 60, 'so it does to the attempts of a task');
-cmp_ok(pages('app', "SELECT * FROM retry.tasks WHERE state = 'retrying' LIMIT 50", "attempt_${leaf}_due") // 1000, '<=', 60, 'and to tasks that retry');
+cmp_ok(pages('app', "SELECT * FROM retry.attempts WHERE task_id = '$one'", "attempt_${leaf}_no") // 1000, '<=', 30, 'so it does to the attempts of a task');
+cmp_ok(pages('app', "SELECT * FROM retry.tasks WHERE state = 'retrying' LIMIT 50", "attempt_${leaf}_due") // 1000, '<=', 30, 'and to tasks that retry');
 
 $node->stop;
 done_testing();
