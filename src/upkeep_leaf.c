@@ -187,11 +187,11 @@ newest(RetryReader *reader, RetryIndex index, int id_column, int leaf)
  * order.  When the ring is about to come round to it, they are left over.
  */
 static bool
-lacks_tasks(const RetryUpkeep *upkeep, RetryReader *reader, int leaf)
+lacks_tasks(const RetryUpkeep *upkeep, RetryReader *reader, int leaf, TimestampTz newest_task)
 {
 	TimestampTz orphan;
 
-	if (newest(reader, RETRY_TASK_ID, Task_id, leaf) != DT_NOBEGIN)
+	if (newest_task != DT_NOBEGIN)
 		return false;
 	orphan = Max(newest(reader, RETRY_ATTEMPT_NO, Attempt_task_id, leaf),
 				 newest(reader, RETRY_SIGNAL_TASK, Signal_task_id, leaf));
@@ -207,7 +207,8 @@ retry_upkeep_amidst_restore(const RetryUpkeep *upkeep)
 	retry_worker_begin_spi("looking for history that may go");
 	reader = retry_reader_begin(GetActiveSnapshot(), true);
 	for (int leaf = 0; leaf < RETRY_RING_LEAVES && !restoring; leaf++)
-		restoring = retry_reader_leaf(reader, leaf) && lacks_tasks(upkeep, reader, leaf);
+		restoring = retry_reader_leaf(reader, leaf) &&
+			lacks_tasks(upkeep, reader, leaf, newest(reader, RETRY_TASK_ID, Task_id, leaf));
 	retry_reader_end(reader);
 	if (restoring)
 		ereport(LOG,
@@ -239,9 +240,9 @@ look_at_leaf(RetryUpkeep *upkeep, RetryReader *reader, int leaf, Look *look)
 		retry_reader_empty(reader, RETRY_ATTEMPT, leaf) &&
 		retry_reader_empty(reader, RETRY_SIGNAL, leaf))
 		return false;
-	if (lacks_tasks(upkeep, reader, leaf))
-		return false;
 	newest_task = newest(reader, RETRY_TASK_ID, Task_id, leaf);
+	if (lacks_tasks(upkeep, reader, leaf, newest_task))
+		return false;
 	look->old = newest_task < upkeep->cutoff;
 	look->coming_round = newest_task < upkeep->now - MOVE_AGE_US;
 	if (!look->old &&
