@@ -428,10 +428,10 @@ retry_upkeep_keys(RetryUpkeep *upkeep, int unused)
 	MemoryContext context = CurrentMemoryContext;
 	KeyPlace	place = {PG_INT32_MIN, cstring_to_text(""), InvalidOid};
 	uint64		count;
-	int			gone = 0;
 
 	do
 	{
+		int			gone = 0;
 		Datum		values[4] = {
 			Int32GetDatum(place.scene_id), PointerGetDatum(place.key),
 			ObjectIdGetDatum(place.role), Int32GetDatum(BATCH)
