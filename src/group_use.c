@@ -32,7 +32,7 @@ static RetryGroupUse *table = NULL;
 typedef struct Added
 {
 	RetryGroupUse *use;
-	uint64		owner;
+	uint32		made;			/* by which the entry is known to be the same */
 	int64		tasks;
 	SubTransactionId subid;
 } Added;
@@ -130,6 +130,7 @@ take(uint64 owner)
 		pg_atomic_write_u64(&use->reserved, 0);
 		pg_atomic_write_u64(&use->refused, 0);
 		use->version++;
+		use->made++;
 		use->refused_at = 0;
 		use->counted = false;
 		memset(&use->rate, 0, sizeof(use->rate));
@@ -200,7 +201,7 @@ subtract(pg_atomic_uint64 *value, int64 tasks)
 static void
 settle(const Added *a, bool keep)
 {
-	if (!is_of(a->use, a->owner))
+	if (a->use->made != a->made)
 		return;
 	subtract(&a->use->reserved, a->tasks);
 	if (!keep)
@@ -243,14 +244,15 @@ at_subtransaction_end(SubXactEvent event, SubTransactionId subid, SubTransaction
 
 /* The note on what this subtransaction adds to the entry. */
 static Added *
-note_of(RetryGroupUse *use, uint64 owner)
+note_of(RetryGroupUse *use)
 {
 	static bool registered = false;
+	uint32		made = use->made;
 	SubTransactionId subid = GetCurrentSubTransactionId();
 
 	for (int i = nadded - 1; i >= 0; i--)
 	{
-		if (added[i].use == use && added[i].owner == owner && added[i].subid == subid)
+		if (added[i].use == use && added[i].made == made && added[i].subid == subid)
 			return &added[i];
 	}
 	if (!registered)
@@ -269,7 +271,7 @@ note_of(RetryGroupUse *use, uint64 owner)
 	}
 	added[nadded] = (Added)
 	{
-		.use = use,.owner = owner,.subid = subid
+		.use = use,.made = made,.subid = subid
 	};
 	return &added[nadded++];
 }
@@ -277,7 +279,7 @@ note_of(RetryGroupUse *use, uint64 owner)
 bool
 retry_group_use_add(RetryGroupUse *use, int64 tasks, int64 max)
 {
-	Added	   *note = note_of(use, pg_atomic_read_u64(&use->owner));
+	Added	   *note = note_of(use);
 	uint64		pending = pg_atomic_read_u64(&use->pending);
 
 	do

@@ -26,6 +26,7 @@ typedef struct RetryGroupUse
 	pg_atomic_uint64 refused;	/* calls since the entry was made */
 	volatile TimestampTz refused_at;	/* the last of them; 0: none */
 	uint32		version;		/* grows with each correction; under a lock */
+	volatile uint32 made;		/* how often this place was taken */
 	volatile bool counted;		/* it was corrected at least once */
 	RetryRate	rate;			/* by which the bucket is kept; count 0: none
 								 * yet */

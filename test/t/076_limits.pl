@@ -139,6 +139,16 @@ sql("ROLLBACK PREPARED 'p20'");
 use_is('flood', 30, 'also what is rolled back then');
 sql('CALL retry.maintain()');
 use_is('flood', 10, 'until upkeep counts');
+$held = session($node);
+$held->query_safe("BEGIN; SELECT retry.enqueue_many('flood/held', array_fill('{}'::jsonb, ARRAY[40]))");
+sql("UPDATE retry.scene_group SET max_pending = NULL WHERE name = 'flood'");
+wait_sql($node, 'SELECT count(*) FROM retry.limit_rows()', 'nothing is counted without a limit', expected => 0);
+sql("UPDATE retry.scene_group SET max_pending = 100 WHERE name = 'flood'");
+sql("BEGIN; SELECT retry.enqueue('flood/held'); ROLLBACK");
+use_is('flood', 10, 'with a limit again, it is counted');
+$held->query_safe('ROLLBACK');
+$held->quit;
+is(sql("SELECT pending FROM retry.limits WHERE group_name = 'flood'"), 10, 'from which a transaction of before takes nothing');
 
 # A crash forgets, and what statistics know is counted at once, exactly by the next upkeep.
 $node->stop('immediate');
