@@ -17,6 +17,7 @@
 #include "group_limits.h"
 #include "group_use.h"
 #include "scene.h"
+#include "shmem.h"
 #include "statement.h"
 
 static bool exempt = false;
@@ -141,13 +142,32 @@ count_once(RetryGroupUse *use, const RetryGroupRow *group)
 	SPI_finish();
 }
 
-/* The group's entry, counted; NULL: nobody can count here, and nobody delivers either. */
+/* A group that is not held to its limits should be known to who set them; once a session. */
+static void
+tell_no_room(const RetryGroupRow *group)
+{
+	static bool told = false;
+
+	if (told || !retry_shmem_ready())
+		return;
+	told = true;
+	ereport(LOG,
+			(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
+			 errmsg("retry: max_pending and max_enqueue_rate of group \"%s\" are not kept, for there is no room to count its tasks",
+					group->name),
+			 errhint("There is room for some %d groups that have one of these limits, in all databases together.",
+					 RETRY_GROUP_USES)));
+}
+
+/* The group's entry, counted; NULL: nobody can count here. */
 static RetryGroupUse *
 counted_use(const RetryGroupRow *group)
 {
 	RetryGroupUse *use = retry_group_use(group->id);
 
-	if (use != NULL && !use->counted)
+	if (use == NULL)
+		tell_no_room(group);
+	else if (!use->counted)
 		count_once(use, group);
 	return use;
 }

@@ -23,7 +23,7 @@
 #include "group_use.h"
 #include "shmem_private.h"
 
-#define PLACES	4096
+#define PLACES	RETRY_GROUP_USES
 #define LOOKS	32				/* places looked at for one group */
 
 static RetryGroupUse *table = NULL;

@@ -16,6 +16,9 @@
 #include "datatype/timestamp.h"
 #include "rate.h"
 
+/* Groups that there is room for; of nearly as many some may find none. */
+#define RETRY_GROUP_USES	4096
+
 typedef struct RetryGroupUse
 {
 	pg_atomic_uint64 owner;		/* database and group; 0: this entry is free */
@@ -39,8 +42,7 @@ extern void retry_group_use_create_memory(void);
 
 /*
  * The entry of a group of the current database, made if need be; NULL when the
- * library is not preloaded, or RETRY_MAX_DATABASES and their groups use all
- * room.  One comparison when it is the one that was asked for last.
+ * library is not preloaded, or there is no room.  One comparison when it is the one that was asked for last.
  */
 extern RetryGroupUse *retry_group_use(int32 group_id);
 
