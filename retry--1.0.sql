@@ -411,6 +411,8 @@ CREATE TABLE retry.scene
 					CONSTRAINT scene_pending_limit_valid CHECK (pending_limit BETWEEN 1 AND 1000000),
 	on_success		text,
 	on_dead			text,
+	notify			text
+					CONSTRAINT scene_notify_valid CHECK (octet_length(notify) BETWEEN 1 AND 63),
 	generate_key	boolean NOT NULL DEFAULT false,
 	key_window		interval
 					CONSTRAINT scene_key_window_valid CHECK (key_window BETWEEN '0' AND '30 days'),
@@ -499,6 +501,7 @@ COMMENT ON COLUMN retry.scene.pending_interval IS 'After an answer that says pro
 COMMENT ON COLUMN retry.scene.pending_limit IS 'After this many answers that say processing the task is dead; null: no limit. They do not count in max_attempts';
 COMMENT ON COLUMN retry.scene.on_success IS 'Target that is told when a task has succeeded, unless the task names its own';
 COMMENT ON COLUMN retry.scene.on_dead IS 'Target that is told when a task has died, unless the task names its own';
+COMMENT ON COLUMN retry.scene.notify IS 'Channel on which sessions that LISTEN are notified when a task has succeeded or died, with {"id", "state", "scene"}; null: nobody is. A hint, which a crash may lose';
 COMMENT ON COLUMN retry.scene.generate_key IS 'True: a task without a key gets the digest of target and payload as its key, see retry.digest_key()';
 COMMENT ON COLUMN retry.scene.key_window IS 'For so long after a task has succeeded or died its key still leads to it; null: a finished task''s key is free';
 COMMENT ON COLUMN retry.scene.lane_by IS 'What its tasks'' lanes are made by: origin (of the URL), scene (one lane for all), key or reference (a task without one has the scene''s lane); null: the lane of the URL''s origin, or one lane if the scene has max_in_flight, ordered or targets';
@@ -4180,7 +4183,7 @@ BEGIN
 		EXECUTE format('GRANT %s (
 				group_name, name, url, targets, route, method, headers, timeout, connect_timeout, backoff, max_attempts,
 				expires_after, time_budget, success_status, stop_status, stop_errors, success_when, pending_when, stop_when,
-				pending_interval, pending_limit, on_success, on_dead, generate_key, key_window, lane_by, rate, max_in_flight,
+				pending_interval, pending_limit, on_success, on_dead, notify, generate_key, key_window, lane_by, rate, max_in_flight,
 				ordered, dead_head, adaptive, hedge, breaker_ratio, breaker_calls, breaker_window, breaker_open, retry_share,
 				retry_floor, secret, secret_use, tls_verify, tls_min_version, tls_ca, tls_pin, tls_cert, paused, resume_over,
 				archived, description)

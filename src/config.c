@@ -385,6 +385,7 @@ read_scene(const SceneRow *row, const Group *group, const RetrySecrets *secrets,
 	scene->lanes.group_id = group->id;
 	scene->on_success = text_or_null(row, Scene_on_success);
 	scene->on_dead = text_or_null(row, Scene_on_dead);
+	scene->notify = text_or_null(row, Scene_notify);
 	scene->paused = DatumGetBool(values[Scene_paused]) || group->paused;
 	read_resumptions(row, group, scene);
 	scene->secret = text_or_null(row, Scene_secret);

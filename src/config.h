@@ -52,6 +52,8 @@ typedef struct RetryScene
 	JsonPath   *stop_when;
 	char	   *on_success;		/* NULL: none */
 	char	   *on_dead;
+	char	   *notify;			/* channel that ends are notified on; NULL:
+								 * none */
 	RetryFlowRules flow;		/* what it says of its lanes */
 	RetryLaneRules lanes;		/* and of which lane a task goes into */
 	RetryRate	rate;			/* of all its lanes together; count 0: none */

@@ -209,6 +209,7 @@ create_dispatcher(RetryWorker *worker)
 	retry_target_health_show(d->targets, &worker->targets_shown);
 	d->stats = retry_scene_stats_create(d);
 	d->events = retry_events_create();
+	d->notes = retry_notes_create();
 	d->rates = retry_scene_rates_create(d);
 	retry_send_create(d);
 	d->sql = retry_sql_create();
@@ -425,6 +426,7 @@ one_turn(void)
 	TimestampTz now;
 	TimestampTz due;
 	bool		recorded;
+	bool		notified;
 
 	MemoryContextReset(d->turn_context);
 	turn_again = DT_NOEND;
@@ -432,6 +434,7 @@ one_turn(void)
 	retry_send_reap(d);
 	now = GetCurrentTimestamp();
 	recorded = record_due(now) > now || record_ended();
+	notified = retry_notify(d, false);
 	read_turn(&turn);
 	publish();
 	retry_send_start(d);
@@ -442,7 +445,7 @@ one_turn(void)
 	now = GetCurrentTimestamp();
 	publish_numbers(now);
 	retry_scene_stats_write(d, now, false);
-	if (!retry_events_write(d) || !retry_disabled_write(d))
+	if (!retry_events_write(d) || !retry_disabled_write(d) || !notified)
 		turn_again = Min(turn_again, now + AGAIN_US);
 	if (!retry_owner_settled(d))
 		turn_again = Min(turn_again, now + OWN_RETRY_US);
@@ -563,6 +566,7 @@ drain(WaitEventSet *events)
 	}
 	retry_send_reap(d);
 	record_ended();
+	(void) retry_notify(d, true);
 	(void) retry_events_write(d);
 	(void) retry_disabled_write(d);
 	retry_scene_stats_write(d, GetCurrentTimestamp(), true);

@@ -57,6 +57,7 @@ static const char *const words[RETRY_EVENT_KINDS] = {
 	[RETRY_EVENT_URL_ENABLED] = "url enabled",
 	[RETRY_EVENT_LIMIT_CHANGED] = "limit changed",
 	[RETRY_EVENT_QUARANTINED] = "task quarantined",
+	[RETRY_EVENT_NOT_NOTIFIED] = "not notified",
 	[RETRY_EVENT_DROPPED] = "events dropped"
 };
 

@@ -29,6 +29,7 @@ typedef enum RetryEventKind
 	RETRY_EVENT_URL_ENABLED,
 	RETRY_EVENT_LIMIT_CHANGED,	/* the concurrency that a lane found out */
 	RETRY_EVENT_QUARANTINED,	/* a task, for crashes */
+	RETRY_EVENT_NOT_NOTIFIED,	/* of the ends of tasks, for want of room */
 	RETRY_EVENT_DROPPED,		/* events, since there were too many */
 	RETRY_EVENT_KINDS
 } RetryEventKind;

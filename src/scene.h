@@ -38,7 +38,7 @@ enum
 	Scene_expires_after, Scene_time_budget, Scene_success_status,
 	Scene_stop_status, Scene_stop_errors, Scene_success_when,
 	Scene_pending_when, Scene_stop_when, Scene_pending_interval,
-	Scene_pending_limit, Scene_on_success, Scene_on_dead, Scene_generate_key,
+	Scene_pending_limit, Scene_on_success, Scene_on_dead, Scene_notify, Scene_generate_key,
 	Scene_key_window, Scene_lane_by, Scene_rate, Scene_max_in_flight, Scene_ordered,
 	Scene_dead_head, Scene_priority, Scene_weight, Scene_adaptive, Scene_hedge,
 	Scene_breaker_ratio, Scene_breaker_calls, Scene_breaker_window,

@@ -16,6 +16,7 @@
 #include "govern.h"
 #include "hedge.h"
 #include "judge.h"
+#include "notify.h"
 #include "ordered.h"
 #include "scene_secret.h"
 #include "scene_stats.h"
@@ -173,6 +174,7 @@ retry_send_settle(RetryDispatcher *d)
 		dlist_delete(it.cur);
 		retry_disabled_recorded(d, ended);
 		retry_scene_stats_recorded(d, ended);
+		retry_note_end(d->notes, retry_config_scene(d->config, ended->scene_id), ended);
 		retry_lane_forget_sent(d->lanes, t->lane, &ended->entry.pos.id);
 		if (!ended->verdict.terminal)
 		{

@@ -15,6 +15,7 @@
 #include "http.h"
 #include "lane.h"
 #include "lane_stats.h"
+#include "notify.h"
 #include "override.h"
 #include "record.h"
 #include "shmem.h"
@@ -56,6 +57,7 @@ typedef struct RetryDispatcher
 	struct RetrySceneStats *stats;	/* see scene_stats.h */
 	RetryOverrides *overrides;	/* of lanes */
 	RetryEvents *events;		/* to be written when the turn ends */
+	RetryNotes *notes;			/* for those who listen, see notify.h */
 	uint64		owned;			/* slots whose locks it has */
 	uint64		leaving;		/* of these, the slots it is giving up */
 	uint64		giving_up;		/* of these, those that a checkpoint speaks
