@@ -1397,6 +1397,8 @@ COMMENT ON FUNCTION retry.scene_in_use(int) IS
 
 CREATE FUNCTION retry.archive_scene() RETURNS trigger
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+	of_channel	text;
 BEGIN
 	IF TG_RELID <> 'retry.scene'::regclass THEN
 		RAISE EXCEPTION 'archive_scene() is of no use on table "%"', TG_TABLE_NAME
@@ -1405,6 +1407,11 @@ BEGIN
 	IF OLD.group_name = 'default' AND OLD.name = 'default' THEN
 		RAISE EXCEPTION 'the scene default/default cannot be deleted'
 			USING ERRCODE = 'dependent_objects_still_exist', HINT = 'Targets that are plain URLs use it; set paused instead.';
+	END IF;
+	SELECT c.name INTO of_channel FROM retry.channel c WHERE c.scene_id = OLD.id;
+	IF of_channel IS NOT NULL THEN
+		RAISE EXCEPTION 'scene "%/%" cannot be deleted: it is that of channel "%"', OLD.group_name, OLD.name, of_channel
+			USING ERRCODE = 'dependent_objects_still_exist', HINT = 'It goes with the channel, see retry.drop_channel().';
 	END IF;
 	IF retry.scene_in_use(OLD.id) THEN
 		UPDATE retry.scene SET archived = true, deleted_at = coalesce(deleted_at, clock_timestamp()) WHERE id = OLD.id;
@@ -1734,7 +1741,7 @@ BEGIN
 		RETURN NULL;
 	END IF;
 	UPDATE retry.scene s
-	SET name = 'alarm-' || NEW.name, url = address, targets = NULL, success_when = retry.channel_success(NEW.kind),
+	SET group_name = NEW.group_name, name = 'alarm-' || NEW.name, url = address, targets = NULL, success_when = retry.channel_success(NEW.kind),
 		secret = NEW.secret, secret_use = use
 	WHERE s.id = NEW.scene_id;
 	UPDATE retry.alarm_rule a SET channels = array_replace(a.channels, OLD.name, NEW.name)
@@ -1743,7 +1750,7 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION retry.keep_channel_scene() IS
-'Trigger: the scene of a channel is made, renamed and deleted with it, and rules follow it';
+'Trigger: the scene of a channel is made, renamed, moved and deleted with it, and rules follow its name';
 
 CREATE FUNCTION retry.keep_channel() RETURNS trigger
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
@@ -1754,16 +1761,19 @@ BEGIN
 		RAISE EXCEPTION 'keep_channel() is of no use on table "%"', TG_TABLE_NAME
 			USING ERRCODE = 'trigger_protocol_violated';
 	END IF;
+	-- where the group is gone it was renamed, which rules follow
 	SELECT min(a.name) INTO named_by FROM retry.alarm_rule a
-	WHERE a.group_name = OLD.group_name AND OLD.name = ANY (a.channels);
+	JOIN retry.scene_group g ON g.name = a.group_name
+	WHERE a.group_name = OLD.group_name AND OLD.name = ANY (a.channels) AND NEW.group_name IS DISTINCT FROM OLD.group_name;
 	IF named_by IS NOT NULL THEN
-		RAISE EXCEPTION 'channel "%/%" cannot be deleted: alarm rule "%" names it', OLD.group_name, OLD.name, named_by
+		RAISE EXCEPTION 'channel "%/%" cannot be %: alarm rule "%" names it', OLD.group_name, OLD.name,
+			CASE TG_OP WHEN 'DELETE' THEN 'deleted' ELSE 'moved to another group' END, named_by
 			USING ERRCODE = 'dependent_objects_still_exist', HINT = 'Take it out of that rule''s channels first.';
 	END IF;
-	RETURN OLD;
+	RETURN CASE TG_OP WHEN 'DELETE' THEN OLD ELSE NEW END;
 END
 $$;
-COMMENT ON FUNCTION retry.keep_channel() IS 'Trigger: a channel that a rule names is not deleted';
+COMMENT ON FUNCTION retry.keep_channel() IS 'Trigger: a channel that a rule names is not deleted, nor moved to another group';
 
 CREATE FUNCTION retry.check_alarm_rule() RETURNS trigger
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
@@ -1922,9 +1932,9 @@ CREATE TRIGGER check_row BEFORE INSERT OR UPDATE ON retry.channel
 	FOR EACH ROW EXECUTE FUNCTION retry.check_row();
 CREATE TRIGGER check_row BEFORE INSERT OR UPDATE ON retry.alarm_rule
 	FOR EACH ROW EXECUTE FUNCTION retry.check_row();
-CREATE TRIGGER keep_channel BEFORE DELETE ON retry.channel
+CREATE TRIGGER keep_channel BEFORE UPDATE OF group_name OR DELETE ON retry.channel
 	FOR EACH ROW EXECUTE FUNCTION retry.keep_channel();
-CREATE TRIGGER keep_channel_scene AFTER INSERT OR UPDATE OF name, kind, url, secret OR DELETE ON retry.channel
+CREATE TRIGGER keep_channel_scene AFTER INSERT OR UPDATE OF group_name, name, kind, url, secret OR DELETE ON retry.channel
 	FOR EACH ROW EXECUTE FUNCTION retry.keep_channel_scene();
 CREATE TRIGGER check_alarm_rule AFTER INSERT OR UPDATE OF group_name, scene, channels ON retry.alarm_rule
 	FOR EACH ROW EXECUTE FUNCTION retry.check_alarm_rule();
@@ -3909,7 +3919,7 @@ BEGIN
 		RAISE EXCEPTION 'channel "%/%" does not exist', test_channel.group_name, test_channel.name
 			USING ERRCODE = 'undefined_object', HINT = 'Channels are rows of retry.channel, which members of the group''s owner see.';
 	END IF;
-	RETURN retry.enqueue(test_channel.group_name || '/alarm-' || test_channel.name, max_attempts => 1,
+	RETURN retry.enqueue((SELECT s.group_name || '/' || s.name FROM retry.scene s WHERE s.id = c.scene_id), max_attempts => 1,
 		payload => retry.channel_body(c.kind, c.template, retry.alarm_message(test_channel.group_name, now(), alarm)));
 END
 $$;

@@ -51,7 +51,12 @@ FROM (VALUES
 	(14, $$quiet = '-1 s'$$)
 ) AS t (n, change), pg_temp.refused('UPDATE retry.alarm_rule SET ' || change || $$ WHERE group_name = 'alarmed'$$) r
 ORDER BY n;
-SELECT r.* FROM pg_temp.refused($$DELETE FROM retry.channel WHERE group_name = 'alarmed'$$) r;
+SELECT r.message, r.hint FROM (VALUES
+	(1, $$DELETE FROM retry.channel WHERE group_name = 'alarmed'$$),
+	(2, $$UPDATE retry.channel SET group_name = 'default' WHERE group_name = 'alarmed' AND name = 'ops'$$),
+	(3, $$DELETE FROM retry.scene WHERE group_name = 'alarmed' AND name = 'alarm-ops'$$)
+) AS t (n, change), pg_temp.refused(change) r
+ORDER BY n;
 
 -- A channel's scene follows it, and rules follow both.
 SELECT name, url, success_when, lane_by FROM retry.scene WHERE name LIKE 'alarm-%' ORDER BY name;
@@ -60,6 +65,16 @@ UPDATE retry.alarm_rule SET scene = 'one' WHERE name = 'dead';
 UPDATE retry.scene SET name = 'first' WHERE group_name = 'alarmed' AND name = 'one';
 SELECT a.scene, a.channels, s.name, s.url FROM retry.alarm_rule a, retry.scene s WHERE s.group_name = 'alarmed' AND s.name LIKE 'alarm-c%';
 UPDATE retry.alarm_rule SET scene = NULL;
+SAVEPOINT before;
+UPDATE retry.scene_group SET name = 'renamed' WHERE name = 'alarmed';
+UPDATE retry.channel SET group_name = 'default' WHERE name = 'team';
+SELECT c.group_name, c.name, s.group_name, s.name, (SELECT a.name FROM retry.alarm_rule a WHERE a.group_name = c.group_name AND c.name = ANY (a.channels)) AS rule
+FROM retry.channel c JOIN retry.scene s ON s.id = c.scene_id WHERE c.name IN ('crew', 'team') ORDER BY c.name;
+-- whatever its name
+UPDATE retry.scene SET name = 'pigeon' WHERE name = 'alarm-team';
+SELECT retry.test_channel('team') AS test \gset
+SELECT s.name FROM retry.task t JOIN retry.scene s ON s.id = t.scene_id WHERE t.id = :'test';
+ROLLBACK TO before;
 
 UPDATE retry.channel SET kind = 'pagerduty', url = NULL, secret = 'key' WHERE name = 'team';
 SELECT url, secret, secret_use, success_when FROM retry.scene WHERE name = 'alarm-team';
