@@ -3857,9 +3857,8 @@ BEGIN
 		UPDATE retry.alarm_state s
 		SET told = s.firing, told_at = moment, told_subjects = s.subjects, changed_at = NULL, error = NULL
 		FROM retry.alarm_rule a, retry.alarm_state o
-		WHERE a.id = s.rule_id AND o.rule_id = s.rule_id
+		WHERE a.id = s.rule_id AND o.rule_id = s.rule_id AND coalesce(s.told_at + a.quiet <= moment, true)
 			AND (s.changed_at IS NOT NULL AND a.group_name IN (SELECT r.group_name FROM ripe r)
-					AND coalesce(s.told_at + a.quiet <= moment, true)
 				OR s.changed_at IS NULL AND s.firing AND s.told AND s.told_at + a.remind_after <= moment)
 		RETURNING s.*, o.told AS was_told, o.told_at AS was_told_at, a.group_name, a.name, a.condition, a.severity, a.channels,
 			a.description, a.tell_recovery),

@@ -152,11 +152,16 @@ UPDATE retry.alarm_rule SET period = '1 day' WHERE name = 'dead';
 SELECT pg_temp.look('01:00:49');
 SELECT pg_temp.look('01:00:51');
 SELECT pg_temp.look('01:01:51');
+-- which is not sooner than quiet allows
+UPDATE retry.alarm_rule SET quiet = '2 h' WHERE name = 'dead';
+SELECT pg_temp.look('02:10:00');
+SELECT pg_temp.look('03:01:00');
+UPDATE retry.alarm_rule SET quiet = '10 min' WHERE name = 'dead';
 -- what is inactive is over
 UPDATE retry.alarm_rule SET active = false;
-SELECT pg_temp.look('02:00:00');
-SELECT pg_temp.look('02:01:00');
-SELECT pg_temp.look('02:02:00');
+SELECT pg_temp.look('04:00:00');
+SELECT pg_temp.look('04:01:00');
+SELECT pg_temp.look('04:02:00');
 SELECT count(*) FROM retry.alarms;
 
 -- Other conditions, each by what it is about.
