@@ -3679,7 +3679,7 @@ AS $$
 		GROUP BY p.period, m.scene_id),
 	lane AS (
 		SELECT l.group_id, l.lane, l.state, l.breaker, l.oldest_due, l.scenes FROM retry.lane_rows() l
-		WHERE EXISTS (SELECT FROM rule)),
+		WHERE EXISTS (SELECT FROM rule r WHERE r.condition IN ('oldest_due', 'breaker', 'no_target', 'channel'))),
 	due AS (
 		SELECT u.scene_id, min(l.oldest_due) AS oldest FROM lane l, unnest(l.scenes) AS u (scene_id) GROUP BY u.scene_id),
 	waiting AS (
@@ -3844,8 +3844,7 @@ BEGIN
 			WHEN NOT excluded.firing AND s.firing THEN moment
 			ELSE coalesce(s.changed_at, moment)
 		END
-	WHERE (s.firing, s.subjects, s.details) IS DISTINCT FROM (excluded.firing, excluded.subjects, excluded.details)
-		OR NOT s.firing AND s.told AND s.changed_at IS NULL;
+	WHERE (s.firing, s.subjects, s.details) IS DISTINCT FROM (excluded.firing, excluded.subjects, excluded.details);
 
 	RETURN QUERY
 	WITH ripe AS (
