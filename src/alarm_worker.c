@@ -44,8 +44,7 @@ PGDLLEXPORT void retry_alarms_main(Datum arg);
 
 static uint64 seen_generation = PG_UINT64_MAX;
 static TimestampTz next_look = DT_NOEND;
-static TimestampTz last_look = DT_NOBEGIN;
-static uint64 seen_activity = 0;	/* when that was */
+static uint64 seen_activity = 0;	/* when it was last looked */
 
 static BackgroundWorkerHandle *handle = NULL;
 
@@ -109,23 +108,30 @@ retry_alarms_consider(Snapshot snapshot, RetryDatabase *db, uint64 generation, T
 		bool		any = db->alarms_watched;
 
 		if (read_rules(snapshot, &any))
+		{
 			seen_generation = generation;
+			next_look = any ? now : DT_NOEND;
+		}
+		else
+			next_look = now + LOCKED_US;
+		if (any && !db->alarms_watched)
+			db->alarms_at = now;
 		db->alarms_watched = any;
-		next_look = !any ? DT_NOEND : seen_generation != generation ? now + LOCKED_US : now;
 	}
 	if (!db->alarms_watched)
 		return;
 
 	/* the clock may have been set back */
 	next_look = Min(next_look, now + interval);
-	if (now < next_look && now >= last_look)
+	if (now < next_look)
 		return;
 	next_look = now + interval;
 	active = activity(db);
 	if (db->alarms_rest && active == seen_activity)
 		return;
 	seen_activity = active;
-	last_look = now;
+	if (db->alarms_rest)
+		db->alarms_at = now;	/* until now there was nothing to look at */
 	db->alarms_rest = false;
 	start_worker();
 }
