@@ -40,7 +40,9 @@ my @tables = (
 	[ key => 'to_jsonb(t)', q{WHERE key IN ('retrying', 'soon', 'pending', 'year')} ],
 	[ scene => 'to_jsonb(t)' ],
 	[ scene_group => 'to_jsonb(t)' ],
-	[ group_member => 'to_jsonb(t)' ]);
+	[ group_member => 'to_jsonb(t)' ],
+	[ channel => 'to_jsonb(t)' ],
+	[ alarm_rule => 'to_jsonb(t)' ]);
 
 sub contents
 {
@@ -74,6 +76,9 @@ INSERT INTO retry.scene (group_name, name, url, backoff, max_attempts) VALUES
 	('shop', 'dies', '$url/status/500', 'fixed 10ms', 2),
 	('shop', 'paused', '$url/ok', 'fixed 1h', 5);
 UPDATE retry.scene SET paused = true WHERE name = 'paused';
+INSERT INTO retry.channel (group_name, name, kind, url) VALUES ('shop', 'ops', 'webhook', '$url/ok/alarm');
+INSERT INTO retry.alarm_rule (group_name, name, scene, condition, threshold, channels, collect) VALUES
+	('shop', 'full', 'soon', 'pending', 1e9, '{ops}', '0');
 SQL
 my %id;
 $id{done} = enqueue($source, "'$url/ok', '{\"n\": 1}', key => 'done', reference => 'r-1'");
@@ -127,6 +132,8 @@ sub check_copy
 	my $scene = $sql->("INSERT INTO retry.scene (group_name, name, url) VALUES ('shop', 'made', '$url/ok') RETURNING id");
 	cmp_ok($scene, '>', $sql->("SELECT max(id) FROM retry.scene WHERE name <> 'made'"),
 		"$how: the numbers of scenes go on");
+	is($sql->("INSERT INTO retry.alarm_rule (group_name, name, condition, channels, active) VALUES ('shop', 'made', 'dead', '{ops}', false)
+		RETURNING id > (SELECT max(id) FROM retry.alarm_rule)"), 't', "$how: those of rules too, and channels are known");
 	my $made = enqueue($node, "'shop/made', '{}', key => 'made-$how'", %opt);
 	wait_state($node, $made, 'succeeded', %opt, description => "$how: so is one of a new scene");
 	is(enqueue($node, "'shop/paused', '{}', key => 'pending'", %opt), $id{pending},

@@ -10,8 +10,8 @@ use PostgreSQL::Test::Utils;
 use RetryTest;
 use Test::More;
 
-# messages are to be seen when they are made, not a minute later
-my $node = new_node('main', conf => "retry.alarm_interval = '100ms'\n");
+# messages are to be seen when they are made, not a minute later, and once where there are two dispatchers
+my $node = new_node('main', conf => "retry.alarm_interval = '100ms'\nretry.dispatchers = 2\n");
 hold_nothing($node);
 my $receiver = start_endpoint();
 my $url = $receiver->url('');
@@ -151,7 +151,21 @@ my %test = map { $_ => sql("SET ROLE app; SELECT retry.test_channel('$_', 'shop'
 wait_state($node, $test{wework}, 'succeeded', description => 'one without a secret is told');
 is(sql("SELECT string_agg(DISTINCT held_reason, ' ') FROM retry.tasks WHERE id IN ('$test{ding}', '$test{lark}', '$test{pager}')"),
 	'missing secret', 'the others wait for theirs');
+
+# What is seen only where delivery runs: nothing of a lane may be sent, and health says what the others wait for.
+sql(<<"SQL");
+SET ROLE app;
+INSERT INTO retry.scene (group_name, name, targets, route, max_attempts, backoff) VALUES
+	('shop', 'lost', '{$url/status/503}', 'first', 1000, 'fixed 10ms');
+INSERT INTO retry.alarm_rule (group_name, name, scene, condition, age) VALUES
+	('shop', 'no-target', 'lost', 'no_target', DEFAULT), ('shop', 'late', 'lost', 'oldest_due', '1 s'), ('shop', 'ill', NULL, 'health', DEFAULT);
+SELECT retry.enqueue('shop/lost', '{}');
+SQL
+wait_sql($node, "SELECT string_agg(rule || ' ' || subjects[1], ', ' ORDER BY rule) FROM retry.alarms WHERE rule IN ('no-target', 'late')",
+	'a lane without a target, and what it keeps waiting', expected => 'late shop/lost, no-target lost');
+wait_sql($node, "SELECT 'secrets' = ANY (subjects) FROM retry.alarms WHERE rule = 'ill'", 'a row of health that is not ok');
 sql("SET ROLE app; SELECT retry.set_secret('robot', '$secret', 'shop')");
+wait_sql($node, "SELECT count(*) FROM retry.alarms WHERE rule = 'ill' AND 'secrets' = ANY (subjects)", 'until it is', expected => 0);
 wait_state($node, $test{$_}, 'succeeded', description => "$_ takes what is signed") foreach @robots;
 is(sql("SELECT count(*) FROM retry.tasks t WHERE t.id = '$test{pager}' AND convert_from(t.body, 'UTF8') LIKE '%routing_key%'"), 0,
 	'the key is in no task');
@@ -189,7 +203,8 @@ wait_sql($node, "SELECT error LIKE '%archived%' FROM retry.alarm_state s JOIN re
 
 # Nothing to watch: nobody looks.
 sql("SELECT retry.drop_alarm_rule('shop', name) FROM retry.alarm_rule");
-is(sql("SELECT status FROM retry.health() WHERE check_name = 'alarms'"), 'ok', 'health is well');
+wait_sql($node, "SELECT status || ': ' || detail FROM retry.health() WHERE check_name = 'alarms'", 'health says so',
+	expected => 'ok: there are no rules for alarms');
 
 $node->stop;
 done_testing();
