@@ -140,7 +140,11 @@ typedef struct RetryDatabase
 	/* when upkeep was last done; 0: not since the server's start */
 	volatile TimestampTz upkeep_at;
 	volatile bool upkeep_blocked;	/* and left something undone */
-	/* when alarms were last looked at, or until when they need not be; 0: never */
+
+	/*
+	 * when alarms were last looked at, or until when they need not be; 0:
+	 * never
+	 */
 	volatile TimestampTz alarms_at;
 	volatile bool alarms_watched;	/* there are rules */
 	volatile bool alarms_rest;	/* none changes before something happens */
