@@ -55,18 +55,19 @@ sub init_node
 
 	no warnings 'redefine';
 	local *PostgreSQL::Test::Utils::system_or_bail = sub {
-		my ($command, undef, $pgdata, @arguments) = @_;
+		my ($command, @arguments) = @_;
+		my $own = $node->data_dir;
 
 		return $system_or_bail->(@_) if $command ne 'initdb' || !defined $shared;
 		open(my $lock, q(>), "$shared.lock") or die "$shared.lock: $!";
 		flock($lock, LOCK_EX) or die "$shared.lock: $!";
 		if (!-d $shared)
 		{
-			$system_or_bail->('initdb', '-D', "$shared.new", @arguments);
+			$system_or_bail->('initdb', map { $_ eq $own ? "$shared.new" : $_ } @arguments);
 			rename("$shared.new", $shared) or die "$shared: $!";
 		}
 		close $lock;
-		return $system_or_bail->('cp', '-R', '-p', $shared, $pgdata);
+		return $system_or_bail->('cp', '-R', '-p', $shared, $own);
 	};
 	$node->init(%params);
 	return;
