@@ -35,6 +35,7 @@ my %address = map { $_ => start_endpoint()->keep->url } keys %behaviour;
 
 # What a page calls ports 8081 and 8082 and a folder in /tmp is free, and ours.
 my $folder = PostgreSQL::Test::Utils::tempdir;
+my $scripts = PostgreSQL::Test::Utils::tempdir;    # a page may remove its folder
 my %own = ('/tmp/retry-tutorial' => $folder,
 	map { $_ => PostgreSQL::Test::Cluster::get_free_port() } 8081, 8082);
 
@@ -163,17 +164,17 @@ sub printed
 }
 
 # What psql is given for a block: its SQL, or a shell that runs its commands in
-# the project's folder.
+# the project's folder, each of which must succeed.
 sub command
 {
 	my ($block) = @_;
-	my $script = "$folder/line_$block->{line}.sh";
+	my $script = "$scripts/line_$block->{line}.sh";
 
 	return to_receiver($block->{text}) . ';' if $block->{kind} eq 'sql';
 	open(my $file, '>', $script) or die "$script: $!\n";
 	print $file "cd '$top'\n" . to_receiver($block->{text});
 	close $file;
-	return "\\! bash $script";
+	return "\\! bash -e $script || echo 'ERROR:  shell: a command failed'";
 }
 
 # Runs all blocks of a page in one session, each between two marks.
@@ -474,13 +475,25 @@ sub check_receiver
 	return;
 }
 
+# doc/architecture.md says of each file of src/ what it is for.
+sub check_files
+{
+	my $text = slurp_file("$top/doc/architecture.md");
+	my %named = map { $_ => 1 } $text =~ /`(\w+\.c)`/g;
+	my %there = map { basename($_) => 1 } glob("$top/src/*.c");
+
+	is(join(' ', grep { !$named{$_} } sort keys %there), '', 'doc/architecture.md leaves out no file');
+	is(join(' ', grep { !$there{$_} } sort keys %named), '', 'and names none that is gone');
+	return;
+}
+
 # All of this can fail: a page of which most is wrong.
 sub check_checks
 {
 	my @verdicts;
 
 	check_page("$top/test/docs/broken.md", sub { push @verdicts, $_[0] ? 'good' : 'bad' });
-	is("@verdicts", 'good bad good bad bad bad bad bad good bad good good',
+	is("@verdicts", 'good bad good bad bad bad bad bad good bad bad good good',
 		'wrong examples are found, and right ones pass');
 	return;
 }
@@ -495,6 +508,7 @@ if (!@ARGV)
 	check_links($_) foreach @linked;
 	check_examples($_) foreach @pages;
 	check_coverage();
+	check_files();
 	check_receiver();
 	check_checks();
 }
