@@ -319,7 +319,7 @@ read_turn(RetryTurn *turn)
 		retry_held_resume(turn);
 	if (d->worker->number == 0)
 	{
-		retry_upkeep_consider(turn->snapshot, pg_atomic_read_u64(&d->db->config_generation), turn->now);
+		retry_upkeep_consider(turn->snapshot, generation, turn->now);
 		if (adoptions >= 0)		/* schedules that came with a copy are held */
 		{
 			retry_schedules_consider(turn->snapshot, d->db, generation, turn->now);
