@@ -204,7 +204,7 @@ retry_upkeep_amidst_restore(const RetryUpkeep *upkeep)
 	RetryReader *reader;
 	bool		restoring = false;
 
-	retry_worker_begin_spi("looking for history that may go");
+	retry_worker_begin_spi("looking whether a restore is under way");
 	reader = retry_reader_begin(GetActiveSnapshot(), true);
 	for (int leaf = 0; leaf < RETRY_RING_LEAVES && !restoring; leaf++)
 		restoring = retry_reader_leaf(reader, leaf) &&

@@ -4,6 +4,7 @@
 use strict;
 use warnings FATAL => 'all';
 
+use IPC::Run;
 use PostgreSQL::Test::Utils;
 use RetryTest;
 use Test::More;
@@ -127,36 +128,41 @@ is(scalar @requests, 1, 'what had finished is not sent again');
 purge_now();
 
 # The worst moment: committed after upkeep's snapshot and before its lock.  The
-# worker is stopped while it looks through the leaf, which is made to take long.
-sql("SELECT count(*) FROM retry.enqueue_many('$ok', array_fill('{}'::jsonb, ARRAY[20000]))");
-wait_sql($node, "SELECT count(*) FROM retry.attempt", 'many are delivered', expected => 20000);
+# worker goes in steps, stopped between them, until it looks through the leaf,
+# which takes many.
 sql("UPDATE retry.scene SET paused = true WHERE name = 'waits'");
-my $leaf = sql("SELECT to_char(leaf, '\"task_\"FM00') FROM retry.task LIMIT 1");
-my $late;
+my $worker = "FROM pg_stat_activity WHERE backend_type = 'retry upkeep'";
+my ($pid, $late);
+# stopped with something in hand that others wait for
+local $SIG{ALRM} = sub { kill('CONT', $pid) };
 for (my $try = 1; $try <= 20 && !defined $late; $try++)
 {
-	$holder->query_safe("SELECT retry.purge(clock_timestamp())");
-	my $pid = 0;
-	for (1 .. 2000)
-	{
-		$pid = $holder->query_safe("SELECT coalesce(max(pid), 0) FROM pg_stat_activity WHERE backend_type = 'retry upkeep' AND query = 'looking for history that may go'");
-		last if $pid;
-	}
-	next if !$pid || !kill('STOP', $pid);
-	my $locks = $holder->query_safe(
-		"SELECT string_agg(DISTINCT l.mode, ',') FROM pg_locks l JOIN pg_class c ON c.oid = l.relation WHERE l.pid = $pid AND c.relname = '$leaf'");
-	if (($locks // '') eq 'AccessShareLock')
-	{
-		$late = $holder->query_safe("SELECT retry.enqueue('waits', '{}', key => 'late')");
-	}
-	kill('CONT', $pid);
-	wait_sql($node, "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'retry upkeep'",
-		'upkeep ends', expected => 0);
-	if (!defined $late && sql('SELECT count(*) FROM retry.task') eq '0')
+	if (sql('SELECT count(*) FROM retry.task') eq '0')
 	{
 		sql("SELECT count(*) FROM retry.enqueue_many('$ok', array_fill('{}'::jsonb, ARRAY[20000]))");
-		wait_sql($node, "SELECT count(*) FROM retry.attempt", 'once more', expected => 20000);
+		wait_sql($node, 'SELECT count(*) FROM retry.attempt', 'many are delivered', expected => 20000);
 	}
+	my $leaf = sql("SELECT to_char(leaf, '\"task_\"FM00') FROM retry.task LIMIT 1");
+	$holder->query_safe('SELECT retry.purge(clock_timestamp())');
+	my $call = IPC::Run::start([ 'psql', '-X', '-q', '-d', $node->connstr('postgres'), '-c', 'CALL retry.maintain()' ], '2>', \my $said);
+	my $end = time + 60;
+	do { $pid = $holder->query_safe("SELECT coalesce(max(pid), 0) $worker") } until $pid || time > $end;
+	while ($pid && kill('STOP', $pid))
+	{
+		alarm 3;
+		my ($there, $looks) = split /\|/, $holder->query_safe(<<SQL);
+SELECT count(*), bool_or(query = 'looking for history that may go' AND (
+	SELECT array_agg(DISTINCT l.mode) = '{AccessShareLock}' FROM pg_locks l
+	WHERE l.pid = $pid AND l.relation = 'retry.$leaf'::regclass)) $worker AND pid = $pid
+SQL
+		$late = $holder->query_safe("SELECT retry.enqueue('waits', '{}', key => 'late')") if $looks && $looks eq 't';
+		alarm 0;
+		kill('CONT', $pid);
+		last if !$there || defined $late;
+	}
+	$call->finish;
+	is($said, '', 'retry.maintain() ends');
+	wait_sql($node, "SELECT count(*) $worker", 'upkeep ends', expected => 0);
 }
 ok(defined $late, 'a task was committed while upkeep looked through its leaf');
 is(sql("SELECT state FROM retry.tasks WHERE id = '$late'"), 'pending', 'it is not lost');
