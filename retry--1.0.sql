@@ -413,6 +413,15 @@ CREATE TABLE retry.scene
 	on_dead			text,
 	notify			text
 					CONSTRAINT scene_notify_valid CHECK (octet_length(notify) BETWEEN 1 AND 63),
+	check_target	text,
+	check_after		interval NOT NULL DEFAULT '6 s'
+					CONSTRAINT scene_check_after_valid CHECK (check_after BETWEEN '0' AND '30 days'),
+	check_every		interval NOT NULL DEFAULT '30 s'
+					CONSTRAINT scene_check_every_valid CHECK (check_every BETWEEN '1 ms' AND '30 days'),
+	check_limit		int NOT NULL DEFAULT 15
+					CONSTRAINT scene_check_limit_valid CHECK (check_limit BETWEEN 1 AND 10000),
+	undecided		text NOT NULL DEFAULT 'rollback'
+					CONSTRAINT scene_undecided_valid CHECK (undecided IN ('commit', 'rollback')),
 	generate_key	boolean NOT NULL DEFAULT false,
 	key_window		interval
 					CONSTRAINT scene_key_window_valid CHECK (key_window BETWEEN '0' AND '30 days'),
@@ -502,6 +511,11 @@ COMMENT ON COLUMN retry.scene.pending_limit IS 'After this many answers that say
 COMMENT ON COLUMN retry.scene.on_success IS 'Target that is told when a task has succeeded, unless the task names its own';
 COMMENT ON COLUMN retry.scene.on_dead IS 'Target that is told when a task has died, unless the task names its own';
 COMMENT ON COLUMN retry.scene.notify IS 'Channel on which sessions that LISTEN are notified when a task has succeeded or died, with {"id", "state", "scene"}; null: nobody is. A hint, which a crash may lose';
+COMMENT ON COLUMN retry.scene.check_target IS 'Target that is asked about a message of retry.prepare() over which nobody decides, unless the call names its own';
+COMMENT ON COLUMN retry.scene.check_after IS 'So long after a message was prepared it is asked for the first time, up to 30 days';
+COMMENT ON COLUMN retry.scene.check_every IS 'So long after each time that did not decide it is asked again, from 1 ms to 30 days';
+COMMENT ON COLUMN retry.scene.check_limit IS 'So many times it is asked at most';
+COMMENT ON COLUMN retry.scene.undecided IS 'What is decided when it was asked as often: rollback or commit';
 COMMENT ON COLUMN retry.scene.generate_key IS 'True: a task without a key gets the digest of target and payload as its key, see retry.digest_key()';
 COMMENT ON COLUMN retry.scene.key_window IS 'For so long after a task has succeeded or died its key still leads to it; null: a finished task''s key is free';
 COMMENT ON COLUMN retry.scene.lane_by IS 'What its tasks'' lanes are made by: origin (of the URL), scene (one lane for all), key or reference (a task without one has the scene''s lane); null: the lane of the URL''s origin, or one lane if the scene has max_in_flight, ordered or targets';
@@ -1038,6 +1052,72 @@ COMMENT ON COLUMN retry.consumed.consumer IS 'What the receiver calls itself';
 COMMENT ON COLUMN retry.consumed.message_id IS 'The message';
 COMMENT ON COLUMN retry.consumed.at IS 'When it came first';
 
+CREATE TABLE retry.barrier_note
+(
+	role			regrole NOT NULL,
+	gid				uuid NOT NULL,
+	branch			text NOT NULL,
+	op				text NOT NULL,
+	noted_by		text NOT NULL,
+	at				timestamptz NOT NULL DEFAULT clock_timestamp(),
+	PRIMARY KEY (gid, branch, op, role)
+);
+CREATE INDEX barrier_note_at ON retry.barrier_note (at);
+COMMENT ON TABLE retry.barrier_note IS 'Facts: operations of global transactions that participants in this database have done, or are not to do any more, noted by retry.barrier(); kept for retry.retention';
+COMMENT ON COLUMN retry.barrier_note.role IS 'Role that called retry.barrier(): each has branches of its own';
+COMMENT ON COLUMN retry.barrier_note.gid IS 'The global transaction';
+COMMENT ON COLUMN retry.barrier_note.branch IS 'The branch';
+COMMENT ON COLUMN retry.barrier_note.op IS 'The operation';
+COMMENT ON COLUMN retry.barrier_note.noted_by IS 'The operation that noted it: op itself, or the one that undoes it and came first';
+COMMENT ON COLUMN retry.barrier_note.at IS 'When';
+
+CREATE TABLE retry.global_transaction
+(
+	gid				uuid PRIMARY KEY,
+	mode			text NOT NULL
+					CONSTRAINT global_transaction_mode_valid CHECK (mode IN ('message', 'saga', 'tcc', '2pc')),
+	scene_id		int NOT NULL,
+	begun_by		regrole NOT NULL,
+	begun_at		timestamptz NOT NULL,
+	at_limit		text NOT NULL
+					CONSTRAINT global_transaction_at_limit_valid CHECK (at_limit IN ('commit', 'rollback')),
+	check_id		uuid NOT NULL
+);
+COMMENT ON TABLE retry.global_transaction IS 'Facts: one row for each global transaction, never changed; look at retry.transactions instead';
+COMMENT ON COLUMN retry.global_transaction.gid IS 'Its id, UUIDv7; of a message also its task''s';
+COMMENT ON COLUMN retry.global_transaction.mode IS 'Its kind: message';
+COMMENT ON COLUMN retry.global_transaction.scene_id IS 'The scene that it belongs to, whose group says who may decide';
+COMMENT ON COLUMN retry.global_transaction.begun_by IS 'Role that began it';
+COMMENT ON COLUMN retry.global_transaction.begun_at IS 'When';
+COMMENT ON COLUMN retry.global_transaction.at_limit IS 'What is decided when nobody else has: commit or rollback';
+COMMENT ON COLUMN retry.global_transaction.check_id IS 'The task that asks about it';
+
+CREATE TABLE retry.global_decision
+(
+	gid				uuid PRIMARY KEY,
+	decided_at		timestamptz NOT NULL,
+	decided_by		regrole,
+	decision		text NOT NULL
+					CONSTRAINT global_decision_valid CHECK (decision IN ('commit', 'rollback')),
+	how				text NOT NULL
+					CONSTRAINT global_decision_how_valid CHECK (how IN ('caller', 'check', 'limit'))
+);
+CREATE INDEX global_decision_decided_at ON retry.global_decision (decided_at);
+COMMENT ON TABLE retry.global_decision IS 'Facts: one row for each global transaction that is decided, stored with what it brings about';
+COMMENT ON COLUMN retry.global_decision.gid IS 'The transaction';
+COMMENT ON COLUMN retry.global_decision.decided_at IS 'When';
+COMMENT ON COLUMN retry.global_decision.decided_by IS 'Role that called; null: a check has told, or nobody';
+COMMENT ON COLUMN retry.global_decision.decision IS 'commit or rollback';
+COMMENT ON COLUMN retry.global_decision.how IS 'What decided: caller (a function was called), check (an answer), limit (nobody has told)';
+
+CREATE TABLE retry.global_message
+(
+	LIKE retry.task INCLUDING COMMENTS,
+	PRIMARY KEY (id)
+);
+CREATE INDEX global_message_scene ON retry.global_message (scene_id);
+COMMENT ON TABLE retry.global_message IS 'Facts: what retry.prepare() was given, as the task that it becomes when it is committed';
+
 CREATE TABLE retry.checkpoint_a
 (
 	taken_at		timestamptz NOT NULL,
@@ -1541,7 +1621,7 @@ COMMENT ON FUNCTION retry.resumed() IS
 CREATE FUNCTION retry.check_callbacks() RETURNS trigger
 LANGUAGE C VOLATILE AS 'MODULE_PATHNAME', 'retry_check_callbacks';
 COMMENT ON FUNCTION retry.check_callbacks() IS
-'Trigger: a scene''s on_success and on_dead must be targets that can be called, and not the scene itself';
+'Trigger: a scene''s on_success, on_dead and check_target must be targets that can be called, and not the scene itself';
 
 CREATE FUNCTION retry.order_dropped() RETURNS trigger
 LANGUAGE C VOLATILE AS 'MODULE_PATHNAME', 'retry_order_dropped';
@@ -1674,16 +1754,17 @@ BEGIN
 		new_name := NEW.group_name || '/' || NEW.name;
 		UPDATE retry.scene
 		SET on_success = CASE WHEN on_success = ANY (old_names) THEN new_name ELSE on_success END,
-			on_dead = CASE WHEN on_dead = ANY (old_names) THEN new_name ELSE on_dead END
-		WHERE on_success = ANY (old_names) OR on_dead = ANY (old_names);
+			on_dead = CASE WHEN on_dead = ANY (old_names) THEN new_name ELSE on_dead END,
+			check_target = CASE WHEN check_target = ANY (old_names) THEN new_name ELSE check_target END
+		WHERE on_success = ANY (old_names) OR on_dead = ANY (old_names) OR check_target = ANY (old_names);
 		RETURN NULL;
 	END IF;
 	SELECT s.group_name || '/' || s.name INTO named_by FROM retry.scene s
-	WHERE s.on_success = ANY (old_names) OR s.on_dead = ANY (old_names)
+	WHERE s.on_success = ANY (old_names) OR s.on_dead = ANY (old_names) OR s.check_target = ANY (old_names)
 	ORDER BY 1 LIMIT 1;
 	IF FOUND THEN
 		RAISE EXCEPTION 'scene "%/%" cannot be deleted: it is a callback of scene "%"', OLD.group_name, OLD.name, named_by
-			USING ERRCODE = 'dependent_objects_still_exist', HINT = 'Set on_success or on_dead of that scene to another target, or to null, first.';
+			USING ERRCODE = 'dependent_objects_still_exist', HINT = 'Set on_success, on_dead or check_target of that scene to another target, or to null, first.';
 	END IF;
 	RETURN NULL;
 END
@@ -1882,7 +1963,7 @@ CREATE TRIGGER resumed AFTER UPDATE ON retry.scene
 CREATE TRIGGER order_dropped AFTER UPDATE ON retry.scene
 	FOR EACH ROW WHEN (OLD.ordered AND OLD.dead_head = 'block' AND NOT (NEW.ordered AND NEW.dead_head = 'block'))
 	EXECUTE FUNCTION retry.order_dropped();
-CREATE CONSTRAINT TRIGGER check_callbacks AFTER INSERT OR UPDATE OF on_success, on_dead ON retry.scene
+CREATE CONSTRAINT TRIGGER check_callbacks AFTER INSERT OR UPDATE OF on_success, on_dead, check_target ON retry.scene
 	DEFERRABLE FOR EACH ROW EXECUTE FUNCTION retry.check_callbacks();
 CREATE CONSTRAINT TRIGGER callback_renamed AFTER UPDATE OF group_name, name OR DELETE ON retry.scene
 	DEFERRABLE FOR EACH ROW EXECUTE FUNCTION retry.callback_renamed();
@@ -2013,6 +2094,10 @@ SELECT pg_extension_config_dump('retry.dead_head', '');
 SELECT pg_extension_config_dump('retry.dead_head_passed', '');
 SELECT pg_extension_config_dump('retry.key', '');
 SELECT pg_extension_config_dump('retry.consumed', '');
+SELECT pg_extension_config_dump('retry.barrier_note', '');
+SELECT pg_extension_config_dump('retry.global_transaction', '');
+SELECT pg_extension_config_dump('retry.global_decision', '');
+SELECT pg_extension_config_dump('retry.global_message', '');
 SELECT pg_extension_config_dump('retry.event', '');
 SELECT pg_extension_config_dump('retry.audit_entry', '');
 SELECT pg_extension_config_dump('retry.disabled_url', '');
@@ -2075,6 +2160,46 @@ CREATE FUNCTION retry.enqueue_many(
 LANGUAGE C VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'retry_enqueue_many';
 COMMENT ON FUNCTION retry.enqueue_many IS
 'As retry.enqueue(), for an array of payloads at once; returns the ids in the order of the payloads';
+
+CREATE FUNCTION retry.prepare(
+	target			text,
+	payload			jsonb DEFAULT NULL,
+	key				text DEFAULT NULL,
+	delay			interval DEFAULT NULL,
+	due_at			timestamptz DEFAULT NULL,
+	lane			text DEFAULT NULL,
+	url				text DEFAULT NULL,
+	method			text DEFAULT NULL,
+	headers			jsonb DEFAULT NULL,
+	body			bytea DEFAULT NULL,
+	content_type	text DEFAULT NULL,
+	expires_at		timestamptz DEFAULT NULL,
+	max_attempts	int DEFAULT NULL,
+	reference		text DEFAULT NULL,
+	timeout			interval DEFAULT NULL,
+	backoff			retry.backoff DEFAULT NULL,
+	on_success		text DEFAULT NULL,
+	on_dead			text DEFAULT NULL,
+	on_conflict		text DEFAULT 'return',
+	check_target	text DEFAULT NULL,
+	check_after		interval DEFAULT NULL,
+	check_every		interval DEFAULT NULL,
+	check_limit		int DEFAULT NULL,
+	undecided		text DEFAULT NULL
+) RETURNS uuid
+LANGUAGE C VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'retry_prepare';
+COMMENT ON FUNCTION retry.prepare IS
+'As retry.enqueue(), but what it stores is a message that is delivered only when retry.commit() is called with its id, which this returns. While nobody decides, check_target (null: the scene''s) is asked: first after check_after, then every check_every, at most check_limit times, then undecided (commit or rollback) holds; null: as the scene says';
+
+CREATE FUNCTION retry.commit(id uuid) RETURNS boolean
+LANGUAGE C STRICT VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'retry_commit';
+COMMENT ON FUNCTION retry.commit(uuid) IS
+'Decides that a message of retry.prepare() is delivered: it becomes a task of that id in the caller''s transaction. False when that was decided before; an error when it was rolled back';
+
+CREATE FUNCTION retry.rollback(id uuid) RETURNS boolean
+LANGUAGE C STRICT VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'retry_rollback';
+COMMENT ON FUNCTION retry.rollback(uuid) IS
+'Decides that a message of retry.prepare() is never delivered. False when that was decided before; an error when it was committed';
 
 CREATE FUNCTION retry.digest_key(target text, payload jsonb) RETURNS text
 LANGUAGE C IMMUTABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'retry_digest_key';
@@ -2303,6 +2428,11 @@ CREATE FUNCTION retry.once(consumer text, message_id text) RETURNS boolean
 LANGUAGE C VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'retry_once';
 COMMENT ON FUNCTION retry.once(text, text) IS
 'For receivers that live in PostgreSQL: true for the first call with a message in a transaction that commits, false for all after. Each role has consumers of its own';
+
+CREATE FUNCTION retry.barrier(gid uuid, branch text, op text) RETURNS boolean
+LANGUAGE C VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'retry_barrier';
+COMMENT ON FUNCTION retry.barrier(uuid, text, text) IS
+'For participants in global transactions that live in PostgreSQL: true when the operation (try, confirm, cancel, action, compensate, message) of the branch is to be done, in the caller''s transaction; false when it was done before, when there is nothing to undo because the try or action never came, and when it comes after it was undone';
 
 CREATE FUNCTION retry.verify_signature(
 	secret		text,
@@ -2595,7 +2725,7 @@ RETURNS TABLE (kind text, name text, change text)
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp AS $$
 #variable_conflict use_column
 DECLARE
-	later	text[] := ARRAY['on_success', 'on_dead'];	-- may name scenes that come later
+	later	text[] := ARRAY['on_success', 'on_dead', 'check_target'];	-- may name scenes that come later
 	g		jsonb;
 	s		jsonb;
 	what	text;
@@ -3404,6 +3534,52 @@ COMMENT ON COLUMN retry.audit.task IS 'The task';
 COMMENT ON COLUMN retry.audit.before IS 'What differs, as it was; values of headers and payloads are not shown';
 COMMENT ON COLUMN retry.audit.after IS 'What differs, as it is then; of a call for many tasks its arguments and their number';
 
+CREATE VIEW retry.transactions WITH (security_barrier) AS
+SELECT
+	t.gid, t.mode, s.group_name || '/' || s.name AS scene, m.key, m.reference,
+	CASE d.decision WHEN 'commit' THEN 'committed' WHEN 'rollback' THEN 'rolled back' ELSE 'undecided' END AS state,
+	t.begun_at, t.begun_by, t.at_limit, d.decided_at, d.decided_by, d.how AS decided_how, t.check_id
+FROM retry.global_transaction t
+LEFT JOIN retry.global_decision d ON d.gid = t.gid
+LEFT JOIN retry.global_message m ON m.id = t.gid
+LEFT JOIN retry.scene s ON s.id = t.scene_id
+WHERE t.scene_id IN (SELECT retry.my_scenes(false))
+	OR t.scene_id IN (SELECT retry.my_scenes(true)) AND pg_has_role(t.begun_by, 'USAGE');
+COMMENT ON VIEW retry.transactions IS 'Global transactions that the current role may decide over, with what is decided';
+COMMENT ON COLUMN retry.transactions.gid IS 'Its id; of a message what retry.prepare() returned';
+COMMENT ON COLUMN retry.transactions.mode IS 'Its kind: message';
+COMMENT ON COLUMN retry.transactions.scene IS 'group/scene';
+COMMENT ON COLUMN retry.transactions.key IS 'Idempotency key given by the caller';
+COMMENT ON COLUMN retry.transactions.reference IS 'Business number given by the caller';
+COMMENT ON COLUMN retry.transactions.state IS 'undecided, committed or rolled back';
+COMMENT ON COLUMN retry.transactions.begun_at IS 'When it was begun';
+COMMENT ON COLUMN retry.transactions.begun_by IS 'Role that began it';
+COMMENT ON COLUMN retry.transactions.at_limit IS 'What is decided when nobody else has: commit or rollback';
+COMMENT ON COLUMN retry.transactions.decided_at IS 'When it was decided; null: it is not';
+COMMENT ON COLUMN retry.transactions.decided_by IS 'Role that decided; null: a check has told, or nobody';
+COMMENT ON COLUMN retry.transactions.decided_how IS 'What decided: caller (retry.commit() or retry.rollback()), check (an answer), limit (nobody has told)';
+COMMENT ON COLUMN retry.transactions.check_id IS 'The task that asks about it';
+
+CREATE VIEW retry.branches AS
+SELECT
+	b.gid, b.branch, b.op, b.task_id, k.state, k.attempts, k.last_status, k.last_error, k.next_due, k.finished_at
+FROM (
+	SELECT t.gid, 'message' AS branch, 'message' AS op, t.gid AS task_id FROM retry.transactions t
+	UNION ALL
+	SELECT t.gid, 'message', 'check', t.check_id FROM retry.transactions t) AS b
+LEFT JOIN LATERAL (SELECT * FROM retry.tasks k WHERE k.id = b.task_id) AS k ON true;
+COMMENT ON VIEW retry.branches IS 'What global transactions consist of: operations of branches, each with its task; filter on gid';
+COMMENT ON COLUMN retry.branches.gid IS 'The transaction';
+COMMENT ON COLUMN retry.branches.branch IS 'Name of the branch; message: that of a message';
+COMMENT ON COLUMN retry.branches.op IS 'What is done there: message (it is delivered) or check (somebody is asked what to do)';
+COMMENT ON COLUMN retry.branches.task_id IS 'The task that does it; a message has none before it is committed';
+COMMENT ON COLUMN retry.branches.state IS 'State of the task; null: there is none (yet, or any more)';
+COMMENT ON COLUMN retry.branches.attempts IS 'Attempts of the task';
+COMMENT ON COLUMN retry.branches.last_status IS 'HTTP status of its last attempt';
+COMMENT ON COLUMN retry.branches.last_error IS 'What went wrong at its last attempt';
+COMMENT ON COLUMN retry.branches.next_due IS 'When its next attempt is due';
+COMMENT ON COLUMN retry.branches.finished_at IS 'When it finished';
+
 CREATE VIEW retry.lanes AS
 SELECT
 	g.name AS group_name, r.lane, r.state, r.in_flight, r.queued, r.due, r.oldest_due, r.rate,
@@ -4126,6 +4302,7 @@ GRANT SELECT ON retry.tasks, retry.attempts, retry.running, retry.dead_letters T
 GRANT SELECT ON retry.schedules, retry.secrets, retry.disabled_urls, retry.events, retry.lanes, retry.targets TO PUBLIC;
 GRANT SELECT ON retry.overview, retry.stats, retry.top, retry.limits TO PUBLIC;
 GRANT SELECT ON retry.audit, retry.progress, retry.alarms TO PUBLIC;
+GRANT SELECT ON retry.transactions, retry.branches TO PUBLIC;
 GRANT SELECT ON retry.dispatchers TO pg_monitor;
 REVOKE EXECUTE ON FUNCTION retry.purge(timestamptz) FROM PUBLIC;
 REVOKE EXECUTE ON FUNCTION retry.adopt() FROM PUBLIC;
@@ -4191,7 +4368,8 @@ BEGIN
 		EXECUTE format('GRANT %s (
 				group_name, name, url, targets, route, method, headers, timeout, connect_timeout, backoff, max_attempts,
 				expires_after, time_budget, success_status, stop_status, stop_errors, success_when, pending_when, stop_when,
-				pending_interval, pending_limit, on_success, on_dead, notify, generate_key, key_window, lane_by, rate, max_in_flight,
+				pending_interval, pending_limit, on_success, on_dead, notify, check_target, check_after, check_every, check_limit,
+				undecided, generate_key, key_window, lane_by, rate, max_in_flight,
 				ordered, dead_head, adaptive, hedge, breaker_ratio, breaker_calls, breaker_window, breaker_open, retry_share,
 				retry_floor, secret, secret_use, tls_verify, tls_min_version, tls_ca, tls_pin, tls_cert, paused, resume_over,
 				archived, description)

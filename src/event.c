@@ -58,6 +58,7 @@ static const char *const words[RETRY_EVENT_KINDS] = {
 	[RETRY_EVENT_LIMIT_CHANGED] = "limit changed",
 	[RETRY_EVENT_QUARANTINED] = "task quarantined",
 	[RETRY_EVENT_NOT_NOTIFIED] = "not notified",
+	[RETRY_EVENT_DECIDED] = "decided at the limit",
 	[RETRY_EVENT_DROPPED] = "events dropped"
 };
 
@@ -142,11 +143,26 @@ append_event(RetryAppender *appender, int dispatcher, const RetryEvent *event)
 	values[Event_scene_id] = Int32GetDatum(event->scene_id);
 	isnull[Event_scene_id] = event->scene_id == 0;
 	values[Event_dispatcher] = Int32GetDatum(dispatcher);
+	isnull[Event_dispatcher] = dispatcher < 0;
 	values[Event_kind] = CStringGetTextDatum(words[event->kind]);
 	set_text(values, isnull, Event_lane, event->lane);
 	set_text(values, isnull, Event_target, event->target);
 	set_text(values, isnull, Event_detail, event->detail);
 	retry_append_row(appender, values, isnull);
+}
+
+void
+retry_event_append(const RetryEvent *event)
+{
+	RetryAppender *appender = retry_append_begin(retry_relation_oid("event"), Event_natts, true);
+	RetryEvent	now = *event;
+
+	if (appender == NULL)
+		return;
+	if (now.at == 0)
+		now.at = GetCurrentTimestamp();
+	append_event(appender, -1, &now);
+	retry_append_end(appender);
 }
 
 /* False: the table is locked. */

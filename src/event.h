@@ -30,6 +30,7 @@ typedef enum RetryEventKind
 	RETRY_EVENT_LIMIT_CHANGED,	/* the concurrency that a lane found out */
 	RETRY_EVENT_QUARANTINED,	/* a task, for crashes */
 	RETRY_EVENT_NOT_NOTIFIED,	/* of the ends of tasks, for want of room */
+	RETRY_EVENT_DECIDED,		/* over a message, since nobody told */
 	RETRY_EVENT_DROPPED,		/* events, since there were too many */
 	RETRY_EVENT_KINDS
 } RetryEventKind;
@@ -66,6 +67,12 @@ extern void retry_event_add(struct RetryDispatcher *d, const RetryEvent *event);
  * dropped and the log says so.
  */
 extern bool retry_events_write(struct RetryDispatcher *d);
+
+/*
+ * Puts one event into the table, in the current transaction and for no
+ * dispatcher.  Not while the table is locked: the event is dropped then.
+ */
+extern void retry_event_append(const RetryEvent *event);
 
 /* The word for a kind, as the table has it. */
 extern const char *retry_event_word(RetryEventKind kind);

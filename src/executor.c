@@ -321,7 +321,9 @@ judge(const Work *work, RetryEnded *ended)
 
 	retry_judge_limits(work->scene, work->prepared.max_attempts, work->prepared.expires_at,
 					   work->prepared.backoff, &limits, &zone);
-	ended->verdict = retry_judge_exchange(work->scene, &limits, &answer, &at);
+	ended->verdict = retry_is_check(ended->on_success) ?
+		retry_judge_check(&limits, &answer, &at, &ended->decision) :
+		retry_judge_exchange(work->scene, &limits, &answer, &at);
 	ended->pendings = retry_policy_pendings(at.pendings, ended->verdict.outcome);
 	ended->error = ended->verdict.why != NULL ? ended->verdict.why : "";
 }

@@ -12,6 +12,7 @@
 #include "postgres.h"
 
 #include "common/pg_prng.h"
+#include "lib/stringinfo.h"
 
 #include "answer_rules.h"
 #include "judge.h"
@@ -167,6 +168,44 @@ retry_judge_exchange(const RetryScene *scene, const RetryLimits *limits,
 	end.random = pg_prng_uint64(&pg_global_prng_state);
 	look_at_body(scene, answer, &end);
 	return retry_policy_judge(&end, rules, limits);
+}
+
+/* What the answer to a check says. */
+static RetryDecision
+decision_of(const RetryAnswer *answer)
+{
+	StringInfoData text;
+	RetryDecision decision;
+
+	if (answer->exchange == RETRY_EXCHANGE_ANSWERED)
+		return answer->http_status / 100 == 2 && !answer->body_cut && !answer->body_truncated ?
+			retry_decision_read(answer->body, answer->body_len) : RETRY_UNDECIDED;
+	if (answer->exchange != RETRY_EXCHANGE_RETURNED || answer->json == NULL)
+		return RETRY_UNDECIDED;
+	initStringInfo(&text);
+	(void) JsonbToCString(&text, unconstify(JsonbContainer *, &answer->json->root), VARSIZE(answer->json));
+	decision = retry_decision_read(text.data, text.len);
+	pfree(text.data);
+	return decision;
+}
+
+RetryVerdict
+retry_judge_check(const RetryLimits *limits, const RetryAnswer *answer, const RetryAttemptAt *at,
+				  RetryDecision *decision)
+{
+	RetryAnswer plain = {
+		.exchange = RETRY_EXCHANGE_ANSWERED,.http_status = 500,.retry_after = answer->retry_after
+	};
+	RetryVerdict verdict;
+
+	*decision = decision_of(answer);
+	if (*decision != RETRY_UNDECIDED)
+		plain.http_status = 200;
+	verdict = retry_judge_exchange(NULL, limits, &plain, at);
+	if (*decision == RETRY_UNDECIDED &&
+		(answer->exchange == RETRY_EXCHANGE_RETURNED || answer->exchange == RETRY_EXCHANGE_ANSWERED))
+		verdict.why = "the answer is neither commit nor rollback";
+	return verdict;
 }
 
 RetryFlowKind

@@ -11,6 +11,7 @@
 #define RETRY_JUDGE_H
 
 #include "config.h"
+#include "decision.h"
 #include "http.h"
 #include "policy.h"
 
@@ -69,6 +70,14 @@ extern void retry_judge_limits(const RetryScene *scene, int32 max_attempts, Time
  */
 extern RetryVerdict retry_judge_exchange(const RetryScene *scene, const RetryLimits *limits,
 										 const RetryAnswer *answer, const RetryAttemptAt *at);
+
+/*
+ * The same for a check, which is over when the answer is a decision, put into
+ * *decision; every other end of it is a failure that is tried again, whatever its
+ * scene says of answers.
+ */
+extern RetryVerdict retry_judge_check(const RetryLimits *limits, const RetryAnswer *answer,
+									  const RetryAttemptAt *at, RetryDecision *decision);
 
 /*
  * What an exchange says of its endpoint, whatever it means for the task:

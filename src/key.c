@@ -27,6 +27,7 @@
 #include "utils/timestamp.h"
 #include "utils/uuid.h"
 
+#include "global.h"
 #include "key.h"
 #include "shmem.h"
 #include "statement.h"
@@ -65,6 +66,7 @@ typedef struct KeyTask
 	int			leaf;
 	bool		alive;
 	bool		running;		/* an attempt was under way before we looked */
+	bool		prepared;		/* it is a message that is not decided */
 	bool		kept;			/* it has finished, and its key still leads to
 								 * it */
 	bool		cancelled;		/* when it has finished: that way */
@@ -201,7 +203,8 @@ is_kept(const RetryKeyring *keyring, const KeyTask *task)
  * attempt that ends meanwhile leaves shared memory when it is recorded: who
  * asks there first, and then the facts, sees it in one of them.  A
  * task moves from its leaf to the long one at most.  While it does, a snapshot
- * taken before sees it in neither, so the second look takes a new one.
+ * taken before sees it in neither, so the second look takes a new one; the same
+ * is true of a message that is being committed.
  */
 static void
 look_at_task(const RetryKeyring *keyring, KeyTask *task)
@@ -211,11 +214,13 @@ look_at_task(const RetryKeyring *keyring, KeyTask *task)
 	task->running = keyring->on_conflict == RETRY_KEY_REPLACE &&
 		retry_shmem_task_running(MyDatabaseId, &task->id);
 	task->alive = false;
+	task->prepared = false;
 	task->cancelled = false;
 	task->has_parent = false;
 	for (int i = 0; i < 2 && !found; i++)
 	{
 		RetryReader *reader;
+		RetryDecision decision;
 
 		PushActiveSnapshot(GetLatestSnapshot());
 		reader = retry_reader_begin(GetActiveSnapshot(), false);
@@ -223,6 +228,8 @@ look_at_task(const RetryKeyring *keyring, KeyTask *task)
 			(task->leaf != RETRY_LONG_LEAF && look_in_leaf(reader, RETRY_LONG_LEAF, task));
 		retry_reader_end(reader);
 		PopActiveSnapshot();
+		if (!found && retry_global_decision(&task->id, &decision) && decision == RETRY_UNDECIDED)
+			found = task->alive = task->prepared = true;
 	}
 	task->kept = !task->alive && is_kept(keyring, task);
 }
@@ -241,6 +248,8 @@ given_key(const text *key)
 static char *
 why_in_use(const RetryKeyring *keyring, const KeyTask *task, const char *id)
 {
+	if (task->prepared)
+		return psprintf(_("It is a message that is neither committed nor rolled back."));
 	if (task->alive)
 		return psprintf(_("Its task %s has not finished."), id);
 	return psprintf(_("Its task %s has finished, and the key_window of the scene is not over."), id);
@@ -259,7 +268,7 @@ refuse(const RetryKeyring *keyring, const text *key, const KeyTask *task)
 						keyring->scene->group.name, keyring->scene->name),
 				 errdetail_internal("%s", why_in_use(keyring, task, id)),
 				 errhint("on_conflict => 'return' gives the id of that task.")));
-	if (task->kept)
+	if (task->kept || task->prepared)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("task %s with key \"%s\" cannot be replaced", id, name),
@@ -278,7 +287,7 @@ cancel_pending(const RetryKeyring *keyring, const text *key, const KeyTask *task
 {
 	RetryWriter *writer;
 
-	if (task->attempts > 0 || task->running || retry_shmem_task_running(MyDatabaseId, &task->id))
+	if (task->prepared || task->attempts > 0 || task->running || retry_shmem_task_running(MyDatabaseId, &task->id))
 		refuse(keyring, key, task);
 	writer = retry_writer_begin("retry.enqueue()");
 	retry_write_signal(writer, RETRY_SIGNAL_CANCEL, &task->id, task->leaf, task->lane_hash,

@@ -10,6 +10,7 @@
 #define RETRY_RECORD_H
 
 #include "lib/ilist.h"
+#include "decision.h"
 #include "policy.h"
 #include "task.h"
 
@@ -50,6 +51,7 @@ typedef struct RetryEnded
 	char	   *on_success;		/* targets to be told: NULL none; see
 								 * callback.h */
 	char	   *on_dead;
+	RetryDecision decision;		/* what a check was answered */
 	struct RetryGone *gone;		/* a URL to be disabled, see disabled.h; NULL
 								 * none */
 	bool		gone_stored;	/* and it is, if this is recorded */

@@ -36,6 +36,7 @@ typedef struct Needs
 	pg_uuid_t	id;				/* of the first, if it goes to several */
 	int			leaf;
 	RetryHeadDuty head;			/* what it means to its ordered lane */
+	RetryRecordDecision *decision;	/* what a check decides; NULL: it is none */
 } Needs;
 
 static bool
@@ -45,8 +46,8 @@ is_dead(const RetryEnded *ended)
 }
 
 /* Appenders keep what they allocate, so not in the context of one row. */
-static void
-put_row(RetryRecordBatch *batch, RetryAppender *appender, const Datum *values, const bool *isnull)
+void
+retry_record_put(RetryRecordBatch *batch, RetryAppender *appender, const Datum *values, const bool *isnull)
 {
 	MemoryContext old = MemoryContextSwitchTo(batch->context);
 
@@ -157,8 +158,14 @@ open_tables(RetryRecordBatch *batch, const RetryEnded *ended, Needs *needs)
 		return false;
 	if ((letter || target != NULL || retry_head_needs_task(&needs->head)) && !find_task(batch, ended, &needs->task))
 		return false;
-	return target == NULL || needs->task == NULL ||
-		open_callback(batch, ended->scene_id, column, target, needs);
+	if (target == NULL || needs->task == NULL)
+		return true;
+	if (retry_is_check(target))
+	{
+		needs->decision = palloc(sizeof(RetryRecordDecision));
+		return retry_record_decision_open(batch, ended, needs->task, needs->decision);
+	}
+	return open_callback(batch, ended->scene_id, column, target, needs);
 }
 
 /* Puts in the dead letter of a task that has just died; the values are its row's. */
@@ -170,7 +177,7 @@ put_letter(RetryRecordBatch *batch, const RetryEnded *ended, Datum *values, bool
 	values[Dead_attempts] = Int32GetDatum(ended->entry.attempts + 1);
 	isnull[Dead_reason] = isnull[Dead_died_at] = isnull[Dead_attempts] = false;
 	retry_record_answer(batch, ended, values, isnull, Dead_http_status, Dead_error, Dead_response);
-	put_row(batch, batch->letters, values, isnull);
+	retry_record_put(batch, batch->letters, values, isnull);
 }
 
 static void
@@ -193,12 +200,12 @@ add_attempt(RetryRecordBatch *batch, const RetryEnded *ended)
 	bool		isnull[Attempt_natts];
 
 	retry_record_attempt(batch, ended, values, isnull);
-	put_row(batch, batch->attempts[ended->entry.leaf], values, isnull);
+	retry_record_put(batch, batch->attempts[ended->entry.leaf], values, isnull);
 }
 
 /* It counts among its group's tasks, and is stored however many these are. */
-static void
-count_callback(RetryRecordBatch *batch, int32 scene_id)
+void
+retry_record_count(RetryRecordBatch *batch, int32 scene_id)
 {
 	const RetryScene *scene = retry_config_scene(batch->config, scene_id);
 	RetryGroupUse *use = scene != NULL && scene->counted ? retry_group_use(scene->group_id) : NULL;
@@ -227,10 +234,10 @@ add_callback(RetryRecordBatch *batch, const RetryEnded *ended, Needs *needs, con
 	values[Task_due_at] = TimestampTzGetDatum(batch->now);
 	isnull[Task_leaf] = isnull[Task_id] = isnull[Task_xid] = isnull[Task_due_at] = false;
 	retry_wakeup_row(needs->leaf, callback->lane_hash, U64FromFullTransactionId(xid));
-	put_row(batch, batch->tasks[needs->leaf], values, isnull);
+	retry_record_put(batch, batch->tasks[needs->leaf], values, isnull);
 	if (callback->refusal == NULL)
 	{
-		count_callback(batch, callback->scene_id);
+		retry_record_count(batch, callback->scene_id);
 		return;
 	}
 
@@ -291,6 +298,8 @@ end_batch(RetryRecordBatch *batch)
 		retry_append_end(batch->letters);
 	if (batch->gone != NULL)
 		retry_append_end(batch->gone);
+	if (batch->decisions != NULL)
+		retry_append_end(batch->decisions);
 	if (batch->reader != NULL)
 		retry_reader_end(batch->reader);
 }
@@ -316,6 +325,8 @@ store_item(RetryRecordBatch *batch, RetryEnded *ended)
 	}
 	if (needs.told)
 		add_callbacks(batch, ended, &needs);
+	if (needs.decision != NULL)
+		retry_record_decision_put(batch, needs.decision);
 	add_attempt(batch, ended);
 	ended->gone_stored = ended->gone != NULL && !batch->form.bare && retry_gone_append(&batch->gone, batch->context, ended->gone);
 	MemoryContextSwitchTo(old);

@@ -1,15 +1,17 @@
 /*
  * record_private.h
  *		What the files share that record attempts: record.c tries, and tries
- *		smaller, record_batch.c puts a batch in, record_values.c makes its values.
+ *		smaller, record_batch.c puts a batch in, record_decision.c what a check
+ *		decides, record_values.c makes its values.
  *
- * Included by those three only.
+ * Included by those four only.
  */
 #ifndef RETRY_RECORD_PRIVATE_H
 #define RETRY_RECORD_PRIVATE_H
 
 #include "callback.h"
 #include "dead_head.h"
+#include "global.h"
 #include "record.h"
 #include "store.h"
 
@@ -42,6 +44,7 @@ typedef struct RetryRecordBatch
 	RetryAppender *letters;
 	bool		letters_locked;
 	RetryAppender *gone;
+	RetryAppender *decisions;
 	RetryReader *reader;
 	RetryAppender *tasks[RETRY_LEAVES]; /* for callbacks */
 	TimestampTz now;			/* when these are enqueued */
@@ -61,6 +64,38 @@ typedef struct RetryRecordBatch
  * transaction still open.
  */
 extern void retry_record_batch(RetryRecordBatch *batch);
+
+/* Puts a row in by an appender of the batch's. */
+extern void retry_record_put(RetryRecordBatch *batch, RetryAppender *appender, const Datum *values,
+							 const bool *isnull);
+
+/* One task more of this scene's group, however many there are. */
+extern void retry_record_count(RetryRecordBatch *batch, int32 scene_id);
+
+/* record_decision.c */
+
+/* What a check that has ended decides. */
+typedef struct RetryRecordDecision
+{
+	RetryGlobal global;
+	RetryDecision decision;		/* RETRY_UNDECIDED: nothing, it was done */
+	bool		at_limit;		/* since nobody has told */
+	int			leaf;			/* of the message's task, if it is committed */
+	TimestampTz due_at;
+	Datum		values[Task_natts];
+	bool		isnull[Task_natts];
+} RetryRecordDecision;
+
+/*
+ * Finds out what the end of a check decides, locks the transaction and opens what is
+ * needed; "task" is the check's row.  False when something cannot be had at
+ * once.  What it reads is in the current memory context.
+ */
+extern bool retry_record_decision_open(RetryRecordBatch *batch, const RetryEnded *ended,
+									   TupleTableSlot *task, RetryRecordDecision *need);
+
+/* Puts it in. */
+extern void retry_record_decision_put(RetryRecordBatch *batch, RetryRecordDecision *need);
 
 /* record_values.c: in the current memory context, but for what a batch keeps. */
 

@@ -136,6 +136,7 @@ static const char *const tasks_are_written =
 static const char *const is_referred_to =
 "SELECT EXISTS (SELECT FROM retry.task t WHERE t.scene_id OPERATOR(pg_catalog.=) $1)"
 " OR EXISTS (SELECT FROM retry.dead_letter d WHERE d.scene_id OPERATOR(pg_catalog.=) $1)"
+" OR EXISTS (SELECT FROM retry.global_message m WHERE m.scene_id OPERATOR(pg_catalog.=) $1)"
 " OR EXISTS (SELECT FROM retry.key k WHERE k.scene_id OPERATOR(pg_catalog.=) $1)";
 
 /*

@@ -237,6 +237,7 @@ retry_check_callbacks(PG_FUNCTION_ARGS)
 	PushActiveSnapshot(GetTransactionSnapshot());
 	check_scene_callback(trigger, row, Scene_on_success, "on_success");
 	check_scene_callback(trigger, row, Scene_on_dead, "on_dead");
+	check_scene_callback(trigger, row, Scene_check_target, "check_target");
 	PopActiveSnapshot();
 	return PointerGetDatum(NULL);
 }

@@ -243,6 +243,8 @@ static const Job jobs[] = {
 	{retry_upkeep_long_leaf, "history beside the ring", RETRY_LONG_LEAF, RETRY_LONG_LEAF},
 	{retry_upkeep_dead_letters, "dead letters"},
 	{retry_upkeep_consumed, "messages seen"},
+	{retry_upkeep_barriers, "barriers"},
+	{retry_upkeep_decided, "decided transactions"},
 	{retry_upkeep_runs, "runs of schedules"},
 	{retry_upkeep_events, "events"},
 	{retry_upkeep_audit, "audit"},

@@ -70,6 +70,12 @@ extern void retry_upkeep_dead_letters(RetryUpkeep *upkeep, int unused);
 /* Notes of retry.once() on messages older than the retention. */
 extern void retry_upkeep_consumed(RetryUpkeep *upkeep, int unused);
 
+/* Notes of retry.barrier() older than the retention. */
+extern void retry_upkeep_barriers(RetryUpkeep *upkeep, int unused);
+
+/* Global transactions that were decided before the history begins. */
+extern void retry_upkeep_decided(RetryUpkeep *upkeep, int unused);
+
 /* Events older than the history. */
 extern void retry_upkeep_events(RetryUpkeep *upkeep, int unused);
 

@@ -24,6 +24,7 @@
 #include "utils/timestamp.h"
 #include "utils/uuid.h"
 
+#include "global.h"
 #include "guc.h"
 #include "statement.h"
 #include "store.h"
@@ -183,6 +184,34 @@ retry_upkeep_consumed(RetryUpkeep *upkeep, int unused)
 				 upkeep->now - retry_retention_s * USECS_PER_SEC);
 }
 
+static const char *const delete_barriers =
+"DELETE FROM retry.barrier_note b WHERE b.ctid = ANY (ARRAY"
+" (SELECT x.ctid FROM retry.barrier_note x WHERE x.at < $1"
+"  ORDER BY x.at LIMIT $2 FOR UPDATE SKIP LOCKED))";
+
+void
+retry_upkeep_barriers(RetryUpkeep *upkeep, int unused)
+{
+	delete_older(upkeep, "deleting notes of old barriers", delete_barriers,
+				 upkeep->now - retry_retention_s * USECS_PER_SEC);
+}
+
+/* ---------------------------------------------------------------- global transactions */
+
+/* What is not decided stays, however old it is. */
+static const char *const delete_decided =
+"WITH old AS MATERIALIZED (SELECT x.gid FROM retry.global_decision x WHERE x.decided_at < $1"
+"  ORDER BY x.decided_at LIMIT $2 FOR UPDATE SKIP LOCKED),"
+" message AS (DELETE FROM retry.global_message m USING old WHERE m.id = old.gid),"
+" begun AS (DELETE FROM retry.global_transaction t USING old WHERE t.gid = old.gid)"
+"DELETE FROM retry.global_decision d USING old WHERE d.gid = old.gid";
+
+void
+retry_upkeep_decided(RetryUpkeep *upkeep, int unused)
+{
+	delete_older(upkeep, "deleting old transactions that are decided", delete_decided, upkeep->cutoff);
+}
+
 /* ---------------------------------------------------------------- schedules */
 
 /* One that old stays for each schedule: it says how far that has come. */
@@ -308,6 +337,15 @@ typedef struct KeyList
 	int			n;
 } KeyList;
 
+/* Is it a message that is not decided, or was committed since the snapshot was taken? */
+static bool
+may_become_task(const pg_uuid_t *id)
+{
+	RetryDecision decision;
+
+	return retry_global_decision(id, &decision) && decision != RETRY_ROLLBACK;
+}
+
 /*
  * Is the task finished, or gone, and when did it end?  Only upkeep moves tasks,
  * so one that is not found now is nowhere.  DT_NOBEGIN: it was cancelled;
@@ -320,7 +358,7 @@ is_over(RetryReader *reader, const pg_uuid_t *id, int leaf, TimestampTz *ended_a
 
 	*ended_at = DT_NOEND;
 	if (retry_find_task(reader, id, NULL, &leaf) == NULL)
-		return !retry_reader_blocked(reader);
+		return !retry_reader_blocked(reader) && !may_become_task(id);
 	retry_probe_task(reader, leaf, id, &probe);
 	*ended_at = probe.terminal ? probe.finished_at : DT_NOBEGIN;
 	return !retry_reader_blocked(reader) && (probe.terminal || probe.cancelled);
@@ -469,9 +507,10 @@ static const char *const delete_scenes =
 " AND NOT EXISTS (SELECT FROM retry.dead_letter d WHERE d.scene_id = s.id)"
 " AND NOT EXISTS (SELECT FROM retry.key k WHERE k.scene_id = s.id)"
 " AND NOT EXISTS (SELECT FROM retry.task t WHERE t.scene_id = s.id)"
+" AND NOT EXISTS (SELECT FROM retry.global_message m WHERE m.scene_id = s.id)"
 " AND NOT EXISTS (SELECT FROM retry.scene c"
-" WHERE s.group_name || '/' || s.name IN (c.on_success, c.on_dead)"
-" OR s.group_name = 'default' AND s.name IN (c.on_success, c.on_dead))";
+" WHERE s.group_name || '/' || s.name IN (c.on_success, c.on_dead, c.check_target)"
+" OR s.group_name = 'default' AND s.name IN (c.on_success, c.on_dead, c.check_target))";
 
 static const char *const archived_scenes = "SELECT FROM retry.scene s WHERE s.deleted_at IS NOT NULL LIMIT 1";
 

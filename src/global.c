@@ -1,0 +1,238 @@
+/*
+ * global.c
+ *		Reads, locks and writes global transactions and their decisions.
+ *
+ * These tables are read by naming their primary keys, by what is committed now
+ * whatever snapshot the caller has: a decision is a fact that does not change,
+ * and who is not the first must know who was.
+ */
+#include "postgres.h"
+
+#include "access/genam.h"
+#include "access/htup_details.h"
+#include "access/stratnum.h"
+#include "access/table.h"
+#include "access/tableam.h"
+#include "access/xact.h"
+#include "executor/tuptable.h"
+#include "storage/lmgr.h"
+#include "utils/builtins.h"
+#include "utils/fmgroids.h"
+#include "utils/rel.h"
+#include "utils/snapmgr.h"
+#include "utils/timestamp.h"
+
+#include "compat.h"
+#include "global.h"
+#include "row.h"
+
+/* The mode of transactions that this library makes. */
+#define MODE_MESSAGE	"message"
+
+/*
+ * The row with this id in its first or ("column") another column, as committed
+ * now; a copy, NULL when there is none.  The table stays locked.
+ */
+static HeapTuple
+find_row(Relation rel, const char *index, int column, const pg_uuid_t *id)
+{
+	ScanKeyData key;
+	SysScanDesc scan;
+	HeapTuple	tuple;
+
+	ScanKeyInit(&key, column + 1, BTEqualStrategyNumber, F_UUID_EQ, UUIDPGetDatum(id));
+	PushActiveSnapshot(GetLatestSnapshot());
+	scan = systable_beginscan(rel, retry_relation_oid(index), true, GetActiveSnapshot(), 1, &key);
+	tuple = systable_getnext(scan);
+	if (HeapTupleIsValid(tuple))
+		tuple = heap_copytuple(tuple);
+	systable_endscan(scan);
+	PopActiveSnapshot();
+	return tuple;
+}
+
+/* NULL: it cannot be locked at once. */
+static Relation
+open_table(const char *name, LOCKMODE mode, bool wait)
+{
+	Oid			oid = retry_relation_oid(name);
+
+	if (wait)
+		LockRelationOid(oid, mode);
+	else if (!ConditionalLockRelationOid(oid, mode))
+		return NULL;
+	return table_open(oid, NoLock);
+}
+
+static RetryDecision
+decision_in(Datum value)
+{
+	const text *word = DatumGetTextPP(value);
+
+	return retry_decision_of_word(VARDATA_ANY(word), VARSIZE_ANY_EXHDR(word));
+}
+
+static void
+read_global(HeapTuple tuple, TupleDesc desc, RetryGlobal *global)
+{
+	Datum		values[Global_natts];
+	bool		isnull[Global_natts];
+
+	retry_row_read(tuple, desc, Global_natts, values, isnull);
+	global	  ->gid = *DatumGetUUIDP(values[Global_gid]);
+	global	  ->scene_id = DatumGetInt32(values[Global_scene_id]);
+	global	  ->begun_by = DatumGetObjectId(values[Global_begun_by]);
+	global	  ->at_limit = decision_in(values[Global_at_limit]);
+	global	  ->check_id = *DatumGetUUIDP(values[Global_check_id]);
+}
+
+bool
+retry_global_find(const pg_uuid_t *gid, RetryGlobal *global)
+{
+	Relation	rel = open_table("global_transaction", AccessShareLock, true);
+	HeapTuple	tuple = find_row(rel, "global_transaction_pkey", Global_gid, gid);
+
+	if (tuple != NULL)
+		read_global(tuple, RelationGetDescr(rel), global);
+	table_close(rel, NoLock);
+	return tuple != NULL;
+}
+
+/* What is decided; false when that cannot be read at once. */
+static bool
+read_decision(const pg_uuid_t *gid, bool wait, RetryDecision *decision)
+{
+	Relation	rel = open_table("global_decision", RowExclusiveLock, wait);
+	HeapTuple	tuple;
+
+	if (rel == NULL)
+		return false;
+	*decision = RETRY_UNDECIDED;
+	tuple = find_row(rel, "global_decision_pkey", Decision_gid, gid);
+	if (tuple != NULL)
+	{
+		Datum		values[Decision_natts];
+		bool		isnull[Decision_natts];
+
+		retry_row_read(tuple, RelationGetDescr(rel), Decision_natts, values, isnull);
+		*decision = decision_in(values[Decision_decision]);
+	}
+	table_close(rel, NoLock);
+	return true;
+}
+
+/* Locks a row as SELECT FOR UPDATE does. */
+static RetryGlobalLock
+lock_row(Relation rel, ItemPointer tid, bool wait)
+{
+	TupleTableSlot *slot = table_slot_create(rel, NULL);
+	TM_FailureData failure;
+	TM_Result	result;
+
+	PushActiveSnapshot(GetLatestSnapshot());
+	result = table_tuple_lock(rel, tid, GetActiveSnapshot(), slot, GetCurrentCommandId(true),
+							  LockTupleExclusive, wait ? LockWaitBlock : LockWaitSkip, 0, &failure);
+	PopActiveSnapshot();
+	ExecDropSingleTupleTableSlot(slot);
+	switch (result)
+	{
+		case TM_Ok:
+			return RETRY_GLOBAL_LOCKED;
+		case TM_WouldBlock:
+			return RETRY_GLOBAL_BUSY;
+		default:				/* upkeep has just removed it */
+			return RETRY_GLOBAL_MISSING;
+	}
+}
+
+RetryGlobalLock
+retry_global_lock(const pg_uuid_t *gid, bool wait, RetryGlobal *global, RetryDecision *decision)
+{
+	Relation	rel = open_table("global_transaction", RowExclusiveLock, wait);
+	RetryGlobalLock lock = RETRY_GLOBAL_MISSING;
+	HeapTuple	tuple;
+
+	if (rel == NULL)
+		return RETRY_GLOBAL_BUSY;
+	tuple = find_row(rel, "global_transaction_pkey", Global_gid, gid);
+	if (tuple != NULL)
+	{
+		read_global(tuple, RelationGetDescr(rel), global);
+		lock = lock_row(rel, &tuple->t_self, wait);
+	}
+	table_close(rel, NoLock);
+
+	/* who had the lock before may have decided */
+	if (lock == RETRY_GLOBAL_LOCKED && !read_decision(gid, wait, decision))
+		return RETRY_GLOBAL_BUSY;
+	return lock;
+}
+
+static void
+append(const char *table, int natts, const Datum *values, const bool *isnull)
+{
+	RetryAppender *appender = retry_append_begin(retry_relation_oid(table), natts, false);
+
+	retry_append_row(appender, values, isnull);
+	retry_append_end(appender);
+}
+
+void
+retry_global_store(const RetryGlobal *global, TimestampTz now, const Datum *message,
+				   const bool *message_isnull)
+{
+	Datum		values[Global_natts];
+	bool		isnull[Global_natts];
+
+	memset(isnull, true, sizeof(isnull));
+	RETRY_FILL(Global_gid, true, UUIDPGetDatum(&global->gid));
+	RETRY_FILL(Global_mode, true, CStringGetTextDatum(MODE_MESSAGE));
+	RETRY_FILL(Global_scene_id, true, Int32GetDatum(global->scene_id));
+	RETRY_FILL(Global_begun_by, true, ObjectIdGetDatum(global->begun_by));
+	RETRY_FILL(Global_begun_at, true, TimestampTzGetDatum(now));
+	RETRY_FILL(Global_at_limit, true, CStringGetTextDatum(retry_decision_word(global->at_limit)));
+	RETRY_FILL(Global_check_id, true, UUIDPGetDatum(&global->check_id));
+	append("global_transaction", Global_natts, values, isnull);
+	append("global_message", Task_natts, message, message_isnull);
+}
+
+void
+retry_global_decision_row(const pg_uuid_t *gid, RetryDecision decision, const char *how, Oid by,
+						  TimestampTz at, Datum *values, bool *isnull)
+{
+	memset(isnull, true, Decision_natts * sizeof(bool));
+	RETRY_FILL(Decision_gid, true, UUIDPGetDatum(gid));
+	RETRY_FILL(Decision_decided_at, true, TimestampTzGetDatum(at));
+	RETRY_FILL(Decision_decided_by, OidIsValid(by), ObjectIdGetDatum(by));
+	RETRY_FILL(Decision_decision, true, CStringGetTextDatum(retry_decision_word(decision)));
+	RETRY_FILL(Decision_how, true, CStringGetTextDatum(how));
+}
+
+bool
+retry_global_message(const pg_uuid_t *gid, bool wait, Datum *values, bool *isnull,
+					 TimestampTz *due_at, bool *busy)
+{
+	/* a lock that keeps others from its index, too, for which it would wait */
+	Relation	rel = open_table("global_message", RowExclusiveLock, wait);
+	HeapTuple	tuple;
+
+	*busy = rel == NULL;
+	if (rel == NULL)
+		return false;
+	tuple = find_row(rel, "global_message_pkey", Task_id, gid);
+	if (tuple != NULL)
+	{
+		retry_row_read(tuple, RelationGetDescr(rel), Task_natts, values, isnull);
+		*due_at = Max(DatumGetTimestampTz(values[Task_due_at]), GetCurrentTimestamp());
+	}
+	table_close(rel, NoLock);
+	return tuple != NULL;
+}
+
+bool
+retry_global_decision(const pg_uuid_t *gid, RetryDecision *decision)
+{
+	RetryGlobal global;
+
+	return retry_global_find(gid, &global) && read_decision(gid, true, decision);
+}
