@@ -157,7 +157,9 @@ send_notes(void *arg)
 		return false;
 	initStringInfo(&payload);
 	dlist_foreach(iter, &sending->notes->list)
+	{
 		send_note(dlist_container(Note, node, iter.cur), &payload);
+	}
 	return true;
 }
 
