@@ -1240,7 +1240,7 @@ CREATE TABLE retry.event
 	detail			text
 );
 CREATE INDEX event_at ON retry.event (at);
-COMMENT ON TABLE retry.event IS 'Facts: what happened to lanes and targets, written by dispatchers; kept for retry.retention; look at retry.events instead';
+COMMENT ON TABLE retry.event IS 'Facts: what happened to lanes, targets, dispatchers and configuration; kept for retry.retention; look at retry.events instead';
 COMMENT ON COLUMN retry.event.at IS 'When it happened';
 COMMENT ON COLUMN retry.event.lane_hash IS 'The lane''s number';
 COMMENT ON COLUMN retry.event.group_id IS 'The group that the lane belongs to; null: it concerns all';
@@ -3505,7 +3505,7 @@ FROM retry.event e
 LEFT JOIN retry.scene_group g ON g.id = e.group_id
 LEFT JOIN retry.scene s ON s.id = e.scene_id
 WHERE coalesce(e.group_id, (SELECT d.id FROM retry.scene_group d WHERE d.name = 'default')) IN (SELECT retry.my_groups());
-COMMENT ON VIEW retry.events IS 'What happened to the lanes of groups that the current role owns or was granted';
+COMMENT ON VIEW retry.events IS 'What happened to lanes, targets, dispatchers and configuration, of groups that the current role owns or was granted';
 COMMENT ON COLUMN retry.events.at IS 'When it happened; filter on it';
 COMMENT ON COLUMN retry.events.kind IS 'What happened: breaker opened, breaker closed, throttled, blocked …';
 COMMENT ON COLUMN retry.events.group_name IS 'The group that the lane belongs to; null: it concerns all';

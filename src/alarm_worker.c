@@ -29,6 +29,7 @@
 
 #include "compat.h"
 #include "alarm.h"
+#include "event.h"
 #include "group_limits.h"
 #include "guc.h"
 #include "schedule.h"
@@ -175,9 +176,15 @@ note_failure(const Message *message, const ErrorData *error)
 {
 	Oid			types[2] = {INT4ARRAYOID, TEXTOID};
 	Datum		values[2] = {message->rules, CStringGetTextDatum(error->message)};
+	RetryEvent	event = {.kind = RETRY_EVENT_ALARM_UNTOLD};
 
-	(void) retry_statement("UPDATE retry.alarm_state SET error = $2 WHERE rule_id = ANY ($1)",
-						   2, types, values, NULL, SPI_OK_UPDATE);
+	/* it may be so each time: an event when it begins, or is something else */
+	if (retry_statement("UPDATE retry.alarm_state SET error = $2 WHERE rule_id = ANY ($1) AND error IS DISTINCT FROM $2",
+						2, types, values, NULL, SPI_OK_UPDATE) > 0)
+	{
+		event.detail = psprintf("to %s: %s", text_to_cstring(message->what.target), error->message);
+		(void) retry_event_store(&event, false);
+	}
 	ereport(LOG,
 			(errmsg("retry: a message about alarms could not be enqueued for \"%s\": %s",
 					text_to_cstring(message->what.target), error->message)));

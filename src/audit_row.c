@@ -29,6 +29,8 @@
 
 #include "compat.h"
 #include "audit.h"
+#include "event.h"
+#include "scene.h"
 #include "store.h"
 
 PG_FUNCTION_INFO_V1(retry_audit_row);
@@ -36,10 +38,14 @@ PG_FUNCTION_INFO_V1(retry_audit_row);
 /* In place of what is not shown. */
 #define HIDDEN	"***"
 
-/* The tables that have the trigger, and how their changes are told. */
+/*
+ * The tables that have the trigger, and how their changes are told.  What
+ * decides what is sent is for retry.events too, beside what came of it.
+ */
 static const struct
 {
 	const char *table;
+	bool		event;
 	const char *named_by;		/* column that names the object */
 	const char *added;
 	const char *changed;
@@ -47,15 +53,15 @@ static const struct
 }			tables[] =
 
 {
-	{"scene_group", "name", "group added", "group changed", "group deleted"},
-	{"scene", "name", "scene added", "scene changed", "scene deleted"},
-	{"lane_override", "lane", "lane override added", "lane override changed", "lane override deleted"},
-	{"channel", "name", "channel added", "channel changed", "channel deleted"},
-	{"alarm_rule", "name", "alarm rule added", "alarm rule changed", "alarm rule deleted"},
-	{"group_member", "role", "group granted", "grant changed", "group revoked"},
-	{"schedule_definition", "name", "schedule added", "schedule changed", "schedule deleted"},
-	{"purge_request", "before", "purge asked for", "purge changed", "purge deleted"},
-	{"installation", "database", "database adopted", "adoption changed", "adoption deleted"},
+	{"scene_group", true, "name", "group added", "group changed", "group deleted"},
+	{"scene", true, "name", "scene added", "scene changed", "scene deleted"},
+	{"lane_override", false, "lane", "lane override added", "lane override changed", "lane override deleted"},
+	{"channel", true, "name", "channel added", "channel changed", "channel deleted"},
+	{"alarm_rule", true, "name", "alarm rule added", "alarm rule changed", "alarm rule deleted"},
+	{"group_member", false, "role", "group granted", "grant changed", "group revoked"},
+	{"schedule_definition", true, "name", "schedule added", "schedule changed", "schedule deleted"},
+	{"purge_request", false, "before", "purge asked for", "purge changed", "purge deleted"},
+	{"installation", true, "database", "database adopted", "adoption changed", "adoption deleted"},
 };
 
 /* Columns that say nothing to people. */
@@ -242,6 +248,40 @@ find_table(Relation rel)
 			 errmsg("audit_row() is of no use on table \"%s\"", RelationGetRelationName(rel))));
 }
 
+/* For retry.events: what was changed, and who did it; values are the audit's. */
+static void
+note_event(const RetryAuditEntry *entry, Relation rel, HeapTuple row)
+{
+	TupleDesc	desc = RelationGetDescr(rel);
+	RetryEvent	event = {.kind = RETRY_EVENT_CONFIGURED};
+	StringInfoData detail;
+	JsonbIterator *it;
+	JsonbIteratorToken token;
+	JsonbValue	value;
+	const char *separator = ": ";
+
+	initStringInfo(&detail);
+	appendStringInfo(&detail, "%s \"%s\"", entry->action, entry->object != NULL ? entry->object : "");
+	if (entry->before != NULL && entry->after != NULL)
+	{
+		it = JsonbIteratorInit(&entry->after->root);
+		while ((token = JsonbIteratorNext(&it, &value, true)) != WJB_DONE)
+		{
+			if (token != WJB_KEY)
+				continue;
+			appendStringInfo(&detail, "%s%.*s", separator, value.val.string.len, value.val.string.val);
+			separator = ", ";
+		}
+	}
+	appendStringInfo(&detail, ", by role %s", GetUserNameFromId(GetSessionUserId(), true));
+	event.detail = detail.data;
+	if (entry->group != NULL)
+		event.group_id = entry->group->id;
+	if (RelationGetRelid(rel) == retry_relation_oid("scene"))
+		event.scene_id = pg_strtoint32(SPI_getvalue(row, desc, Scene_id + 1));
+	(void) retry_event_store(&event, true);
+}
+
 static void
 note_row(TriggerData *trigger, int table)
 {
@@ -264,6 +304,8 @@ note_row(TriggerData *trigger, int table)
 		entry.group = &group;
 	PopActiveSnapshot();
 	retry_audit(&entry);
+	if (tables[table].event)
+		note_event(&entry, trigger->tg_relation, new != NULL ? new : old);
 }
 
 /*

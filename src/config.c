@@ -34,6 +34,7 @@
 #include "utils/xid8.h"
 
 #include "config.h"
+#include "event.h"
 #include "row.h"
 #include "scene.h"
 #include "scene_secret.h"
@@ -740,6 +741,7 @@ retry_config_note_copy(uint64 first_xid, const char *reason)
 	RetryAppender *appender = retry_append_begin(retry_relation_oid("installation"), Installation_natts, true);
 	Datum		values[Installation_natts];
 	bool		isnull[Installation_natts] = {0};
+	RetryEvent	event = {.kind = RETRY_EVENT_COPY,.detail = reason};
 	char	   *boundary = psprintf(UINT64_FORMAT ":" UINT64_FORMAT ":", first_xid, first_xid);
 
 	if (appender == NULL)
@@ -751,6 +753,7 @@ retry_config_note_copy(uint64 first_xid, const char *reason)
 	values[Installation_by] = CStringGetTextDatum(GetUserNameFromId(GetSessionUserId(), false));
 	retry_append_row(appender, values, isnull);
 	retry_append_end(appender);
+	(void) retry_event_store(&event, false);
 	retry_wakeup_config();
 
 	ereport(WARNING,

@@ -445,7 +445,7 @@ one_turn(void)
 	now = GetCurrentTimestamp();
 	publish_numbers(now);
 	retry_scene_stats_write(d, now, false);
-	if (!retry_events_write(d) || !retry_disabled_write(d) || !notified)
+	if (!retry_events_write(d, false) || !retry_disabled_write(d) || !notified)
 		turn_again = Min(turn_again, now + AGAIN_US);
 	if (!retry_owner_settled(d))
 		turn_again = Min(turn_again, now + OWN_RETRY_US);
@@ -545,6 +545,41 @@ recover_from_error(void)
 	(void) WaitLatch(NULL, WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, ERROR_PAUSE_MS, PG_WAIT_EXTENSION);
 }
 
+static void
+note_own(RetryEventKind kind)
+{
+	RetryEvent	event = {.kind = kind};
+	char		detail[64];
+
+	snprintf(detail, sizeof(detail), "process %d", MyProcPid);
+	event.detail = detail;
+	retry_event_add(d, &event);
+}
+
+/*
+ * That it has started, and after which crash: of those that the server has
+ * survived the last, which the first dispatcher after it tells.
+ */
+static void
+note_start(void)
+{
+	RetryEvent	event = {.kind = RETRY_EVENT_CRASHED};
+	RetryCrashes crashes;
+	char		detail[128];
+
+	retry_crash_summary(d->worker->database, &crashes);
+	if (crashes.n > 0 && crashes.last.at >= PgStartTime &&
+		pg_atomic_exchange_u64(&d->db->crash_noted, (uint64) crashes.last.at) != (uint64) crashes.last.at)
+	{
+		snprintf(detail, sizeof(detail), "%s, by signal %d, with %d attempts under way",
+				 crashes.last.executor ? "an executor" : "a dispatcher", crashes.last.signal, crashes.last.company);
+		event.detail = detail;
+		event.at = crashes.last.at;
+		retry_event_add(d, &event);
+	}
+	note_own(RETRY_EVENT_STARTED);
+}
+
 /* Lets what is in flight end, within bounds, and writes down where it is. */
 static void
 drain(WaitEventSet *events)
@@ -567,7 +602,8 @@ drain(WaitEventSet *events)
 	retry_send_reap(d);
 	record_ended();
 	(void) retry_notify(d, true);
-	(void) retry_events_write(d);
+	note_own(RETRY_EVENT_STOPPED);
+	(void) retry_events_write(d, true);
 	(void) retry_disabled_write(d);
 	retry_scene_stats_write(d, GetCurrentTimestamp(), true);
 	retry_worker_begin("writing a checkpoint");
@@ -640,6 +676,7 @@ retry_dispatcher_main(Datum main_arg)
 
 	retry_crash_watch_dispatcher(worker);
 	create_dispatcher(worker);
+	note_start();
 	events = retry_create_wait_event_set(3);
 	AddWaitEventToSet(events, WL_LATCH_SET, PGINVALID_SOCKET, MyLatch, NULL);
 	AddWaitEventToSet(events, WL_EXIT_ON_PM_DEATH, PGINVALID_SOCKET, NULL, NULL);

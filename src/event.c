@@ -9,8 +9,10 @@
  * from being sent.  That transaction does not wait for its WAL: a crash that
  * takes the last events also takes the breakers that they speak of.
  *
- * There is room for so many events; what comes beyond is counted, and the
- * count becomes an event.
+ * There is room for so many events, and for so many of a kind in a time: an
+ * outage of a hundred thousand lanes, or one that flaps for days, must not fill
+ * the table.  What comes beyond is counted, and the count becomes an event, at
+ * most once a minute.
  */
 #include "postgres.h"
 
@@ -27,6 +29,10 @@
 #include "worker.h"
 
 #define EVENTS_MAX		1000	/* noted between two writes */
+#define KIND_BURST		1000	/* of a kind at once, and then */
+#define KIND_EVERY_US	(10 * USECS_PER_SEC)	/* one in this time */
+#define DROPPED_EVERY_US	USECS_PER_MINUTE	/* how many were dropped is
+												 * said */
 #define TEXT_BYTES		1000	/* longest text that is kept */
 #define LOG_INTERVAL_MS	(60 * 1000)
 
@@ -43,6 +49,10 @@ struct RetryEvents
 	MemoryContext context;		/* of the texts; reset when they are written */
 	int			n;
 	int64		dropped;
+	int64		dropped_said_us;	/* when that was said; retry_monotonic_us */
+	int64		spent_us[RETRY_EVENT_KINDS];	/* by then the events of the
+												 * kind have earned their
+												 * place */
 	RetryEvent	list[EVENTS_MAX];
 };
 
@@ -57,6 +67,14 @@ static const char *const words[RETRY_EVENT_KINDS] = {
 	[RETRY_EVENT_URL_ENABLED] = "url enabled",
 	[RETRY_EVENT_LIMIT_CHANGED] = "limit changed",
 	[RETRY_EVENT_QUARANTINED] = "task quarantined",
+	[RETRY_EVENT_STARTED] = "dispatcher started",
+	[RETRY_EVENT_STOPPED] = "dispatcher stopped",
+	[RETRY_EVENT_CRASHED] = "worker crashed",
+	[RETRY_EVENT_CONFIGURED] = "configuration changed",
+	[RETRY_EVENT_COPY] = "copy found",
+	[RETRY_EVENT_MOVED] = "server changed",
+	[RETRY_EVENT_UPKEEP_FAILED] = "upkeep failed",
+	[RETRY_EVENT_ALARM_UNTOLD] = "alarm not told",
 	[RETRY_EVENT_NOT_NOTIFIED] = "not notified",
 	[RETRY_EVENT_DECIDED] = "decided at the limit",
 	[RETRY_EVENT_DROPPED] = "events dropped"
@@ -75,6 +93,9 @@ retry_events_create(void)
 
 	events->context = AllocSetContextCreate(CurrentMemoryContext, "retry events",
 											ALLOCSET_SMALL_SIZES);
+	events->dropped_said_us = PG_INT64_MIN / 2;
+	for (int i = 0; i < RETRY_EVENT_KINDS; i++)
+		events->spent_us[i] = PG_INT64_MIN / 2;
 	return events;
 }
 
@@ -99,12 +120,25 @@ keep(RetryEvents *events, const char *text, bool *failed)
 	return copy;
 }
 
+/* Is there room for one more of a kind? */
+static bool
+admit(RetryEvents *events, RetryEventKind kind)
+{
+	int64		now = retry_monotonic_us();
+	int64		spent = Max(events->spent_us[kind], now - KIND_BURST * KIND_EVERY_US);
+
+	if (spent + KIND_EVERY_US > now)
+		return false;
+	events->spent_us[kind] = spent + KIND_EVERY_US;
+	return true;
+}
+
 void
 retry_event_add(RetryDispatcher *d, const RetryEvent *event)
 {
 	RetryEvents *events = d->events;
 	RetryEvent *kept = &events->list[events->n];
-	bool		failed = events->n == EVENTS_MAX;
+	bool		failed = events->n == EVENTS_MAX || !admit(events, event->kind);
 
 	if (!failed)
 	{
@@ -129,6 +163,7 @@ set_text(Datum *values, bool *isnull, int column, const char *text)
 		values[column] = retry_error_datum(text);
 }
 
+/* dispatcher: -1 for none. */
 static void
 append_event(RetryAppender *appender, int dispatcher, const RetryEvent *event)
 {
@@ -151,25 +186,34 @@ append_event(RetryAppender *appender, int dispatcher, const RetryEvent *event)
 	retry_append_row(appender, values, isnull);
 }
 
-void
-retry_event_append(const RetryEvent *event)
+bool
+retry_event_store(const RetryEvent *event, bool wait)
 {
-	RetryAppender *appender = retry_append_begin(retry_relation_oid("event"), Event_natts, true);
+	RetryAppender *appender = retry_append_begin(retry_relation_oid("event"), Event_natts, !wait);
 	RetryEvent	now = *event;
 
 	if (appender == NULL)
-		return;
+		return false;
 	if (now.at == 0)
 		now.at = GetCurrentTimestamp();
 	append_event(appender, -1, &now);
 	retry_append_end(appender);
+	return true;
 }
+
+/* What is to be written. */
+typedef struct Writing
+{
+	RetryDispatcher *d;
+	bool		dropped;		/* also how many were dropped */
+} Writing;
 
 /* False: the table is locked. */
 static bool
 store(void *arg)
 {
-	RetryDispatcher *d = arg;
+	const Writing *writing = arg;
+	RetryDispatcher *d = writing->d;
 	RetryEvents *events = d->events;
 	RetryAppender *appender = retry_append_begin(retry_relation_oid("event"), Event_natts, true);
 
@@ -177,7 +221,7 @@ store(void *arg)
 		return false;
 	for (int i = 0; i < events->n; i++)
 		append_event(appender, d->worker->number, &events->list[i]);
-	if (events->dropped > 0)
+	if (writing->dropped)
 	{
 		RetryEvent	lost = {.kind = RETRY_EVENT_DROPPED,.at = GetCurrentTimestamp()};
 
@@ -202,17 +246,20 @@ log_failure(const ErrorData *error, int n)
 }
 
 bool
-retry_events_write(RetryDispatcher *d)
+retry_events_write(RetryDispatcher *d, bool last)
 {
 	RetryEvents *events = d->events;
+	Writing		writing = {.d = d};
 	MemoryContext caller;
 	ErrorData  *error;
 	bool		written;
 
-	if (events->n == 0 && events->dropped == 0)
+	writing.dropped = events->dropped > 0 &&
+		(last || retry_monotonic_us() >= events->dropped_said_us + DROPPED_EVERY_US);
+	if (events->n == 0 && !writing.dropped)
 		return true;
 	caller = MemoryContextSwitchTo(d->turn_context);
-	error = retry_worker_store(store, d, &written);
+	error = retry_worker_store(store, &writing, &written);
 	if (error != NULL)
 	{
 		log_failure(error, events->n);
@@ -222,7 +269,11 @@ retry_events_write(RetryDispatcher *d)
 	if (written)
 	{
 		events->n = 0;
-		events->dropped = 0;
+		if (writing.dropped)
+		{
+			events->dropped = 0;
+			events->dropped_said_us = retry_monotonic_us();
+		}
 		MemoryContextReset(events->context);
 	}
 	return written;

@@ -29,6 +29,15 @@ typedef enum RetryEventKind
 	RETRY_EVENT_URL_ENABLED,
 	RETRY_EVENT_LIMIT_CHANGED,	/* the concurrency that a lane found out */
 	RETRY_EVENT_QUARANTINED,	/* a task, for crashes */
+	RETRY_EVENT_STARTED,		/* a dispatcher */
+	RETRY_EVENT_STOPPED,
+	RETRY_EVENT_CRASHED,		/* a dispatcher or an executor */
+	RETRY_EVENT_CONFIGURED,		/* somebody changed configuration */
+	RETRY_EVENT_COPY,			/* this database is a copy, and holds what
+								 * came with it */
+	RETRY_EVENT_MOVED,			/* it goes on where another server delivered */
+	RETRY_EVENT_UPKEEP_FAILED,
+	RETRY_EVENT_ALARM_UNTOLD,	/* no message about it could be made */
 	RETRY_EVENT_NOT_NOTIFIED,	/* of the ends of tasks, for want of room */
 	RETRY_EVENT_DECIDED,		/* over a message, since nobody told */
 	RETRY_EVENT_DROPPED,		/* events, since there were too many */
@@ -56,7 +65,7 @@ extern RetryEvents *retry_events_create(void);
 /*
  * Notes an event, to be written when the turn ends.  Copies what it is given;
  * usable anywhere in a dispatcher, in a transaction or not.  Cannot fail: when
- * there are too many, or there is no memory, the event is only counted.
+ * there are too many of its kind, or there is no memory, it is only counted.
  */
 extern void retry_event_add(struct RetryDispatcher *d, const RetryEvent *event);
 
@@ -64,15 +73,17 @@ extern void retry_event_add(struct RetryDispatcher *d, const RetryEvent *event);
  * Writes what was noted, in a transaction of its own.  Must be called outside
  * a transaction; raises no error.  False when the table is locked: the events
  * are kept, and the caller calls again.  When they cannot be stored, they are
- * dropped and the log says so.
+ * dropped and the log says so.  "last": how many were dropped is said now, not
+ * within the minute.
  */
-extern bool retry_events_write(struct RetryDispatcher *d);
+extern bool retry_events_write(struct RetryDispatcher *d, bool last);
 
 /*
- * Puts one event into the table, in the current transaction and for no
- * dispatcher.  Not while the table is locked: the event is dropped then.
+ * For those who are no dispatchers: puts one event in, in the current
+ * transaction.  "wait": for who has the table locked; else false then, and
+ * nothing was put in.  Raises what table access raises.
  */
-extern void retry_event_append(const RetryEvent *event);
+extern bool retry_event_store(const RetryEvent *event, bool wait);
 
 /* The word for a kind, as the table has it. */
 extern const char *retry_event_word(RetryEventKind kind);

@@ -36,6 +36,7 @@
 #include "utils/timestamp.h"
 #include "utils/xid8.h"
 
+#include "event.h"
 #include "place.h"
 #include "store.h"
 #include "table_read.h"
@@ -230,7 +231,10 @@ static void
 announce(const Place *here, const Place *last)
 {
 	bool		moved = here->system == last->system && here->timeline == last->timeline;
+	RetryEvent	event = {.kind = RETRY_EVENT_MOVED};
 
+	event.detail = psprintf("directory \"%s\", timeline %d delivered before", last->directory, last->timeline);
+	(void) retry_event_store(&event, false);
 	if (moved)
 		ereport(WARNING,
 				(errmsg("retry: the server delivered from directory \"%s\" before, it goes on in \"%s\"",

@@ -12,10 +12,15 @@
 
 #include "access/table.h"
 #include "access/xlog.h"
+#include "catalog/namespace.h"
+#include "commands/extension.h"
+#include "executor/spi.h"
 #include "fmgr.h"
 #include "funcapi.h"
 #include "miscadmin.h"
+#include "storage/lmgr.h"
 #include "utils/builtins.h"
+#include "utils/lsyscache.h"
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
@@ -29,6 +34,7 @@
 #include "quarantine.h"
 #include "scene_stats.h"
 #include "shmem.h"
+#include "statement.h"
 #include "store.h"
 
 /* A dispatcher that has not turned for so long hangs, whatever poll_interval. */
@@ -272,6 +278,23 @@ check_work(ReturnSetInfo *result, const RetryWorker *workers, int count)
 			   "See the receivers' answers in retry.attempts; retry.lane_max_in_flight and retry.max_in_flight limit what is sent at once");
 }
 
+/* Does a job of pg_cron call for upkeep?  In words. */
+static const char *
+upkeep_jobs(void)
+{
+	Oid			schema = get_namespace_oid("cron", true);
+	Oid			job = OidIsValid(schema) ? get_relname_relid("job", schema) : InvalidOid;
+
+	if (!OidIsValid(get_extension_oid("pg_cron", true)) || !OidIsValid(job))
+		return "pg_cron is not in this database: dispatchers see to it";
+	if (!ConditionalLockRelationOid(job, AccessShareLock))
+		return "the jobs of pg_cron are locked: dispatchers see to it";
+	if (retry_statement_as_owner("SELECT FROM cron.job j WHERE j.active AND j.database OPERATOR(pg_catalog.=) pg_catalog.current_database()"
+								 " AND j.command OPERATOR(pg_catalog.~*) 'retry[.]maintain'", 0, NULL, NULL, SPI_OK_SELECT) == 0)
+		return "no active job of pg_cron calls retry.maintain(): dispatchers see to it";
+	return "a job of pg_cron calls retry.maintain(), dispatchers stand in for it";
+}
+
 /* Is the store kept in order? */
 static void
 check_upkeep(ReturnSetInfo *result, const RetryWorker *workers, int count)
@@ -291,12 +314,17 @@ check_upkeep(ReturnSetInfo *result, const RetryWorker *workers, int count)
 			   done == 0 ? "upkeep was not done since the server's start" :
 			   psprintf("upkeep was last done at %s", timestamptz_to_str(done)),
 			   "See the server's log; upkeep needs a free slot of max_worker_processes. CALL retry.maintain() does it now");
+	else if (db != NULL && db->upkeep_failed_at != 0)
+		report(result, "upkeep", WARN,
+			   psprintf("a part of upkeep failed at %s", timestamptz_to_str(db->upkeep_failed_at)),
+			   "See the server's log, and \"upkeep failed\" in retry.events; the other parts are done, and all are tried again");
 	else if (done == 0)
-		report(result, "upkeep", OK, "upkeep was not due yet", NULL);
+		report(result, "upkeep", OK, psprintf("upkeep was not due yet; %s", upkeep_jobs()), NULL);
 	else
 		report(result, "upkeep", OK,
-			   psprintf("upkeep was last done at %s%s", timestamptz_to_str(done),
-						db->upkeep_blocked ? ", and left what was locked to the next" : ""), NULL);
+			   psprintf("upkeep was last done at %s, started by %s%s; %s", timestamptz_to_str(done),
+						db->upkeep_asked ? "retry.maintain()" : "a dispatcher",
+						db->upkeep_blocked ? ", and left what was locked to the next" : "", upkeep_jobs()), NULL);
 }
 
 /* Does somebody look whether alarms fire? */

@@ -170,6 +170,10 @@ init_database(RetryDatabase *db, Oid database, uint64 xid)
 	db->executors_short_at = 0;
 	db->upkeep_at = 0;
 	db->upkeep_blocked = false;
+	db->upkeep_asked = false;
+	db->upkeep_failed_at = 0;
+	db->upkeep_told_at = 0;
+	pg_atomic_init_u64(&db->crash_noted, 0);
 	db->alarms_at = 0;
 	db->alarms_watched = false;
 	db->alarms_rest = false;

@@ -140,6 +140,11 @@ typedef struct RetryDatabase
 	/* when upkeep was last done; 0: not since the server's start */
 	volatile TimestampTz upkeep_at;
 	volatile bool upkeep_blocked;	/* and left something undone */
+	volatile bool upkeep_asked; /* retry.maintain() had started it */
+	volatile TimestampTz upkeep_failed_at;	/* a job of the last one; 0: none */
+	volatile TimestampTz upkeep_told_at;	/* of which there is an event */
+	pg_atomic_uint64 crash_noted;	/* moment of the last crash that there is
+									 * an event of */
 
 	/*
 	 * when alarms were last looked at, or until when they need not be; 0:

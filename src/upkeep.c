@@ -35,6 +35,7 @@
 #include "utils/timestamp.h"
 
 #include "compat.h"
+#include "event.h"
 #include "guc.h"
 #include "shmem.h"
 #include "statement.h"
@@ -48,6 +49,7 @@
 #define PAUSE_US		(2 * USECS_PER_SEC) /* between two looks at it */
 #define AGAIN_US		(10 * USECS_PER_SEC)	/* when a request could not be
 												 * carried out */
+#define TELL_US			USECS_PER_HOUR	/* at most one event of its failures */
 
 /* SQL's advisory locks use 1 and 2 here, the dispatchers' slots 0x52. */
 #define UPKEEP_LOCK_CLASS	0x53
@@ -119,6 +121,9 @@ retry_upkeep_consider(Snapshot snapshot, uint64 generation, TimestampTz now)
 		seen_generation = generation;
 		requested = requests_waiting(snapshot) || requested;
 	}
+	/* whoever else does it in time, as a job of pg_cron, spares us the work */
+	if (now >= next)
+		next = Max(next, retry_shmem_database()->upkeep_at + INTERVAL_US);
 	/* a clock that is set back must not put it off */
 	next = Min(next, now + INTERVAL_US);
 	not_before = Min(not_before, now + AGAIN_US);
@@ -262,6 +267,31 @@ retry_upkeep_count_rows(RetryUpkeep *upkeep, int64 looked_at, int64 removed)
 	retry_progress_set(upkeep->progress, upkeep->looked_at, upkeep->removed);
 }
 
+/* Tells operators that a job failed; no more often than TELL_US, for the log has all. */
+static bool
+store_failure(void *arg)
+{
+	RetryEvent	event = {.kind = RETRY_EVENT_UPKEEP_FAILED,.detail = arg};
+
+	return retry_event_store(&event, false);
+}
+
+static void
+note_failure(const Job *job, const ErrorData *failure)
+{
+	RetryDatabase *db = retry_shmem_database();
+	TimestampTz now = GetCurrentTimestamp();
+	bool		stored;
+
+	if (db == NULL)
+		return;
+	db->upkeep_failed_at = now;
+	if (db->upkeep_told_at != 0 && now >= db->upkeep_told_at && now < db->upkeep_told_at + TELL_US)
+		return;
+	if (retry_worker_store(store_failure, psprintf("%s: %s", job->word, failure->message), &stored) == NULL && stored)
+		db->upkeep_told_at = now;
+}
+
 /*
  * Does one job.  What goes wrong in it is logged, unless it is just a lock
  * that somebody holds.  False when there is nothing left to work on.
@@ -286,10 +316,13 @@ attempt(const Job *job, RetryUpkeep *upkeep, int leaf)
 		upkeep->blocked = true;
 		failed = true;
 		if (error->sqlerrcode != ERRCODE_LOCK_NOT_AVAILABLE && extension_present())
+		{
 			ereport(LOG,
 					(errmsg("retry: upkeep goes on after an error: %s", error->message),
 					 error->detail ? errdetail_internal("%s", error->detail) : 0,
 					 error->context ? errcontext("%s", error->context) : 0));
+			note_failure(job, error);
+		}
 		MemoryContextSwitchTo(context);
 	}
 	PG_END_TRY();
@@ -340,19 +373,22 @@ delete_requests(ArrayType *requests)
 
 /* For retry.health(). */
 static void
-note_done(const RetryUpkeep *upkeep)
+note_done(const RetryUpkeep *upkeep, bool asked)
 {
 	RetryDatabase *db = retry_shmem_database();
 
 	if (db == NULL)
 		return;
+	if (db->upkeep_failed_at < upkeep->now)
+		db->upkeep_failed_at = 0;
+	db->upkeep_asked = asked;
 	db->upkeep_blocked = upkeep->blocked;
 	db->upkeep_at = GetCurrentTimestamp();
 }
 
-/* One pass through everything. */
+/* One pass through everything; "asked": by retry.maintain(). */
 static void
-run(void)
+run(bool asked)
 {
 	RetryUpkeep upkeep = {.now = GetCurrentTimestamp()};
 	ArrayType  *requests;
@@ -374,7 +410,7 @@ run(void)
 	if (going && requests != NULL && !upkeep.blocked)
 		delete_requests(requests);
 	if (going)
-		note_done(&upkeep);
+		note_done(&upkeep, asked);
 }
 
 /* Entry point; the argument is the database's OID. */
@@ -393,7 +429,7 @@ retry_upkeep_main(Datum arg)
 	{
 		SetConfigOption("lock_timeout", "50ms", PGC_SUSET, PGC_S_OVERRIDE);
 		if (extension_present())
-			run();
+			run(wait);
 	}
 	proc_exit(0);
 }

@@ -102,6 +102,7 @@ $standby->safe_psql('postgres', "COMMIT PREPARED 'prepared-7'");
 $arrives->('prepared-7', 'promoted: COMMIT PREPARED of what came after the standby was looked at');
 enqueue($standby, "'$url', '{}', key => 'promoted'");
 $arrives->('promoted', 'promoted: it sends what is new');
+is($standby->safe_psql('postgres', "SELECT count(*) FROM retry.events WHERE kind = 'server changed'"), '1', 'promoted: there is an event');
 $standby->safe_psql('postgres', "COMMIT PREPARED 'prepared-5'; ROLLBACK PREPARED 'prepared-6'");
 $arrives->('prepared-5', 'promoted: COMMIT PREPARED of the former primary');
 $arrives->('later', 'promoted: what was due later is sent');

@@ -51,6 +51,7 @@ $new = enqueue($node, "'$url/ok', '{}', key => 'newer'", %opt);
 wait_state($node, $new, 'succeeded', %opt, description => 'and another');
 is(sent($_), 0, "$_ is not sent") foreach sort keys %id;
 
+is($node->safe_psql('copy', "SELECT string_agg(kind, ', ') FROM retry.events WHERE kind IN ('copy found', 'server changed')"), 'copy found', 'there is an event');
 $node->safe_psql('copy', 'SELECT retry.adopt()');
 wait_state($node, $id{$_}, 'succeeded', %opt, description => "adopted, $_ is sent") foreach sort keys %id;
 is(sent($_), 1, "$_ once") foreach sort keys %id;

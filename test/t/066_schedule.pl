@@ -271,12 +271,26 @@ SQL
 	$cron->safe_psql('postgres', "SET ROLE tenant; SELECT retry.schedule('report', '*/5 * * * *', '$url'); SELECT retry.unschedule('report')");
 	is($cron->safe_psql('postgres', 'SELECT count(*) FROM cron.job'), '0', 'a job that somebody took away is no trouble');
 	$cron->safe_psql('postgres', "SET ROLE tenant; SELECT retry.schedule('report', '*/5 * * * *', '$url')");
+
+	# upkeep, for which a job is made by hand
+	my $upkeep = "SELECT regexp_replace(detail, '.*(started by|not due)', '\\1') FROM retry.health() WHERE check_name = 'upkeep'";
+	$cron->safe_psql('postgres', "SELECT cron.schedule('retry upkeep', '* * * * *', 'CALL retry.maintain()')");
+	forward_to(16, 57);
+	wait_sql($cron, $upkeep, 'pg_cron has upkeep done',
+		expected => 'started by retry.maintain(); a job of pg_cron calls retry.maintain(), dispatchers stand in for it');
+	wait_sql($cron, "SELECT count(*) > 0 FROM cron.job_run_details WHERE status = 'succeeded' AND command LIKE '%maintain%'", 'and is content');
+	$cron->safe_psql('postgres', "SELECT cron.alter_job(jobid, active => false) FROM cron.job WHERE jobname = 'retry upkeep'");
+	wait_sql($cron, $upkeep, 'its job is not active',
+		expected => 'started by retry.maintain(); no active job of pg_cron calls retry.maintain(): dispatchers see to it');
 	$cron->safe_psql('postgres', 'DROP EXTENSION pg_cron');
 	forward_to(29, 57);
 	wait_for(sub { $clock->now % 3600 >= 1801 }, 'its time comes, and pg_cron is gone');
 	forward_to(30, 9);
 	wait_for(sub { ran($cron, 'report') =~ /30$/ }, 'it runs without');
 	wait_sql($cron, "SELECT runs_by FROM retry.schedules WHERE name = 'report'", 'and the view says so', expected => 'retry');
+	$clock->set($clock->offset + 3700);
+	wait_sql($cron, $upkeep, 'an hour later, upkeep is done as well',
+		expected => 'started by a dispatcher; pg_cron is not in this database: dispatchers see to it');
 	$cron->stop;
 }
 

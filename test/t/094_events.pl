@@ -10,7 +10,7 @@ use RetryTest;
 use Test::More;
 
 # commits wait for a standby that is not there, where a session wants that
-my $node = new_node('main', streaming => 1, conf => "synchronous_standby_names = 'nobody'\nsynchronous_commit = local\n");
+my $node = new_node('main', streaming => 1, conf => "synchronous_standby_names = 'nobody'\nsynchronous_commit = local\nrestart_after_crash = on\n");
 my $receiver = start_endpoint();
 my $ok = $receiver->url('/ok');
 my $bad = $receiver->url('/status/400');
@@ -101,6 +101,61 @@ $listener->quit;
 
 sql_fails($node, q(UPDATE retry.scene SET notify = repeat('x', 64) WHERE name = 'heard'), '23514', 'notify', 'a channel that is too long');
 sql_fails($node, q(UPDATE retry.scene SET notify = '' WHERE name = 'heard'), '23514', 'notify', 'and none');
+
+# ---- events
+
+# Waits until there are so many events of a kind, and says the last one's detail.
+sub event
+{
+	my ($kind, $count, $description) = @_;
+	local $Test::Builder::Level = $Test::Builder::Level + 1;
+
+	wait_sql($node, "SELECT count(*) FROM retry.events WHERE kind = '$kind'", $description, expected => $count);
+	return sql("SELECT detail FROM retry.events WHERE kind = '$kind' ORDER BY at DESC LIMIT 1");
+}
+
+# What was changed, in which scene and by whom, without the values.
+sql("UPDATE retry.scene SET timeout = '7 s', description = 'secret' WHERE name = 'heard'");
+is(sql("SELECT scene, detail = 'scene changed \"heard\": timeout, description, by role ' || session_user FROM retry.events WHERE kind = 'configuration changed' ORDER BY at DESC LIMIT 1"),
+	'shop/heard|t', 'a change of a scene');
+sql("BEGIN; UPDATE retry.scene_group SET paused = true WHERE name = 'shop'; ROLLBACK");
+is(sql("SELECT count(*) FROM retry.events WHERE detail LIKE 'group changed%'"), '0', 'only if it is committed');
+
+# An outage of many lanes does not fill the table.
+sql("INSERT INTO retry.scene (group_name, name, url, max_attempts, breaker_calls) VALUES ('shop', 'outage', '" . $receiver->url('/status/500') . "', 1, 1)");
+sql("SELECT count(retry.enqueue('shop/outage', '{}', lane => 'lane ' || n)) FROM generate_series(1, 1100) n");
+wait_sql($node, "SELECT count(*) FROM retry.tasks WHERE scene = 'shop/outage' AND state = 'dead'", 'an outage in many lanes', expected => '1100');
+is(sql("SELECT count(*) FILTER (WHERE state = 'breaker') > 1000 FROM retry.lanes"), 't', 'which has opened their breakers');
+like(event('events dropped', 1, 'some events of it are dropped'), qr/^\d+ events were too many to be kept$/, 'and counted');
+is(sql("SELECT count(*) BETWEEN 1000 AND 1010 FROM retry.events WHERE kind = 'breaker opened'"), 't', 'the others are there');
+
+# A part of upkeep that fails is told of once an hour, and seen in retry.health().
+my $health = "SELECT status, detail ~ 'started by retry.maintain..; pg_cron is not in this database' FROM retry.health() WHERE check_name = 'upkeep'";
+sql(<<'SQL');
+CREATE FUNCTION public.fails() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'no such luck'; END $$;
+CREATE TRIGGER fails BEFORE DELETE ON retry.event FOR EACH STATEMENT EXECUTE FUNCTION public.fails();
+CALL retry.maintain();
+CALL retry.maintain();
+SQL
+is(event('upkeep failed', 1, 'upkeep fails'), 'events: no such luck', 'and says where and why');
+is(sql("SELECT status FROM retry.health() WHERE check_name = 'upkeep'"), 'warning', 'as does retry.health()');
+sql('DROP TRIGGER fails ON retry.event; CALL retry.maintain()');
+is(sql($health), 'ok|t', 'until it is done again, which says by whom');
+
+# Dispatchers that come and go, and one that crashes.
+my ($pid) = workers($node, 'retry dispatcher');
+is(event('dispatcher started', 1, 'one has started'), "process $pid", 'this one');
+sql("SELECT pg_terminate_backend($pid)");
+is(event('dispatcher stopped', 1, 'it stops'), "process $pid", 'in order');
+event('dispatcher started', 2, 'another starts');
+($pid) = workers($node, 'retry dispatcher');
+kill('SEGV', $pid);
+is(event('worker crashed', 1, 'it crashes'), 'a dispatcher, by signal 11, with 0 attempts under way', 'of which its successor tells');
+event('dispatcher started', 3, 'it has started');
+($pid) = workers($node, 'retry dispatcher');
+sql("SELECT pg_terminate_backend($pid)");
+event('dispatcher started', 4, 'one more starts');
+event('worker crashed', 1, 'and tells nothing that is known');
 
 $node->stop;
 done_testing();

@@ -198,6 +198,7 @@ sql_fails($node, "SET ROLE stranger; INSERT INTO retry.channel (group_name, name
 	'42501', 'row-level security', 'nor has a stranger any');
 is(sql("SELECT count(*) FROM retry.scene WHERE name = 'alarm-x'"), 0, 'and nothing stays of it');
 sql("UPDATE retry.scene SET archived = true WHERE name = 'alarm-own'; UPDATE retry.alarm_rule SET active = false");
+wait_sql($node, "SELECT count(*) FROM retry.events WHERE kind = 'alarm not told' AND detail LIKE '%archived%'", 'there is an event', expected => '1');
 wait_sql($node, "SELECT error LIKE '%archived%' FROM retry.alarm_state s JOIN retry.alarm_rule a ON a.id = s.rule_id WHERE a.name = 'channels'",
 	'a message that cannot be made is noted');
 
