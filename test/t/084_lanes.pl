@@ -120,7 +120,7 @@ $locker->query_safe('COMMIT');
 $locker->quit;
 wait_state($node, $held, 'succeeded');
 
-is(events("group_name = 'default'"),
+is(events("group_name = 'default' AND kind ^@ 'lane '"),
 	'lane paused, lane resumed, lane paused, lane resumed, lane disabled, lane enabled, lane paused, lane resumed',
 	'what was done to lanes is noted');
 
