@@ -454,7 +454,8 @@ CREATE TABLE retry.scene
 	secret			text
 					CONSTRAINT scene_secret_valid CHECK (secret ~ '^[a-z0-9_-]{1,63}$'),
 	secret_use		text NOT NULL DEFAULT 'webhook'
-					CONSTRAINT scene_secret_use_valid CHECK (secret_use IN ('webhook', 'dingtalk', 'feishu', 'pagerduty')),
+					CONSTRAINT scene_secret_use_valid CHECK (secret_use IN ('webhook', 'dingtalk', 'feishu', 'pagerduty', 'email')),
+	mail			jsonb,
 	tls_verify		boolean NOT NULL DEFAULT true,
 	tls_unverified_by text,
 	tls_min_version	text NOT NULL DEFAULT '1.2'
@@ -476,12 +477,13 @@ CREATE TABLE retry.scene
 	PRIMARY KEY (group_name, name),
 	CONSTRAINT scene_url_or_targets CHECK (url IS NULL OR targets IS NULL),
 	CONSTRAINT scene_route_all_has_targets CHECK (route <> 'all' OR targets IS NOT NULL),
+	CONSTRAINT scene_mail_has_no_url CHECK (mail IS NULL OR url IS NULL AND targets IS NULL AND secret_use = 'email'),
 	CONSTRAINT scene_secret_not_sql CHECK (secret IS NULL OR NOT starts_with(url, 'sql:')),
 	CONSTRAINT scene_secret_headers_have_url CHECK (
 		coalesce(cardinality(retry.secret_names(headers)), 0) = 0
 		OR targets IS NOT NULL OR url IS NOT NULL AND NOT starts_with(url, 'sql:')),
 	CONSTRAINT scene_tls_has_url CHECK (
-		tls_verify AND tls_cert IS NULL
+		tls_verify AND tls_cert IS NULL OR mail IS NOT NULL
 		OR targets IS NOT NULL OR url IS NOT NULL AND NOT starts_with(url, 'sql:'))
 );
 COMMENT ON TABLE retry.scene IS
@@ -534,7 +536,8 @@ COMMENT ON COLUMN retry.scene.breaker_open IS 'For so long, and by chance up to 
 COMMENT ON COLUMN retry.scene.retry_share IS 'Retries of a lane wait when they are more than this part of its first attempts, plus retry_floor a second; null: they never do';
 COMMENT ON COLUMN retry.scene.retry_floor IS 'So many retries a second are always within the budget of retry_share';
 COMMENT ON COLUMN retry.scene.secret IS 'Name of a secret of its group, see retry.set_secret(), with which every request is signed (header webhook-signature); while it is not set the tasks wait';
-COMMENT ON COLUMN retry.scene.secret_use IS 'What is made of the secret: webhook (header webhook-signature), dingtalk (timestamp and sign in the URL), feishu (timestamp and sign in the JSON body), pagerduty (it is the body''s routing_key itself)';
+COMMENT ON COLUMN retry.scene.secret_use IS 'What is made of the secret: webhook (header webhook-signature), dingtalk (timestamp and sign in the URL), feishu (timestamp and sign in the JSON body), pagerduty (it is the body''s routing_key itself), email (the password for a mail server)';
+COMMENT ON COLUMN retry.scene.mail IS 'Of a channel''s scene that sends mail: server, user, sender and recipients. The server sets it';
 COMMENT ON COLUMN retry.scene.tls_verify IS 'True: the certificate of whoever answers is verified; only a superuser can set it to false';
 COMMENT ON COLUMN retry.scene.tls_unverified_by IS 'The superuser who set tls_verify to false, which counts while there is a superuser of that name. The server sets it';
 COMMENT ON COLUMN retry.scene.tls_min_version IS 'Lowest version of TLS that is spoken, 1.2 or 1.3';
@@ -651,6 +654,22 @@ $$;
 COMMENT ON FUNCTION retry.check_template(text) IS
 'True for a template that is JSON when its placeholders are filled in, and for null; an ERROR that says why for any other';
 
+CREATE FUNCTION retry.check_mail_url(url text) RETURNS boolean
+LANGUAGE C IMMUTABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'retry_check_mail_url';
+COMMENT ON FUNCTION retry.check_mail_url(text) IS 'True for the URL of a mail server, and for null; an ERROR that says why for any other';
+
+CREATE FUNCTION retry.check_mailbox(mailbox text) RETURNS boolean
+LANGUAGE C IMMUTABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'retry_check_mailbox';
+COMMENT ON FUNCTION retry.check_mailbox(text) IS 'True for an address of mail, with a name or without, and for null; an ERROR that says why for any other';
+
+CREATE FUNCTION retry.check_mailboxes(mailboxes text[]) RETURNS boolean
+LANGUAGE C IMMUTABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'retry_check_mailboxes';
+COMMENT ON FUNCTION retry.check_mailboxes(text[]) IS 'True for a list of such addresses, and for null; an ERROR that says why for any other';
+
+CREATE FUNCTION retry.check_mail_client() RETURNS boolean
+LANGUAGE C STABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'retry_check_mail_client';
+COMMENT ON FUNCTION retry.check_mail_client() IS 'True when this server''s libcurl can send mail, else an ERROR';
+
 CREATE TABLE retry.channel
 (
 	group_name	text NOT NULL DEFAULT 'default'
@@ -658,13 +677,20 @@ CREATE TABLE retry.channel
 	name		text NOT NULL
 				CONSTRAINT channel_name_valid CHECK (name ~ '^[a-z0-9_-]{1,57}$'),
 	kind		text NOT NULL
-				CONSTRAINT channel_kind_valid CHECK (kind IN ('webhook', 'slack', 'dingtalk', 'feishu', 'wecom', 'pagerduty')),
+				CONSTRAINT channel_kind_valid CHECK (kind IN ('webhook', 'slack', 'dingtalk', 'feishu', 'wecom', 'pagerduty', 'email')),
 	url			text
-				CONSTRAINT channel_url_valid CHECK (retry.check_url(url) AND NOT starts_with(url, 'sql:')),
+				CONSTRAINT channel_url_valid CHECK (CASE WHEN url LIKE 'smtp%' THEN retry.check_mail_url(url)
+					ELSE retry.check_url(url) AND NOT starts_with(url, 'sql:') END),
 	secret		text
 				CONSTRAINT channel_secret_valid CHECK (secret ~ '^[a-z0-9_-]{1,63}$'),
 	template	text
 				CONSTRAINT channel_template_valid CHECK (retry.check_template(template)),
+	mail_from	text
+				CONSTRAINT channel_mail_from_valid CHECK (retry.check_mailbox(mail_from)),
+	mail_to		text[]
+				CONSTRAINT channel_mail_to_valid CHECK (retry.check_mailboxes(mail_to)),
+	mail_user	text
+				CONSTRAINT channel_mail_user_valid CHECK (mail_user ~ '^[^[:cntrl:]]{1,255}$'),
 	scene_id	int UNIQUE REFERENCES retry.scene (id),
 	description	text,
 	created_at	timestamptz NOT NULL DEFAULT now(),
@@ -672,15 +698,23 @@ CREATE TABLE retry.channel
 	CONSTRAINT channel_has_url CHECK (url IS NOT NULL OR kind = 'pagerduty'),
 	CONSTRAINT channel_secret_has_use CHECK (CASE WHEN kind = 'pagerduty' THEN secret IS NOT NULL
 		WHEN kind IN ('slack', 'wecom') THEN secret IS NULL ELSE true END),
-	CONSTRAINT channel_template_of_webhook CHECK (template IS NULL OR kind = 'webhook')
+	CONSTRAINT channel_template_of_webhook CHECK (template IS NULL OR kind = 'webhook'),
+	CONSTRAINT channel_password_has_user CHECK (kind <> 'email' OR (secret IS NULL) = (mail_user IS NULL)),
+	CONSTRAINT channel_smtp_of_email CHECK (url IS NULL OR (kind = 'email') = (url LIKE 'smtp%')),
+	CONSTRAINT channel_mail_of_email CHECK (CASE WHEN kind = 'email' THEN mail_from IS NOT NULL AND mail_to IS NOT NULL
+		ELSE mail_from IS NULL AND mail_to IS NULL AND mail_user IS NULL END),
+	CONSTRAINT channel_password_needs_tls CHECK (mail_user IS NULL OR NOT starts_with(url, 'smtp+'))
 );
 COMMENT ON TABLE retry.channel IS 'Where alarms of a group are told; its messages are tasks of the scene alarm-NAME, which carries timeouts, TLS and backoff';
 COMMENT ON COLUMN retry.channel.group_name IS 'The group whose rules may name it';
 COMMENT ON COLUMN retry.channel.name IS 'Name, unique in its group: lower-case letters, digits, _ and -, at most 57';
-COMMENT ON COLUMN retry.channel.kind IS 'What the receiver understands: webhook (a JSON document, or the template), slack, dingtalk, feishu (Lark too), wecom, pagerduty';
-COMMENT ON COLUMN retry.channel.url IS 'Where messages are sent to; null of pagerduty: its usual address';
-COMMENT ON COLUMN retry.channel.secret IS 'Name of a secret of the group, see retry.set_secret(): what a robot''s messages are signed with, PagerDuty''s routing key, or a webhook''s key; null: none';
+COMMENT ON COLUMN retry.channel.kind IS 'What the receiver understands: webhook (a JSON document, or the template), slack, dingtalk, feishu (Lark too), wecom, pagerduty, email';
+COMMENT ON COLUMN retry.channel.url IS 'Where messages are sent to; null of pagerduty: its usual address. Of email the server: smtps://host, smtp://host (TLS by STARTTLS) or smtp+plaintext://host';
+COMMENT ON COLUMN retry.channel.secret IS 'Name of a secret of the group, see retry.set_secret(): what a robot''s messages are signed with, PagerDuty''s routing key, a webhook''s key, or the password of mail_user; null: none';
 COMMENT ON COLUMN retry.channel.template IS 'Of a webhook: the body, JSON with {{placeholders}}; null: the whole document';
+COMMENT ON COLUMN retry.channel.mail_from IS 'Of email: the sender, ops@example.com or Operations <ops@example.com>';
+COMMENT ON COLUMN retry.channel.mail_to IS 'Of email: the recipients, each of whom is written to by a task of its own';
+COMMENT ON COLUMN retry.channel.mail_user IS 'Of email: who signs in to the server, with the secret as the password; null: nobody';
 COMMENT ON COLUMN retry.channel.scene_id IS 'The scene that its messages are tasks of; the server sets it';
 COMMENT ON COLUMN retry.channel.description IS 'For people';
 COMMENT ON COLUMN retry.channel.created_at IS 'When it was made';
@@ -1798,10 +1832,13 @@ DECLARE
 	scene	int;
 	address	text;
 	use		text;
+	post	jsonb;
 BEGIN
 	IF TG_OP <> 'DELETE' THEN
-		address := coalesce(NEW.url, 'https://events.pagerduty.com/v2/enqueue');
-		use := CASE WHEN NEW.kind IN ('dingtalk', 'feishu', 'pagerduty') THEN NEW.kind ELSE 'webhook' END;
+		address := CASE WHEN NEW.kind <> 'email' THEN coalesce(NEW.url, 'https://events.pagerduty.com/v2/enqueue') END;
+		use := CASE WHEN NEW.kind IN ('dingtalk', 'feishu', 'pagerduty', 'email') THEN NEW.kind ELSE 'webhook' END;
+		post := CASE WHEN NEW.kind = 'email' THEN jsonb_strip_nulls(jsonb_build_object(
+			'url', NEW.url, 'user', NEW.mail_user, 'from', NEW.mail_from, 'to', NEW.mail_to)) END;
 	END IF;
 	IF TG_RELID <> 'retry.channel'::regclass THEN
 		RAISE EXCEPTION 'keep_channel_scene() is of no use on table "%"', TG_TABLE_NAME
@@ -1811,19 +1848,22 @@ BEGIN
 		RETURN NULL;
 	ELSIF TG_OP = 'INSERT' AND NEW.scene_id IS NOT NULL THEN
 		RETURN NULL;	-- a dump is being restored, which brings the scene too
-	ELSIF TG_OP = 'INSERT' THEN
-		INSERT INTO retry.scene AS s (group_name, name, url, success_when, secret, secret_use, lane_by, expires_after, description)
-		VALUES (NEW.group_name, 'alarm-' || NEW.name, address, retry.channel_success(NEW.kind), NEW.secret, use, 'scene', '1 day',
+	ELSIF NEW.kind = 'email' THEN
+		PERFORM retry.check_mail_client();
+	END IF;
+	IF TG_OP = 'INSERT' THEN
+		INSERT INTO retry.scene AS s (group_name, name, url, success_when, secret, secret_use, mail, lane_by, expires_after, description)
+		VALUES (NEW.group_name, 'alarm-' || NEW.name, address, retry.channel_success(NEW.kind), NEW.secret, use, post, 'scene', '1 day',
 			format('Messages of channel "%s"', NEW.name))
 		ON CONFLICT (group_name, name) DO UPDATE SET url = excluded.url, targets = NULL, success_when = excluded.success_when,
-			secret = excluded.secret, secret_use = excluded.secret_use, archived = false
+			secret = excluded.secret, secret_use = excluded.secret_use, mail = excluded.mail, archived = false
 		RETURNING s.id INTO scene;
 		UPDATE retry.channel c SET scene_id = scene WHERE c.group_name = NEW.group_name AND c.name = NEW.name;
 		RETURN NULL;
 	END IF;
 	UPDATE retry.scene s
 	SET group_name = NEW.group_name, name = 'alarm-' || NEW.name, url = address, targets = NULL, success_when = retry.channel_success(NEW.kind),
-		secret = NEW.secret, secret_use = use
+		secret = NEW.secret, secret_use = use, mail = post
 	WHERE s.id = NEW.scene_id;
 	UPDATE retry.alarm_rule a SET channels = array_replace(a.channels, OLD.name, NEW.name)
 	WHERE a.group_name = NEW.group_name AND OLD.name = ANY (a.channels) AND OLD.name <> NEW.name;
@@ -2015,7 +2055,7 @@ CREATE TRIGGER check_row BEFORE INSERT OR UPDATE ON retry.alarm_rule
 	FOR EACH ROW EXECUTE FUNCTION retry.check_row();
 CREATE TRIGGER keep_channel BEFORE UPDATE OF group_name OR DELETE ON retry.channel
 	FOR EACH ROW EXECUTE FUNCTION retry.keep_channel();
-CREATE TRIGGER keep_channel_scene AFTER INSERT OR UPDATE OF group_name, name, kind, url, secret OR DELETE ON retry.channel
+CREATE TRIGGER keep_channel_scene AFTER INSERT OR UPDATE OF group_name, name, kind, url, secret, mail_from, mail_to, mail_user OR DELETE ON retry.channel
 	FOR EACH ROW EXECUTE FUNCTION retry.keep_channel_scene();
 CREATE TRIGGER check_alarm_rule AFTER INSERT OR UPDATE OF group_name, scene, channels ON retry.alarm_rule
 	FOR EACH ROW EXECUTE FUNCTION retry.check_alarm_rule();
@@ -2514,7 +2554,7 @@ AS $$
 	JOIN pg_type t ON t.oid = a.atttypid
 	WHERE a.attrelid = config_table AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated = ''
 		AND a.attname NOT IN ('id', 'group_name', 'tls_unverified_by', 'resumed_at', 'deleted_at', 'created_at', 'reset_at',
-			'scene_id')
+			'scene_id', 'mail')
 $$;
 COMMENT ON FUNCTION retry.config_columns(regclass) IS
 'Columns of a configuration table that export_config() and import_config() carry, and the kind of JSON value that each is';
@@ -3978,6 +4018,14 @@ AS $$
 		-- 2048 bytes at most, and a letter may take four
 		WHEN kind = 'wecom' THEN jsonb_build_object('msgtype', 'text', 'text', jsonb_build_object('content',
 			left(format(E'%s\n%s', message ->> 'title', message ->> 'text'), 500)))
+		WHEN kind = 'email' THEN jsonb_build_object('subject', left(message ->> 'title', 200),
+			'text', left(format(E'%s\n\n%s-- \ndatabase %s, group %s, %s\n', message ->> 'text', (
+				SELECT string_agg(format(E'%s, since %s:\n%s\n', a ->> 'rule', a ->> 'since', (
+					SELECT string_agg(format(E'  %s: %s\n', s ->> 'subject', s ->> 'detail'), '' ORDER BY m)
+					FROM jsonb_array_elements(a -> 'subjects') WITH ORDINALITY AS e (s, m))), '' ORDER BY n)
+				FROM jsonb_array_elements(message -> 'alarms') WITH ORDINALITY AS f (a, n)
+				WHERE a -> 'subjects' <> '[]'),
+			message ->> 'database', message ->> 'group', message ->> 'at'), 50000))
 		WHEN template IS NOT NULL THEN retry.fill_template(template, message)::jsonb
 		ELSE message
 	END
@@ -4049,7 +4097,7 @@ BEGIN
 		FROM telling t
 		WHERE t.firing OR t.tell_recovery),
 	message AS (
-		SELECT c.group_name, c.kind, c.template, c.scene_id, jsonb_agg(m.document ORDER BY m.name) AS alarms, array_agg(m.rule_id) AS rules
+		SELECT c.group_name, c.kind, c.template, c.mail_to, c.scene_id, jsonb_agg(m.document ORDER BY m.name) AS alarms, array_agg(m.rule_id) AS rules
 		FROM alarm m
 		JOIN retry.channel c ON c.group_name = m.group_name AND c.name = ANY (m.channels)
 		-- that a channel fails is not told through it
@@ -4057,11 +4105,14 @@ BEGIN
 		-- an event of PagerDuty is about one alarm
 		GROUP BY c.group_name, c.name, CASE c.kind WHEN 'pagerduty' THEN m.rule_id END)
 	SELECT g.owner, s.group_name || '/' || s.name,
-		retry.channel_body(m.kind, m.template, retry.alarm_message(m.group_name, moment, m.alarms)), m.rules
+		retry.channel_body(m.kind, m.template, retry.alarm_message(m.group_name, moment, m.alarms))
+			|| CASE WHEN r.recipient IS NULL THEN '{}' ELSE jsonb_build_object('to', r.recipient) END, m.rules
 	FROM message m
+	-- a mail is enqueued for each of its recipients, so that one who is refused is alone with it
+	CROSS JOIN unnest(coalesce(m.mail_to, '{NULL}')) WITH ORDINALITY AS r (recipient, n)
 	JOIN retry.scene s ON s.id = m.scene_id
 	JOIN retry.scene_group g ON g.name = m.group_name
-	ORDER BY s.name, m.alarms #>> '{0,rule}';
+	ORDER BY s.name, m.alarms #>> '{0,rule}', r.n;
 END
 $$;
 COMMENT ON FUNCTION retry.look_at_alarms(timestamptz) IS
@@ -4376,7 +4427,7 @@ BEGIN
 			ON retry.scene TO PUBLIC', c);
 		EXECUTE format('GRANT %s (group_name, lane, max_in_flight, rate, ordered, paused, disabled, reset_at, description)
 			ON retry.lane_override TO PUBLIC', c);
-		EXECUTE format('GRANT %s (group_name, name, kind, url, secret, template, description) ON retry.channel TO PUBLIC', c);
+		EXECUTE format('GRANT %s (group_name, name, kind, url, secret, template, mail_from, mail_to, mail_user, description) ON retry.channel TO PUBLIC', c);
 		EXECUTE format('GRANT %s (
 				group_name, name, scene, condition, threshold, min_attempts, period, age, channels, severity, collect, quiet,
 				remind_after, tell_recovery, active, description)

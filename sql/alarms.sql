@@ -30,7 +30,10 @@ FROM (VALUES
 	(8, $$kind = 'slack', secret = 'x'$$),
 	(9, $$kind = 'pagerduty'$$),
 	(10, $$url = NULL$$),
-	(11, $$secret = 'X'$$)
+	(11, $$secret = 'X'$$),
+	(12, $$url = 'smtp://127.0.0.1'$$),
+	(13, $$kind = 'email'$$),
+	(14, $$mail_to = '{a@b}'$$)
 ) AS t (n, change), pg_temp.refused('UPDATE retry.channel SET ' || change || $$ WHERE group_name = 'alarmed' AND name = 'ops'$$) r
 ORDER BY n;
 SELECT change, r.code, r.message, r.at_column
@@ -57,6 +60,45 @@ SELECT r.message, r.hint FROM (VALUES
 	(3, $$DELETE FROM retry.scene WHERE group_name = 'alarmed' AND name = 'alarm-ops'$$)
 ) AS t (n, change), pg_temp.refused(change) r
 ORDER BY n;
+
+-- By mail.
+INSERT INTO retry.channel (group_name, name, kind, url, mail_from, mail_to)
+VALUES ('alarmed', 'post', 'email', 'smtps://127.0.0.1', 'Ops <ops@example.com>', '{ada@example.com,"Zoe <zoe@example.com>"}');
+SELECT url, secret, secret_use, mail FROM retry.scene WHERE name = 'alarm-post';
+SELECT change, r.code, r.message, r.at_column
+FROM (VALUES
+	(1, $$url = 'https://127.0.0.1/'$$),
+	(2, $$url = 'smtp://user:secret@127.0.0.1'$$),
+	(3, $$url = 'smtp://127.0.0.1/path'$$),
+	(4, $$url = 'SMTP://127.0.0.1'$$),
+	(5, $$url = 'smtp+nothing://127.0.0.1'$$),
+	(6, $$mail_from = NULL$$),
+	(7, $$mail_from = 'ops'$$),
+	(8, $$mail_from = E'ops@example.com\r\nRCPT TO:<eve@example.com>'$$),
+	(9, $$mail_to = '{}'$$),
+	(10, $$mail_to = '{ada@example.com,NULL}'$$),
+	(11, $$mail_to = '{ada@example.com,zoe@}'$$),
+	(12, $$mail_user = 'ops'$$),
+	(13, $$secret = 'key'$$),
+	(14, $$mail_user = '', secret = 'key'$$),
+	(15, $$url = 'smtp+plaintext://127.0.0.1', mail_user = 'ops', secret = 'key'$$),
+	(16, $$template = '{}'$$)
+) AS t (n, change), pg_temp.refused('UPDATE retry.channel SET ' || change || $$ WHERE group_name = 'alarmed' AND name = 'post'$$) r
+ORDER BY n;
+UPDATE retry.channel SET url = 'smtp://127.0.0.1:2525', mail_user = 'ops', secret = 'key', mail_to = '{ada@example.com}' WHERE name = 'post';
+SELECT url, secret, secret_use, mail FROM retry.scene WHERE name = 'alarm-post';
+SELECT change, r.code, r.message
+FROM (VALUES
+	(1, $$secret_use = 'webhook'$$),
+	(2, $$url = 'https://127.0.0.1/'$$),
+	(3, $$targets = '{https://127.0.0.1/}'$$)
+) AS t (n, change), pg_temp.refused('UPDATE retry.scene SET ' || change || $$ WHERE name = 'alarm-post'$$) r
+ORDER BY n;
+SELECT r.code, r.message FROM pg_temp.refused($$SELECT retry.enqueue('alarmed/alarm-post', '{"subject": "s", "text": "t"}', url => 'https://127.0.0.1/')$$) r;
+SELECT r.code, r.message FROM pg_temp.refused($$SELECT retry.enqueue('alarmed/alarm-post', '{"subject": "s", "text": "t"}', headers => '{"Bcc": "x"}')$$) r;
+UPDATE retry.channel SET kind = 'slack', url = 'https://127.0.0.1/', mail_from = NULL, mail_to = NULL, mail_user = NULL, secret = NULL WHERE name = 'post';
+SELECT url, secret, secret_use, mail FROM retry.scene WHERE name = 'alarm-post';
+UPDATE retry.channel SET kind = 'email', url = 'smtps://127.0.0.1', mail_from = 'ops@example.com', mail_to = '{ada@example.com,zoe@example.com}' WHERE name = 'post';
 
 -- A channel's scene follows it, and rules follow both.
 SELECT name, url, success_when, lane_by FROM retry.scene WHERE name LIKE 'alarm-%' ORDER BY name;
@@ -88,11 +130,12 @@ SELECT jsonb_pretty(g -> 'channels'), g -> 'alarm_rules' -> 0 -> 'channels' AS c
 FROM jsonb_array_elements(retry.export_config('alarmed') -> 'groups') g;
 SELECT set_config('alarms.document', retry.export_config('alarmed')::text, true) IS NOT NULL AS kept;
 SELECT retry.drop_alarm_rule('alarmed', 'dead'), retry.drop_alarm_rule('alarmed', 'dead'),
-	retry.drop_channel('alarmed', 'crew'), retry.drop_channel('alarmed', 'crew');
-SELECT count(*) FROM retry.scene WHERE name = 'alarm-crew';
+	retry.drop_channel('alarmed', 'crew'), retry.drop_channel('alarmed', 'crew'), retry.drop_channel('alarmed', 'post');
+SELECT count(*) FROM retry.scene WHERE name IN ('alarm-crew', 'alarm-post');
 SELECT kind, name, change FROM retry.import_config(current_setting('alarms.document')::jsonb);
 SELECT DISTINCT change FROM retry.import_config(current_setting('alarms.document')::jsonb);
 SELECT retry.export_config('alarmed')::text = current_setting('alarms.document') AS same;
+SELECT mail FROM retry.scene WHERE name = 'alarm-post';
 SELECT r.message FROM pg_temp.refused($$SELECT retry.import_config('{"retry": "1.0", "groups": [{"name": "alarmed", "channels": [{"name": "x", "kind": "fax", "url": "http://h/"}]}]}')$$) r;
 SELECT r.message FROM pg_temp.refused($$SELECT retry.import_config('{"retry": "1.0", "groups": [{"name": "alarmed", "alarm_rules": {}}]}')$$) r;
 
@@ -102,11 +145,11 @@ SELECT retry.fill_template('{"a": "{{text}}", "b": {{alarms}}, "c": "{{group}}{{
 
 -- Each kind has its form; long texts are cut.
 SELECT k, retry.channel_body(k, NULL, m)
-FROM unnest('{slack,dingtalk,feishu,wecom,pagerduty}'::text[]) k,
+FROM unnest('{slack,dingtalk,feishu,wecom,pagerduty,email}'::text[]) k,
 	jsonb_build_object('title', 'a <title>', 'text', 'a & b', 'state', 'recovered', 'database', 'd', 'group', 'g', 'at', '2100-01-01',
 		'alarms', '[{"rule": "r", "summary": "s", "severity": "info", "condition": "dead"}]'::jsonb) m;
 SELECT k, octet_length(retry.channel_body(k, NULL, m)::text)
-FROM unnest('{slack,dingtalk,feishu,wecom}'::text[]) k, jsonb_build_object('title', '', 'text', repeat(U&'\+01F600', 20000)) m;
+FROM unnest('{slack,dingtalk,feishu,wecom,email}'::text[]) k, jsonb_build_object('title', '', 'text', repeat(U&'\+01F600', 20000)) m;
 
 -- What fires: dead letters from some minute on, in scenes that are no channel's.
 CREATE FUNCTION pg_temp.died(scene text, n bigint, at timestamptz) RETURNS void LANGUAGE sql AS $$

@@ -240,6 +240,7 @@ keep_answer(Call *call, const RetryHttpResult *result)
 	call->http_status = result->http_status;
 	call->response = NULL;
 	retry_scene_mask(call->scene, unconstify(char *, result->body), result->body_len);
+	retry_scene_mask(call->scene, unconstify(char *, &result->error_text[0]), strlen(result->error_text));
 	if (result->body_len > 0)
 	{
 		call->response = palloc(VARHDRSZ + result->body_len);

@@ -37,6 +37,7 @@
 #include "event.h"
 #include "row.h"
 #include "scene.h"
+#include "scene_mail.h"
 #include "scene_secret.h"
 #include "scene_tls.h"
 #include "store.h"
@@ -394,6 +395,9 @@ read_scene(const SceneRow *row, const Group *group, const RetrySecrets *secrets,
 	if (!retry_secret_use_named(TextDatumGetCString(values[Scene_secret_use]), &scene->secret_use))
 		return false;
 	if (!retry_scene_read_tls(values, row->isnull, scene, wrong))
+		return false;
+	*wrong = "mail";
+	if (!retry_scene_read_mail(values, row->isnull, scene))
 		return false;
 	if (secrets != NULL)
 		retry_scene_take_secrets(scene, secrets);

@@ -59,6 +59,8 @@ typedef struct RetryScene
 	RetryRate	rate;			/* of all its lanes together; count 0: none */
 	char	   *secret;			/* its requests are signed with; NULL: none */
 	RetrySecretUse secret_use;	/* how */
+	struct RetrySceneMail *mail;	/* it sends mail, see scene_mail.h; NULL:
+									 * it does not */
 	const RetrySecret *signing; /* its values */
 	int			nsigning;
 	const RetrySecrets *filled; /* its group's are filled into headers; NULL:

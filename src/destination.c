@@ -84,10 +84,12 @@ retry_destination_refusal(const RetryDestination *to, const char *url)
 		return NULL;
 	if (retry_is_sql_target(url))
 		return NULL;
-	if (!retry_url_check(url, &parsed, why, sizeof(why)))
+	if (!retry_url_check(url, &parsed, why, sizeof(why)) &&
+		!retry_url_check_mail(url, &parsed, why, sizeof(why)))
 		return NULL;			/* the client refuses it, and says why */
 	if (!parsed.https && (to->https_only || retry_https_only))
-		return "blocked scheme: only https is allowed";
+		return pg_strncasecmp(url, "http", 4) == 0 ? "blocked scheme: only https is allowed" :
+			"blocked scheme: only mail servers with TLS are allowed";
 	return host_allowed(to, &parsed) ? NULL : "blocked host: its group does not allow it";
 }
 

@@ -329,6 +329,23 @@ check_function(const Args *args, Oid role, const RetryEnqueueOptions *o)
 						   role, &target);
 }
 
+/* A scene that sends mail knows where to, and needs nothing but the body. */
+static void
+check_mail(const Args *args, const RetryTarget *target)
+{
+	static const int senseless[] = {Arg_url, Arg_method, Arg_headers, Arg_content_type};
+	static const char *const names[] = {"url", "method", "headers", "content_type"};
+
+	for (int i = 0; i < lengthof(senseless); i++)
+	{
+		if (arg_given(args, senseless[i]))
+			ereport(ERROR,
+					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+					 errmsg("%s is given for scene \"%s/%s\", which sends mail", names[i], target->group, target->scene),
+					 errhint("Its payload is an object with the strings subject and text.")));
+	}
+}
+
 /* Length of an interval, a month as 30 days; as wide as intervals are. */
 static double
 interval_length_us(const Interval *interval)
@@ -527,7 +544,9 @@ retry_enqueue_options(FunctionCallInfo fcinfo, RetrySignature signature, Snapsho
 	retry_group_check_headers(&o->scene.group, o->headers);
 	o->on_success = read_callback(&args, Arg_on_success, "on_success", snapshot, role, o);
 	o->on_dead = read_callback(&args, Arg_on_dead, "on_dead", snapshot, role, o);
-	if (o->url == NULL && !o->scene.routed)
+	if (o->scene.mail)
+		check_mail(&args, &target);
+	else if (o->url == NULL && !o->scene.routed)
 	{
 		if (o->scene.url == NULL)
 			ereport(ERROR,
@@ -543,7 +562,7 @@ retry_enqueue_options(FunctionCallInfo fcinfo, RetrySignature signature, Snapsho
 		retry_check_short_text("lane", o->lane_of.named);
 	o->lane_of.reference = o->reference;
 	o->lane_of.own_url = o->url != NULL;
-	if (o->url != NULL || !o->scene.routed)
+	if (o->url != NULL || (!o->scene.routed && !o->scene.mail))
 		o->lane_of.origin = pstrdup(url.origin);
 	if (o->scene.fan_out && o->url == NULL)
 		o->fanout = retry_fanout_create(&o->scene, &o->lane_of);

@@ -46,6 +46,8 @@ typedef struct SocketState
 	bool		in_set;			/* member of the epoll set */
 	bool		wanted;			/* curl wants events now */
 	bool		ours;			/* opened and closed through our callbacks */
+	void		(*ready) (void *arg);	/* not curl's any more; NULL: it is */
+	void	   *arg;
 } SocketState;
 
 struct RetryEvloop
@@ -100,6 +102,31 @@ forget_socket(RetryEvloop *loop, SocketState *state, curl_socket_t fd)
 	state->registered = 0;
 }
 
+/* Tells the kernel what to report of a socket; false, with errno, when it cannot. */
+static bool
+register_socket(RetryEvloop *loop, SocketState *state, curl_socket_t fd, uint32_t wanted)
+{
+	struct epoll_event event;
+
+	if (state->in_set && state->registered == wanted)
+		return true;
+	memset(&event, 0, sizeof(event));
+	event.events = wanted;
+	event.data.fd = fd;
+	if (epoll_ctl(loop->epoll_fd, state->in_set ? EPOLL_CTL_MOD : EPOLL_CTL_ADD, fd, &event) != 0)
+	{
+		/* our picture of the set was wrong: believe the kernel */
+		int			other = errno == ENOENT ? EPOLL_CTL_ADD : EPOLL_CTL_MOD;
+
+		if ((errno != ENOENT && errno != EEXIST) ||
+			epoll_ctl(loop->epoll_fd, other, fd, &event) != 0)
+			return false;
+	}
+	state->in_set = true;
+	state->registered = wanted;
+	return true;
+}
+
 /* CURLMOPT_SOCKETFUNCTION */
 static int
 socket_callback(CURL *easy, curl_socket_t fd, int what, void *arg, void *socket_arg)
@@ -107,7 +134,6 @@ socket_callback(CURL *easy, curl_socket_t fd, int what, void *arg, void *socket_
 	Member	   *member = arg;
 	RetryEvloop *loop = member->loop;
 	SocketState *state = socket_state(loop, fd);
-	struct epoll_event event;
 	uint32_t	wanted = 0;
 
 	/*
@@ -119,6 +145,8 @@ socket_callback(CURL *easy, curl_socket_t fd, int what, void *arg, void *socket_
 		loop->error = ENOMEM;
 		return 0;
 	}
+	if (state->ready != NULL)
+		return 0;
 	if (what == CURL_POLL_REMOVE || what == CURL_POLL_NONE)
 	{
 		state->wanted = false;
@@ -133,26 +161,8 @@ socket_callback(CURL *easy, curl_socket_t fd, int what, void *arg, void *socket_
 		wanted |= EPOLLOUT;
 	state->wanted = true;
 	state->owner = member;
-	if (state->in_set && state->registered == wanted)
-		return 0;
-
-	memset(&event, 0, sizeof(event));
-	event.events = wanted;
-	event.data.fd = fd;
-	if (epoll_ctl(loop->epoll_fd, state->in_set ? EPOLL_CTL_MOD : EPOLL_CTL_ADD, fd, &event) != 0)
-	{
-		/* our picture of the set was wrong: believe the kernel */
-		int			other = errno == ENOENT ? EPOLL_CTL_ADD : EPOLL_CTL_MOD;
-
-		if ((errno != ENOENT && errno != EEXIST) ||
-			epoll_ctl(loop->epoll_fd, other, fd, &event) != 0)
-		{
-			loop->error = errno;
-			return 0;
-		}
-	}
-	state->in_set = true;
-	state->registered = wanted;
+	if (!register_socket(loop, state, fd, wanted))
+		loop->error = errno;
 	return 0;
 }
 
@@ -199,6 +209,18 @@ retry_evloop_close_socket(void *arg, curl_socket_t fd)
 		memset(&loop->sockets[fd], 0, sizeof(SocketState));
 	}
 	return close(fd);
+}
+
+bool
+retry_evloop_watch(RetryEvloop *loop, curl_socket_t fd, bool writing, void (*ready) (void *arg), void *arg)
+{
+	SocketState *state = socket_state(loop, fd);
+
+	if (state == NULL)
+		return false;
+	state->ready = ready;
+	state->arg = arg;
+	return register_socket(loop, state, fd, writing ? EPOLLIN | EPOLLOUT : EPOLLIN);
 }
 
 RetryEvloop *
@@ -299,6 +321,11 @@ run_socket(RetryEvloop *loop, const struct epoll_event *event)
 	/* removed by what an earlier event of this batch caused */
 	if (!state->in_set)
 		return true;
+	if (state->ready != NULL)
+	{
+		state->ready(state->arg);
+		return true;
+	}
 	if (!state->wanted)
 	{
 		/* idle and yet ready: closed by the peer, which curl finds out itself */

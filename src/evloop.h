@@ -40,6 +40,15 @@ extern bool retry_evloop_socket_opened(RetryEvloop *loop, curl_socket_t fd);
 /* A CURLOPT_CLOSESOCKETFUNCTION; its data is the loop. */
 extern int	retry_evloop_close_socket(void *loop, curl_socket_t fd);
 
+/*
+ * Takes a socket from curl, which has no more use for it but has not closed it:
+ * from now on ready(arg) is called, by retry_evloop_run, whenever it can be read,
+ * or written if "writing".  To be called again when that changes; it ends when
+ * the socket is closed.  False when it cannot be watched.
+ */
+extern bool retry_evloop_watch(RetryEvloop *loop, curl_socket_t fd, bool writing,
+							   void (*ready) (void *arg), void *arg);
+
 /* The descriptor to wait on; owned by the loop. */
 extern int	retry_evloop_fd(RetryEvloop *loop);
 

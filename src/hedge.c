@@ -53,7 +53,7 @@ retry_hedge_arm(RetryDispatcher *d, RetrySending *t)
 	int64		after;
 
 	t->flights[0].up = true;
-	if (scene == NULL || !scene->flow.hedge)
+	if (scene == NULL || !scene->flow.hedge || scene->mail != NULL)
 		return;
 	t->ended.hedged = RETRY_HEDGED_NO;
 	t->flights[0].started_us = retry_monotonic_us();

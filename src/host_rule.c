@@ -89,7 +89,7 @@ retry_host_rule_matches(const RetryHostRule *rule, const RetryUrl *url)
 
 	if (rule->port == RETRY_HOST_PORT_DEFAULT)
 	{
-		if (url->port != (url->https ? 443 : 80))
+		if (!url->usual_port)
 			return false;
 	}
 	else if (rule->port != RETRY_HOST_PORT_ANY && rule->port != url->port)

@@ -187,6 +187,7 @@ retry_http_create(const RetryHttpOptions *options, char *errbuf, size_t errbuf_s
 static void
 free_transfer(RetryTransfer *t)
 {
+	retry_mail_forget(t);
 	curl_easy_cleanup(t->easy);
 	retry_tls_let_go(t->http, t->tls);
 	free(t->arena);
@@ -223,6 +224,7 @@ static void
 give_back(RetryHttp *http, RetryTransfer *t)
 {
 	t->state = RETRY_TRANSFER_FREE;
+	retry_mail_forget(t);
 	if (http->idle.count + http->in_flight > http->max_in_flight)
 	{
 		free_transfer(t);
@@ -333,9 +335,25 @@ retry_http_fd(RetryHttp *http)
 long
 retry_http_timeout_ms(RetryHttp *http)
 {
+	long		timeout;
+	int64		left;
+
 	if (http->queued.count > 0 || http->done.count > 0)
 		return 0;
-	return retry_evloop_timeout_ms(http->loop);
+	timeout = retry_evloop_timeout_ms(http->loop);
+	if (http->talking == 0)
+		return timeout;
+	for (RetryTransfer *t = http->running.head; t != NULL; t = t->next)
+	{
+		if (!t->talking)
+			continue;
+		left = Max((retry_mail_deadline_us(t) - retry_mail_now_us() + 999) / 1000, 0);
+		if (t->talk_over)
+			left = 0;
+		if (timeout < 0 || left < timeout)
+			timeout = (long) left;
+	}
+	return timeout;
 }
 
 /* Hands curl what was prepared since the last turn. */
@@ -395,7 +413,27 @@ collect_finished(RetryHttp *http, RetryHttpShard *shard)
 		/* stopping it frees the message */
 		curl_easy_getinfo(easy, CURLINFO_PRIVATE, &private);
 		t = (RetryTransfer *) private;
+		if (t->talk != NULL && code == CURLE_OK && retry_mail_begin(t))
+			continue;
 		retry_transfer_conclude(t, code);
+		stop_transfer(http, t);
+		finish(http, t);
+	}
+}
+
+/* Mails whose talk is over, or takes too long. */
+static void
+collect_talks(RetryHttp *http)
+{
+	RetryTransfer *next;
+	int64		now_us = retry_mail_now_us();
+
+	for (RetryTransfer *t = http->running.head; t != NULL; t = next)
+	{
+		next = t->next;
+		if (!t->talking || (!t->talk_over && now_us < retry_mail_deadline_us(t)))
+			continue;
+		retry_transfer_conclude(t, t->talk_over ? t->talk_code : CURLE_OPERATION_TIMEDOUT);
 		stop_transfer(http, t);
 		finish(http, t);
 	}
@@ -432,6 +470,8 @@ retry_http_run(RetryHttp *http)
 	for (i = 0; i < http->shard_count; i++)
 		if (http->shards[i].running > 0)
 			collect_finished(http, &http->shards[i]);
+	if (http->talking > 0)
+		collect_talks(http);
 	if (error != 0)
 		fail_running(http, error);
 	restore_signals(&old);

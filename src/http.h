@@ -72,13 +72,24 @@ typedef struct RetryTls
 } RetryTls;
 
 /*
+ * A mail, which goes to the server that the URL names (see retry_url_check_mail);
+ * body is what retry_mail_write has written, method and headers mean nothing.
+ */
+typedef struct RetryHttpMail
+{
+	const char *user;			/* NULL: it does not sign in */
+	const char *password;
+	size_t		script_len;		/* so much of the body is the envelope */
+} RetryHttpMail;
+
+/*
  * One request.  Everything is copied by retry_http_start.
  */
 typedef struct RetryHttpRequest
 {
 	void	   *tag;			/* the caller's name for it, comes back in the
 								 * result */
-	const char *url;			/* absolute http or https */
+	const char *url;			/* absolute http or https; of a mail see there */
 	const char *parameters;		/* sent as more of the URL's query, and not
 								 * shown in the result; NULL: none */
 	const char *method;			/* NULL: POST with a body, else GET */
@@ -90,6 +101,7 @@ typedef struct RetryHttpRequest
 	int32		timeout_ms;		/* whole exchange; <= 0: 15 s */
 	int32		connect_timeout_ms; /* name, TCP and TLS; <= 0: 5 s */
 	const RetryTls *tls;		/* NULL: the usual */
+	const RetryHttpMail *mail;	/* NULL: it is none */
 } RetryHttpRequest;
 
 /*
@@ -107,7 +119,9 @@ typedef enum RetryHttpError
 	RETRY_HTTP_TIMEOUT,			/* connected, no complete answer in time */
 	RETRY_HTTP_CLOSED,			/* reset or closed: no answer, or a cut one */
 	RETRY_HTTP_MALFORMED,		/* what came is not HTTP */
-	RETRY_HTTP_INTERNAL			/* out of memory, out of descriptors, a bug */
+	RETRY_HTTP_INTERNAL,		/* out of memory, out of descriptors, a bug */
+	RETRY_HTTP_DEFERRED,		/* a mail server says 4xx: later perhaps */
+	RETRY_HTTP_REFUSED			/* or 5xx: never */
 } RetryHttpError;
 
 #define RETRY_HTTP_ERROR_TEXT	256
@@ -127,7 +141,10 @@ typedef struct RetryHttpResult
 {
 	void	   *tag;
 	RetryHttpError error;
-	int			http_status;	/* 0: no complete header block came */
+	int			http_status;	/* 0: no complete header block came, or it is
+								 * a mail */
+	bool		delivered;		/* a mail server has taken the mail; body is
+								 * what it said, also when it did not */
 	char		error_text[RETRY_HTTP_ERROR_TEXT];	/* "" when error is OK;
 													 * from DNS to MALFORMED
 													 * it begins with the name
@@ -237,5 +254,8 @@ extern void retry_http_destroy(RetryHttp *http);
  * A short lower-case word for an error ("timeout", "blocked"), constant.
  */
 extern const char *retry_http_error_name(RetryHttpError error);
+
+/* Can this libcurl speak to mail servers? */
+extern bool retry_http_sends_mail(void);
 
 #endif							/* RETRY_HTTP_H */

@@ -59,6 +59,10 @@ retry_http_error_name(RetryHttpError error)
 			return "malformed";
 		case RETRY_HTTP_INTERNAL:
 			return "internal";
+		case RETRY_HTTP_DEFERRED:
+			return "deferred";
+		case RETRY_HTTP_REFUSED:
+			return "refused";
 	}
 	return "unknown";
 }
@@ -344,7 +348,12 @@ retry_transfer_conclude(RetryTransfer *t, CURLcode code)
 		r->remote_port = (int) port;
 	}
 
-	if (code == CURLE_OK || (code == CURLE_WRITE_ERROR && t->oversize))
+	if (t->talk != NULL)
+	{
+		if (!retry_mail_conclude(t, code))
+			conclude_error(t, code);
+	}
+	else if (code == CURLE_OK || (code == CURLE_WRITE_ERROR && t->oversize))
 	{
 		if (!t->headers_complete)
 			conclude_closed(t, CURLE_GOT_NOTHING);

@@ -3,7 +3,8 @@
  *	  What the files of the HTTP client share: http.c owns the transfers and
  *	  drives them, http_transfer.c prepares one and receives its answer in
  *	  curl's callbacks, http_tls.c sets up TLS for it, http_outcome.c turns
- *	  curl's verdict into ours.
+ *	  curl's verdict into ours, and http_mail.c does all of it for mails where
+ *	  they differ.
  *
  * Included by those only.  Nothing here may allocate with palloc or
  * raise an error: most of it runs inside curl's callbacks.
@@ -15,6 +16,8 @@
 
 #include "evloop.h"
 #include "http.h"
+#include "mail_talk.h"
+#include "url.h"
 
 #if LIBCURL_VERSION_NUM < 0x075800
 #error "libcurl 7.88 or newer is required"
@@ -98,6 +101,15 @@ typedef struct RetryTransfer
 	char		blocked_address[46];
 	char		blocked_rule[RETRY_NETGUARD_RULE_TEXT];
 	char		curl_error[CURL_ERROR_SIZE];
+
+	/* of a mail; see http_mail.c */
+	RetryMailTalk *talk;		/* NULL: it is none */
+	size_t		script_len;		/* of body, the rest is the mail */
+	int64		started_us;		/* monotonic */
+	curl_socket_t socket;		/* while talking */
+	bool		talking;		/* libcurl has let go of the socket */
+	bool		talk_over;
+	CURLcode	talk_code;		/* why, where the talk itself does not say */
 } RetryTransfer;
 
 typedef struct RetryTransferList
@@ -125,6 +137,7 @@ struct RetryHttp
 	RetryTlsKept *tls;			/* all that transfers hold */
 
 	int			in_flight;		/* queued, running, done, not yet released */
+	int			talking;		/* transfers of mail that are */
 	RetryTransferList queued;
 	RetryTransferList running;
 	RetryTransferList done;		/* not yet fetched */
@@ -171,6 +184,33 @@ extern CURLcode retry_tls_apply(const RetryHttp *http, CURL *easy, const RetryTl
 
 /* Fails the transfer if it is TLS that failed; else false. */
 extern bool retry_tls_conclude(RetryTransfer *transfer, CURLcode code, const char *detail);
+
+/* http_mail.c */
+
+/* Can this mail be sent?  False, with the transfer failed, when not. */
+extern bool retry_mail_check(RetryTransfer *transfer, const RetryHttpRequest *request, RetryUrl *url);
+
+/*
+ * Sets an easy handle that has just been reset, and its settings applied, for the
+ * mail in the transfer's body.  False when memory is short.
+ */
+extern bool retry_mail_apply(RetryTransfer *transfer, const RetryHttpRequest *request, const RetryUrl *url);
+
+/* libcurl has connected and signed in: talks on.  False when that cannot be. */
+extern bool retry_mail_begin(RetryTransfer *transfer);
+
+/* Monotonic microseconds; and when a transfer of mail has taken too long. */
+extern int64 retry_mail_now_us(void);
+extern int64 retry_mail_deadline_us(const RetryTransfer *transfer);
+
+/*
+ * The result of a mail, from libcurl's verdict and the talk; false when only
+ * libcurl's words are left to say what happened.
+ */
+extern bool retry_mail_conclude(RetryTransfer *transfer, CURLcode code);
+
+/* Lets go of what only a mail needs, when its transfer is out of curl. */
+extern void retry_mail_forget(RetryTransfer *transfer);
 
 /* http_outcome.c */
 

@@ -21,7 +21,6 @@
 #include <unistd.h>
 
 #include "http_private.h"
-#include "url.h"
 
 /* How the easy handle was last told to send a body. */
 enum
@@ -459,7 +458,7 @@ reset_answer(RetryTransfer *t, void *tag)
 	r->url = "";
 	r->body = "";
 	r->body_len = 0;
-	r->body_truncated = r->reused = false;
+	r->body_truncated = r->reused = r->delivered = false;
 	r->bytes_received = 0;
 	r->dns_us = r->connect_us = r->tls_us = r->first_byte_us = r->total_us = 0;
 
@@ -591,6 +590,23 @@ apply_request(RetryTransfer *t, const RetryHttpRequest *request, const char *met
 	return curl_easy_setopt(t->easy, CURLOPT_HTTPHEADER, headers) == CURLE_OK && apply_url(t);
 }
 
+/* The same for a mail; its handle begins anew, for it was set for something else. */
+static bool
+prepare_mail(RetryTransfer *t, const RetryHttpRequest *request)
+{
+	struct curl_slist *headers;
+	char	   *body;
+	RetryUrl	url;
+
+	if (!retry_mail_check(t, request, &url))
+		return true;
+	t->origin_hash = hash_origin(url.origin);
+	t->settings = 0;
+	t->result.url = fill_arena(t, request, url.length, BODY_NONE, &headers, &body);
+	return t->result.url != NULL && apply_settings(t, request->tls) && apply_timeouts(t, request) &&
+		retry_mail_apply(t, request, &url);
+}
+
 bool
 retry_transfer_prepare(RetryTransfer *t, const RetryHttpRequest *request)
 {
@@ -601,6 +617,8 @@ retry_transfer_prepare(RetryTransfer *t, const RetryHttpRequest *request)
 	if (method == NULL)
 		method = request->has_body ? "POST" : "GET";
 	reset_answer(t, request->tag);
+	if (request->mail != NULL)
+		return prepare_mail(t, request);
 	check_request(t, request, method, &url_len);
 	if (t->result.error != RETRY_HTTP_OK)
 		return true;

@@ -25,11 +25,14 @@ exchange_of(const RetryHttpResult *result)
 {
 	if (result->http_status > 0)
 		return RETRY_EXCHANGE_ANSWERED;
+	if (result->delivered)
+		return RETRY_EXCHANGE_RETURNED;
 	switch (result->error)
 	{
 		case RETRY_HTTP_BLOCKED:
 			return RETRY_EXCHANGE_BLOCKED;
 		case RETRY_HTTP_BAD_REQUEST:
+		case RETRY_HTTP_REFUSED:
 			return RETRY_EXCHANGE_REFUSED;
 		case RETRY_HTTP_INTERNAL:
 			return RETRY_EXCHANGE_INTERNAL;

@@ -14,6 +14,7 @@
 #include "utils/timestamp.h"
 
 #include "request.h"
+#include "scene_mail.h"
 #include "scene_secret.h"
 #include "scene_tls.h"
 #include "store.h"
@@ -273,6 +274,18 @@ limit_after(TimestampTz moment, int64 limit_us)
 	return moment + limit_us;
 }
 
+/* When the task with the id in that column was enqueued. */
+static TimestampTz
+enqueued_at(TupleTableSlot *slot, int column)
+{
+	TimestampTz at;
+
+	/* an id that some other cluster gave it may not carry the time */
+	if (!retry_uuid7_time(DatumGetUUIDP(slot->tts_values[column]), &at))
+		at = DatumGetTimestampTz(slot->tts_values[Task_due_at]);
+	return at;
+}
+
 /*
  * The moment after which no attempt may start: the earliest of the task's own,
  * the scene's, which counts from the enqueue, and the end of the time budget.
@@ -281,17 +294,11 @@ static TimestampTz
 expiry(TupleTableSlot *slot, const RetryScene *scene, TimestampTz budget_end)
 {
 	TimestampTz earliest = budget_end;
-	TimestampTz created;
 
 	if (!slot->tts_isnull[Task_expires_at])
 		earliest = Min(earliest, DatumGetTimestampTz(slot->tts_values[Task_expires_at]));
-
-	/* an id that some other cluster gave it may not carry the time */
-	if (scene->expires_after_us > 0 &&
-		!retry_uuid7_time(DatumGetUUIDP(slot->tts_values[Task_id]), &created))
-		created = DatumGetTimestampTz(slot->tts_values[Task_due_at]);
 	if (scene->expires_after_us > 0)
-		earliest = Min(earliest, limit_after(created, scene->expires_after_us));
+		earliest = Min(earliest, limit_after(enqueued_at(slot, Task_id), scene->expires_after_us));
 	return earliest;
 }
 
@@ -304,13 +311,19 @@ cut_timeout(int32 timeout_ms, TimestampTz budget_end, TimestampTz now)
 	return (int32) Min(timeout_ms, Max((budget_end - now) / 1000, 1));
 }
 
+/* The id by which receivers know the message: a replay has that of the first task. */
+static int
+id_column(TupleTableSlot *slot)
+{
+	return slot->tts_isnull[Task_origin_id] ? Task_id : Task_origin_id;
+}
+
 /* Writes all header lines; see the file's head. */
 static void
 prepare_headers(TupleTableSlot *slot, const RetryScene *scene, int32 attempt_no,
 				TimestampTz now, RetryPrepared *prepared)
 {
-	const pg_uuid_t *id = DatumGetUUIDP(slot->tts_values[slot->tts_isnull[Task_origin_id] ?
-														 Task_id : Task_origin_id]);
+	const pg_uuid_t *id = DatumGetUUIDP(slot->tts_values[id_column(slot)]);
 	text	   *key = NULL;
 	text	   *type = NULL;
 	Jsonb	   *own_headers = NULL;
@@ -376,14 +389,18 @@ use_secret(const RetryScene *scene, TimestampTz now, RetryPrepared *prepared)
 {
 	RetryHttpRequest *http = &prepared->http;
 	const RetrySecret *secret = scene->signing;
-	char	   *piece = palloc(retry_secret_use_room(secret->value_len));
+	char	   *piece;
 	int64		unix_ms = retry_sign_seconds(now) * 1000 + (now % USECS_PER_SEC) / 1000;
-	size_t		len = retry_secret_use_write(scene->secret_use, secret->value, secret->value_len,
-											 unix_ms, piece);
 	StringInfoData body;
 	size_t		place;
+	size_t		len;
 	bool		empty;
 
+	/* a password for a mail server is of no use to any other */
+	if (scene->secret_use == RETRY_USE_EMAIL)
+		return true;
+	piece = palloc(retry_secret_use_room(secret->value_len));
+	len = retry_secret_use_write(scene->secret_use, secret->value, secret->value_len, unix_ms, piece);
 	if (len == 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_OUT_OF_MEMORY),
@@ -411,6 +428,16 @@ use_secret(const RetryScene *scene, TimestampTz now, RetryPrepared *prepared)
 	return true;
 }
 
+/* The mail of a task whose scene sends some. */
+static bool
+write_mail(TupleTableSlot *slot, const RetryScene *scene, RetryPrepared *prepared)
+{
+	int			column = id_column(slot);
+
+	return retry_scene_mail_write(scene, DatumGetUUIDP(slot->tts_values[column]),
+								  enqueued_at(slot, column), prepared);
+}
+
 bool
 retry_request_prepare(TupleTableSlot *slot, const RetryScene *scene, int32 attempt_no,
 					  TimestampTz now, RetryPrepared *prepared)
@@ -422,7 +449,16 @@ retry_request_prepare(TupleTableSlot *slot, const RetryScene *scene, int32 attem
 	memset(prepared, 0, sizeof(*prepared));
 
 	http->url = text_column(slot, Task_url);
-	if (http->url == NULL)
+	if (scene->mail != NULL)
+	{
+		if (http->url != NULL)
+		{
+			prepared->why = "its scene sends mail, and it has a URL";
+			return false;
+		}
+		http->url = pstrdup(scene->mail->url);
+	}
+	else if (http->url == NULL)
 	{
 		if (scene->url == NULL && scene->ntargets == 0)
 		{
@@ -464,6 +500,8 @@ retry_request_prepare(TupleTableSlot *slot, const RetryScene *scene, int32 attem
 	if (!slot->tts_isnull[Task_backoff])
 		prepared->backoff = (RetryBackoff *) PG_DETOAST_DATUM_COPY(slot->tts_values[Task_backoff]);
 
+	if (scene->mail != NULL)
+		return write_mail(slot, scene, prepared);
 	if (scene->nsigning > 0 && scene->secret_use != RETRY_USE_WEBHOOK && !use_secret(scene, now, prepared))
 		return false;
 	prepare_headers(slot, scene, attempt_no, now, prepared);

@@ -149,6 +149,7 @@ read_scene(Relation rel, HeapTuple tuple, RetrySceneRow *scene)
 	scene->key_window_us = isnull[Scene_key_window] ? 0 : interval_us(values[Scene_key_window]);
 	retry_lane_rules_read(values, isnull, &scene->lanes);
 	scene->routed = scene->lanes.routed;
+	scene->mail = !isnull[Scene_mail];
 	scene->fan_out = scene->routed &&
 		strcmp(TextDatumGetCString(values[Scene_route]), "all") == 0;
 	scene->targets = scene->fan_out ? DatumGetArrayTypePCopy(values[Scene_targets]) : NULL;

@@ -43,7 +43,7 @@ enum
 	Scene_undecided, Scene_generate_key, Scene_key_window, Scene_lane_by, Scene_rate, Scene_max_in_flight, Scene_ordered,
 	Scene_dead_head, Scene_priority, Scene_weight, Scene_adaptive, Scene_hedge,
 	Scene_breaker_ratio, Scene_breaker_calls, Scene_breaker_window,
-	Scene_breaker_open, Scene_retry_share, Scene_retry_floor, Scene_secret, Scene_secret_use,
+	Scene_breaker_open, Scene_retry_share, Scene_retry_floor, Scene_secret, Scene_secret_use, Scene_mail,
 	Scene_tls_verify, Scene_tls_unverified_by, Scene_tls_min_version, Scene_tls_ca,
 	Scene_tls_pin, Scene_tls_cert, Scene_paused,
 	Scene_resume_over, Scene_resumed_at, Scene_archived, Scene_deleted_at, Scene_description,
@@ -80,6 +80,7 @@ typedef struct RetrySceneRow
 	int64		key_window_us;	/* 0: a finished task's key is free */
 	RetryLaneRules lanes;		/* of its tasks */
 	bool		routed;			/* it has targets */
+	bool		mail;			/* it sends mail, and has no URL */
 	bool		fan_out;		/* with route all: a task for each of them */
 	ArrayType  *targets;		/* with route all, in the caller's memory
 								 * context */

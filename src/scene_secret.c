@@ -40,7 +40,7 @@ retry_scene_take_secrets(RetryScene *scene, const RetrySecrets *secrets)
 		if (scene->signing == NULL || scene->signing->certificate ||
 			(scene->secret_use == RETRY_USE_WEBHOOK && scene->signing->key.len == 0))
 			scene->missing_secret = scene->secret;
-		if (scene->secret_use == RETRY_USE_PAGERDUTY)
+		if (scene->secret_use == RETRY_USE_PAGERDUTY || scene->secret_use == RETRY_USE_EMAIL)
 			scene->filled = secrets;	/* it is sent, as those in headers are */
 	}
 	if (scene->headers != NULL && retry_headers_name_secrets(scene->headers))

@@ -21,7 +21,8 @@ static const char *const words[RETRY_USES] = {
 	[RETRY_USE_WEBHOOK] = "webhook",
 	[RETRY_USE_DINGTALK] = "dingtalk",
 	[RETRY_USE_FEISHU] = "feishu",
-	[RETRY_USE_PAGERDUTY] = "pagerduty"
+	[RETRY_USE_PAGERDUTY] = "pagerduty",
+	[RETRY_USE_EMAIL] = "email"
 };
 
 bool

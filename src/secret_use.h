@@ -20,6 +20,7 @@ typedef enum RetrySecretUse
 	RETRY_USE_DINGTALK,			/* parameters of the URL */
 	RETRY_USE_FEISHU,			/* members of the body, which is a JSON object */
 	RETRY_USE_PAGERDUTY,		/* a member of it: the secret itself */
+	RETRY_USE_EMAIL,			/* the password for a mail server */
 	RETRY_USES
 } RetrySecretUse;
 
@@ -33,7 +34,8 @@ extern size_t retry_secret_use_room(size_t secret_len);
  * Writes what is added to the URL ("timestamp=...&sign=...") or to the object
  * ("\"sign\":\"...\"", without a comma), terminated, and returns its length.  The
  * moment is in milliseconds since 1970.  0 when memory is short, and for
- * RETRY_USE_WEBHOOK.
+ * RETRY_USE_WEBHOOK
+ * and RETRY_USE_EMAIL.
  */
 extern size_t retry_secret_use_write(RetrySecretUse use, const char *secret, size_t secret_len,
 									 int64 unix_ms, char *out);

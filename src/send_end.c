@@ -46,7 +46,10 @@ judge(RetryDispatcher *d, Transfer *t, const RetryAnswer *answer)
 							  retry_judge_check(&limits, answer, &at, &t->ended.decision) :
 							  retry_judge_exchange(scene, &limits, answer, &at));
 	if (t->result != NULL)
+	{
 		retry_scene_mask(scene, unconstify(char *, t->result->body), t->result->body_len);
+		retry_scene_mask(scene, unconstify(char *, &t->result->error_text[0]), strlen(t->result->error_text));
+	}
 	retry_govern_answered(d, t, answer);
 	if (t->result != NULL)
 		retry_disabled_note(d, &t->ended, scene, t->result->url, t->enqueued_by);

@@ -167,13 +167,14 @@ read_ipv6(RetryUrl *url, const char *text, size_t len, char *err, size_t err_siz
 	return false;
 }
 
-/* ":port" of len bytes, colon included; nothing at all is the default. */
+/* ":port" of len bytes, colon included; nothing at all is the usual one. */
 static bool
-read_port(RetryUrl *url, const char *text, size_t len, char *err, size_t err_size)
+read_port(RetryUrl *url, int usual, const char *text, size_t len, char *err, size_t err_size)
 {
 	size_t		i;
 
-	url->port = url->https ? 443 : 80;
+	url->port = usual;
+	url->usual_port = true;
 	if (len == 0)
 		return true;
 
@@ -187,17 +188,15 @@ read_port(RetryUrl *url, const char *text, size_t len, char *err, size_t err_siz
 				 (int) Min(len - 1, 20), text + 1);
 		return false;
 	}
+	url->usual_port = url->port == usual;
 	return true;
 }
 
 /* Host and port. */
 static bool
-read_authority(RetryUrl *url, const char *text, size_t len, char *err, size_t err_size)
+read_authority(RetryUrl *url, int usual, const char *text, size_t len, char *err, size_t err_size)
 {
 	const char *colon;
-
-	if (memchr(text, '@', len) != NULL)
-		return fail(err, err_size, "URL contains credentials; send them in a header");
 
 	if (len > 0 && text[0] == '[')
 	{
@@ -206,13 +205,13 @@ read_authority(RetryUrl *url, const char *text, size_t len, char *err, size_t er
 		if (close == NULL)
 			return fail(err, err_size, "URL has \"[\" without \"]\" in its host");
 		return read_ipv6(url, text + 1, close - text - 1, err, err_size) &&
-			read_port(url, close + 1, text + len - close - 1, err, err_size);
+			read_port(url, usual, close + 1, text + len - close - 1, err, err_size);
 	}
 	colon = memchr(text, ':', len);
 	if (colon == NULL)
 		colon = text + len;
 	return read_host(url, text, colon - text, err, err_size) &&
-		read_port(url, colon, text + len - colon, err, err_size);
+		read_port(url, usual, colon, text + len - colon, err, err_size);
 }
 
 static void
@@ -275,6 +274,7 @@ retry_url_check(const char *text, RetryUrl *out, char *err, size_t err_size)
 	RetryUrl	scratch;
 	RetryUrl   *url;
 	const char *authority;
+	size_t		len;
 
 	url = memset(out != NULL ? out : &scratch, 0, sizeof(RetryUrl));
 	if (text[0] == '\0')
@@ -299,10 +299,54 @@ retry_url_check(const char *text, RetryUrl *out, char *err, size_t err_size)
 	}
 
 	authority = text + (url->https ? 8 : 7);
-	if (!read_authority(url, authority, strcspn(authority, "/?#"), err, err_size))
+	len = strcspn(authority, "/?#");
+	if (memchr(authority, '@', len) != NULL)
+		return fail(err, err_size, "URL contains credentials; send them in a header");
+	if (!read_authority(url, url->https ? 443 : 80, authority, len, err, err_size))
 		return false;
 	write_origin(url);
 	return true;
+}
+
+bool
+retry_url_check_mail(const char *text, RetryUrl *out, char *err, size_t err_size)
+{
+	static const struct
+	{
+		const char *scheme;
+		const char *curls;
+		bool		tls;
+		int			port;
+	}			schemes[] = {
+		{"smtps://", "smtps", true, 465}, {"smtp://", "smtp", true, 587}, {"smtp+plaintext://", "smtp", false, 25}
+	};
+	RetryUrl	scratch;
+	RetryUrl   *url = memset(out != NULL ? out : &scratch, 0, sizeof(RetryUrl));
+	int			fragment;
+
+	if (scan_bytes(text, &fragment, err, err_size) < 0)
+		return false;
+	for (int i = 0; i < lengthof(schemes); i++)
+	{
+		const char *authority = text + strlen(schemes[i].scheme);
+		size_t		len;
+
+		if (strncmp(text, schemes[i].scheme, strlen(schemes[i].scheme)) != 0)
+			continue;
+		len = strcspn(authority, "/?#");
+		if (memchr(authority, '@', len) != NULL)
+			return fail(err, err_size, "URL contains credentials; they have columns of their own");
+		url->https = schemes[i].tls;
+		if (!read_authority(url, schemes[i].port, authority, len, err, err_size))
+			return false;
+		if (authority[len] != '\0' && strcmp(authority + len, "/") != 0)
+			return fail(err, err_size, "URL of a mail server has more than a host and a port");
+		url->length = strlen(text);
+		snprintf(url->origin, sizeof(url->origin), "%s://%s%s%s:%d", schemes[i].curls,
+				 url->ipv6 ? "[" : "", url->host, url->ipv6 ? "]" : "", url->port);
+		return true;
+	}
+	return fail(err, err_size, "URL does not begin with smtps://, smtp:// or smtp+plaintext://");
 }
 
 bool

@@ -25,6 +25,7 @@ typedef struct RetryUrl
 	bool		ipv6;			/* host is an IPv6 literal */
 	bool		ipv4;			/* host is a dotted IPv4 literal */
 	int			port;			/* 1..65535; the scheme's when not given */
+	bool		usual_port;		/* it is the scheme's */
 	char		host[RETRY_URL_MAX_HOST + 1];	/* lower case, no brackets */
 	char		origin[RETRY_URL_MAX_ORIGIN + 1];	/* "https://host:port",
 													 * the default port left
@@ -46,6 +47,16 @@ typedef struct RetryUrl
  */
 extern bool retry_url_check(const char *url, RetryUrl *out,
 							char *err, size_t err_size);
+
+/*
+ * The URL of a mail server, which is no address of a task: smtps://host (TLS from
+ * the first byte, port 465), smtp://host (TLS by STARTTLS, port 587), or
+ * smtp+plaintext://host (none, port 25), perhaps with a port and a slash.  https
+ * means TLS, and origin is what libcurl takes: smtps:// or smtp://, always with
+ * the port.  False and err as above; out may be NULL.
+ */
+extern bool retry_url_check_mail(const char *url, RetryUrl *out,
+								 char *err, size_t err_size);
 
 /*
  * Writes a URL that retry_url_check accepts the one way in which all its

@@ -210,20 +210,23 @@ need_packages()
 	[ -z "${list// /}" ] || die "still missing after apt-get install: $list"
 }
 
-# Installs pg_cron when that is easy.  The tests of schedules leave out what
-# needs it where it is not there, and say so; nothing else does.
-want_pg_cron()
+# Installs what some tests need, when that is easy.  They leave out what needs it
+# where it is not there, and say so; nothing else does.
+want_for_tests()
 {
-	local pgc sudo=
+	local pgc list=() package sudo=
 
 	pgc=$(find_pg_config) || return 0
-	[ ! -e "$("$pgc" --pkglibdir)/pg_cron.so" ] && [ -z "${PG_CONFIG:-}" ] || return 0
+	PATH=/usr/bin:/bin python3 -c 'import aiosmtpd' 2>/dev/null || list+=(python3-aiosmtpd)
+	[ -e "$("$pgc" --pkglibdir)/pg_cron.so" ] || [ -n "${PG_CONFIG:-}" ] || list+=("postgresql-$(pg_major "$pgc")-cron")
 	[ "$(id -u)" = 0 ] || sudo="sudo -n"
-	$sudo true 2>/dev/null && command -v apt-get >/dev/null || return 0
-	[ -n "$(apt-cache show "postgresql-$(pg_major "$pgc")-cron" 2>/dev/null)" ] || return 0
-	say "installing: postgresql-$(pg_major "$pgc")-cron"
-	apt_install "$sudo" "postgresql-$(pg_major "$pgc")-cron" >/dev/null 2>&1 ||
-		say "that failed; tests that need it are left out"
+	[ ${#list[@]} != 0 ] && $sudo true 2>/dev/null && command -v apt-get >/dev/null || return 0
+	for package in "${list[@]}"; do
+		[ -n "$(apt-cache show "$package" 2>/dev/null)" ] || continue
+		say "installing: $package"
+		apt_install "$sudo" "$package" >/dev/null 2>&1 ||
+			say "that failed; tests that need it are left out"
+	done
 }
 
 # apt_install SUDO PACKAGE...: Debian's PostgreSQL packages create and start a

@@ -33,7 +33,7 @@ SELECT oid FROM function
 WHERE comment ~ '^(Trigger: |For the aggregate |For import_config|implementation of |hash|reads the |writes the )'
 	OR comment ~ '; look at |; for retry\.|; CREATE EXTENSION calls it|^True for |^The lines of the view '
 	OR comment ~ 'the worker that looks at alarms'
-	OR name IN ('my_groups', 'my_scenes', 'scene_in_use', 'check_secret', 'config_columns', 'secret_names',
+	OR name IN ('my_groups', 'my_scenes', 'scene_in_use', 'check_secret', 'check_mail_client', 'config_columns', 'secret_names',
 		'alarm_message', 'channel_body', 'channel_success', 'fill_template');
 
 CREATE TEMP TABLE chapter (n int, title text, names text[]);

@@ -70,6 +70,7 @@ INSERT INTO retry.scene_group (name, owner, description) VALUES ('shop', 'app', 
 SELECT retry.grant('app', 'default');
 UPDATE retry.scene SET max_attempts = 7, description = 'ours' WHERE name = 'default';
 UPDATE retry.scene_group SET description = 'ours too' WHERE name = 'default';
+INSERT INTO retry.channel (group_name, name, kind, url, mail_from, mail_to) VALUES ('shop', 'post', 'email', 'smtps://127.0.0.1', 'a\@b', '{c\@d}');
 INSERT INTO retry.scene (group_name, name, url, backoff, max_attempts) VALUES
 	('shop', 'later', '$url/status/500', 'fixed 1h', 5),
 	('shop', 'soon', '$url/status/500', 'fixed 1s', 1000),
