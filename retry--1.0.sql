@@ -322,6 +322,8 @@ CREATE TABLE retry.scene_group
 	https_only	boolean NOT NULL DEFAULT false,
 	max_pending	bigint
 				CONSTRAINT scene_group_max_pending_valid CHECK (max_pending >= 0),
+	max_lanes	int
+				CONSTRAINT scene_group_max_lanes_valid CHECK (max_lanes >= 0),
 	max_enqueue_rate	retry.rate,
 	max_body_size	int
 				CONSTRAINT scene_group_max_body_size_valid CHECK (max_body_size >= 0),
@@ -343,6 +345,7 @@ COMMENT ON COLUMN retry.scene_group.resumed_at IS 'When the group was last resum
 COMMENT ON COLUMN retry.scene_group.allowed_hosts IS 'Hosts that the group''s requests may go to: host, *.domain or *, with :port, :* for any, or the port of the scheme; null: any host';
 COMMENT ON COLUMN retry.scene_group.https_only IS 'Refuses http URLs, as retry.https_only does for all groups';
 COMMENT ON COLUMN retry.scene_group.max_pending IS 'Most tasks without an outcome; who would store more gets an error. Null: no limit. As all limits, set by the extension''s owner and superusers only';
+COMMENT ON COLUMN retry.scene_group.max_lanes IS 'Most lanes that tasks without an outcome are in; who would store one in another lane gets an error. Null: no limit';
 COMMENT ON COLUMN retry.scene_group.max_enqueue_rate IS 'How fast tasks may be enqueued; at once, the burst or what a second brings. Null: no limit';
 COMMENT ON COLUMN retry.scene_group.max_body_size IS 'Largest body of a task, in bytes; null: as retry.max_request_bytes says';
 COMMENT ON COLUMN retry.scene_group.max_headers IS 'Most headers that a task may have of its own, and a scene; null: no limit';
@@ -1715,7 +1718,7 @@ COMMENT ON FUNCTION retry.check_unverified() IS
 CREATE FUNCTION retry.check_limits() RETURNS trigger
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
-	limits	text[] := '{max_pending,max_enqueue_rate,max_body_size,max_headers,max_headers_size}';
+	limits	text[] := '{max_pending,max_lanes,max_enqueue_rate,max_body_size,max_headers,max_headers_size}';
 	before	jsonb := CASE TG_OP WHEN 'UPDATE' THEN to_jsonb(OLD) ELSE '{}' END;
 	after	jsonb := to_jsonb(NEW);
 	changed	text;
@@ -3771,6 +3774,7 @@ COMMENT ON VIEW retry.task_counts IS 'How many tasks wait in each scene, those u
 CREATE FUNCTION retry.limit_rows(
 	OUT group_id		int,
 	OUT pending			bigint,
+	OUT lanes			int,
 	OUT enqueue_left	bigint,
 	OUT refused			bigint,
 	OUT refused_at		timestamptz
@@ -3781,20 +3785,22 @@ COMMENT ON FUNCTION retry.limit_rows() IS
 
 CREATE VIEW retry.limits WITH (security_barrier) AS
 SELECT
-	g.name AS group_name, g.max_pending, r.pending, g.max_enqueue_rate, r.enqueue_left, r.refused, r.refused_at,
+	g.name AS group_name, g.max_pending, r.pending, g.max_lanes, CASE WHEN g.max_lanes IS NOT NULL THEN r.lanes END AS lanes, g.max_enqueue_rate, r.enqueue_left, r.refused, r.refused_at,
 	g.max_body_size, g.max_headers, g.max_headers_size
 FROM retry.scene_group g
 LEFT JOIN retry.limit_rows() r ON r.group_id = g.id
 WHERE g.id IN (SELECT retry.my_groups())
-	AND coalesce(g.max_pending, g.max_body_size, g.max_headers, g.max_headers_size,
+	AND coalesce(g.max_pending, g.max_lanes, g.max_body_size, g.max_headers, g.max_headers_size,
 		CASE WHEN g.max_enqueue_rate IS NOT NULL THEN 0 END) IS NOT NULL;
 COMMENT ON VIEW retry.limits IS 'Groups that have limits, and what they use of them; those of the shared group default for its owner and for pg_monitor';
 COMMENT ON COLUMN retry.limits.group_name IS 'The group';
 COMMENT ON COLUMN retry.limits.max_pending IS 'As in retry.scene_group';
 COMMENT ON COLUMN retry.limits.pending IS 'Tasks without an outcome, those of transactions under way with them; null: not counted yet';
+COMMENT ON COLUMN retry.limits.max_lanes IS 'As in retry.scene_group';
+COMMENT ON COLUMN retry.limits.lanes IS 'Lanes that tasks without an outcome are in; null: not counted yet, and until then nothing is refused for them';
 COMMENT ON COLUMN retry.limits.max_enqueue_rate IS 'As in retry.scene_group';
 COMMENT ON COLUMN retry.limits.enqueue_left IS 'How many tasks it may enqueue now; null: none was enqueued since the rate was set';
-COMMENT ON COLUMN retry.limits.refused IS 'Calls that were refused for max_pending or max_enqueue_rate, since the server''s start or the first of these limits was set';
+COMMENT ON COLUMN retry.limits.refused IS 'Calls that were refused for max_pending, max_lanes or max_enqueue_rate, since the server''s start or the first of these limits was set';
 COMMENT ON COLUMN retry.limits.refused_at IS 'When the last of them was';
 COMMENT ON COLUMN retry.limits.max_body_size IS 'As in retry.scene_group';
 COMMENT ON COLUMN retry.limits.max_headers IS 'As in retry.scene_group';

@@ -16,14 +16,14 @@ INSERT INTO retry.scene (group_name, name, url) SELECT g, 's', 'https://example.
 
 -- Values that are none.
 SELECT pg_temp.said(format('UPDATE retry.scene_group SET %s WHERE name = ''lim''', change))
-FROM unnest('{max_pending = -1,max_enqueue_rate = ''0/s'',max_body_size = -1,max_headers = -1,max_headers_size = -1}'::text[]) change;
+FROM unnest('{max_pending = -1,max_lanes = -1,max_enqueue_rate = ''0/s'',max_body_size = -1,max_headers = -1,max_headers_size = -1}'::text[]) change;
 
 -- The owner of the group does not set them, nor who may change all groups; the extension's owner does.
 SET ROLE regress_limits;
 SELECT pg_temp.said('UPDATE retry.scene_group SET max_body_size = NULL WHERE name = ''lim''');
 SET ROLE regress_limits_ops;
 SELECT pg_temp.said(format('UPDATE retry.scene_group SET %s WHERE name = ''lim''', change))
-FROM unnest('{max_pending = 10,max_enqueue_rate = ''1/s'',max_body_size = 10,max_headers = 1,max_headers_size = 10,allowed_hosts = NULL}'::text[]) change;
+FROM unnest('{max_pending = 10,max_lanes = 10,max_enqueue_rate = ''1/s'',max_body_size = 10,max_headers = 1,max_headers_size = 10,allowed_hosts = NULL}'::text[]) change;
 SELECT pg_temp.said('INSERT INTO retry.scene_group (name, owner, max_headers) VALUES (''ops'', ''regress_limits_ops'', 1000)');
 SELECT pg_temp.said($$SELECT * FROM retry.import_config('{"retry": "1.0", "groups": [{"name": "lim", "max_headers": 1000}]}')$$);
 RESET ROLE;
@@ -138,6 +138,68 @@ SELECT pg_temp.said($$SELECT retry.enqueue_many('few/s', array_fill('1'::jsonb, 
 UPDATE retry.scene_group SET max_enqueue_rate = NULL WHERE name = 'few';
 SELECT pg_temp.said($$SELECT retry.enqueue_many('few/s', array_fill('1'::jsonb, ARRAY[101]))$$);
 
+-- Lanes: those that have unfinished tasks, by each way in, and given back with what is undone.
+INSERT INTO retry.scene_group (name, owner, paused, max_lanes) VALUES ('wide', 'regress_limits', true, 3);
+INSERT INTO retry.scene (group_name, name, url, targets, route, lane_by) VALUES
+	('wide', 's', 'https://example.com/', NULL, 'hash', NULL), ('wide', 'keys', 'https://example.com/', NULL, 'hash', 'key'),
+	('wide', 'all', NULL, '{https://a.example.com/,https://b.example.com/}', 'all', NULL);
+CREATE FUNCTION pg_temp.lanes() RETURNS text LANGUAGE sql AS
+$$ SELECT concat_ws(' ', lanes, 'of', max_lanes, 'refused', refused) FROM retry.limits WHERE group_name = 'wide' $$;
+SET ROLE regress_limits;
+SELECT pg_temp.said($$SELECT retry.enqueue('wide/s', '1', lane => 'a'), retry.enqueue('wide/s', '2', lane => 'a')$$);
+SELECT pg_temp.lanes();
+BEGIN;
+SELECT pg_temp.said($$SELECT retry.enqueue('wide/s', '1', lane => 'b')$$);
+SAVEPOINT a;
+SELECT pg_temp.said($$SELECT retry.enqueue('wide/s', '1')$$);
+SAVEPOINT b;
+SELECT pg_temp.said($$SELECT retry.enqueue('wide/s', '1', lane => 'c')$$);
+SELECT pg_temp.said($$SELECT retry.enqueue('wide/s', '1', url => 'https://c.example.com/')$$);
+RELEASE b;
+SELECT pg_temp.lanes();
+ROLLBACK TO a;
+SELECT pg_temp.lanes();
+SELECT pg_temp.said($$SELECT retry.enqueue('wide/s', '1', lane => 'c')$$);
+ROLLBACK;
+SELECT pg_temp.lanes();
+SELECT pg_temp.said($$SELECT retry.enqueue_many('wide/keys', '{1,2,3}', keys => '{k1,k2,k3}')$$);
+SELECT pg_temp.lanes();
+SELECT pg_temp.said($$SELECT retry.enqueue_many('wide/keys', '{1,2,3,4}', keys => '{k1,k2,k1,k2}')$$);
+SELECT pg_temp.lanes();
+SELECT pg_temp.said($$SELECT retry.enqueue('wide/keys', '5', key => 'k1')$$);
+SELECT pg_temp.said($$SELECT retry.enqueue('wide/all', '1')$$);
+SELECT pg_temp.said($$SELECT retry.call('wide/s', '1', lane => 'c')$$);
+SELECT pg_temp.said($$SELECT retry.call('wide/s', '1', lane => 'a', mode => 'remote')$$);
+SELECT pg_temp.said($$SELECT retry.schedule('wide', '* * * * *', 'wide/s')$$);
+SELECT pg_temp.said($$SELECT retry.enqueue('free/s', '1', lane => 'c')$$);
+SELECT pg_temp.lanes();
+RESET ROLE;
+SELECT count(*), count(DISTINCT lane_hash) FROM retry.task t JOIN retry.scene s ON s.id = t.scene_id WHERE s.group_name = 'wide';
+-- many savepoints, and many tasks in each
+DO $$
+BEGIN
+	FOR i IN 1 .. 300 LOOP
+		BEGIN
+			PERFORM retry.enqueue('wide/s', '1', lane => CASE WHEN i % 2 = 0 THEN 'a' ELSE 'b' || i END);
+			IF i % 3 = 0 THEN
+				RAISE EXCEPTION division_by_zero;
+			END IF;
+		EXCEPTION WHEN configuration_limit_exceeded OR division_by_zero THEN
+			NULL;
+		END;
+	END LOOP;
+END
+$$;
+SELECT lanes FROM retry.limits WHERE group_name = 'wide';
+SELECT id FROM retry.tasks WHERE scene = 'wide/keys' AND key = 'k2' \gset
+BEGIN;
+UPDATE retry.scene_group SET max_lanes = 1 WHERE name = 'wide';
+SELECT pg_temp.said($$SELECT retry.enqueue('wide/s', '3', lane => 'a')$$);
+SELECT pg_temp.said($$SELECT retry.enqueue('wide/s', '3', lane => 'c')$$);
+UPDATE retry.scene_group SET max_lanes = NULL WHERE name = 'wide';
+SELECT pg_temp.said($$SELECT retry.enqueue('wide/s', '3', lane => 'c')$$);
+ROLLBACK;
+
 -- Who sees what is used.
 UPDATE retry.scene_group SET max_pending = 10000, max_enqueue_rate = '10/s burst 100' WHERE name = 'few';
 SET ROLE regress_limits;
@@ -145,8 +207,9 @@ SELECT group_name, max_pending, max_enqueue_rate FROM retry.limits ORDER BY 1;
 SET ROLE regress_limits_ops;
 SELECT count(*) FROM retry.limits;
 RESET ROLE;
-SELECT count(*) FROM retry.limits WHERE group_name NOT IN ('lim', 'few');
+SELECT count(*) FROM retry.limits WHERE group_name NOT IN ('lim', 'few', 'wide');
 
-SELECT retry.cancel_where(target => 'lim/s') > 0, retry.cancel_where(target => 'free/s'), retry.cancel_where(target => 'few/s') > 0;
+SELECT retry.cancel_where(target => 'lim/s') > 0, retry.cancel_where(target => 'free/s'), retry.cancel_where(target => 'few/s') > 0,
+	retry.cancel_where(target => 'wide/s') > 0;
 REVOKE ALL ON retry.scene_group FROM regress_limits_ops;
 DROP ROLE regress_limits_ops;

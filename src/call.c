@@ -441,6 +441,24 @@ make_result(FunctionCallInfo fcinfo, const Call *call, RetryTaskState state)
 	return HeapTupleGetDatum(heap_form_tuple(BlessTupleDesc(desc), values, isnull));
 }
 
+/* ERROR when the group may not have one more task, as far as is known of its lane. */
+static void
+expect_room(const Call *call)
+{
+	const RetryNewTask *task = &call->task;
+	int64		hash;
+
+	/* a task for each target, each in a lane of its own */
+	if (task->options.fanout != NULL)
+	{
+		retry_group_expect(&task->options.scene.group, NULL, NULL);
+		return;
+	}
+	hash = DatumGetInt64(task->values[Task_lane_hash]);
+	retry_group_expect(&task->options.scene.group, &hash,
+					   task->isnull[Task_lane] ? NULL : DatumGetTextPP(task->values[Task_lane]));
+}
+
 /* retry.call() */
 Datum
 retry_call(PG_FUNCTION_ARGS)
@@ -461,7 +479,7 @@ retry_call(PG_FUNCTION_ARGS)
 	if (call->mode != MODE_LOCAL)
 	{
 		writer = retry_writer_begin("retry.call()");
-		retry_group_expect(&call->task.options.scene.group);
+		expect_room(call);
 	}
 	if (call->mode != MODE_REMOTE)
 	{

@@ -347,6 +347,7 @@ read_scene(const SceneRow *row, const Group *group, const RetrySecrets *secrets,
 	scene->group_id = group->id;
 	scene->to = group->to;
 	scene->max_pending = group->limits.max_pending;
+	scene->max_lanes = group->limits.max_lanes;
 	scene->counted = group->limits.shared;
 	scene->name = psprintf("%s/%s", group->name, TextDatumGetCString(values[Scene_name]));
 	scene->url = text_or_null(row, Scene_url);
@@ -420,7 +421,7 @@ hold_scene(int32 id, RetryScene *scene)
 	scene->backoff = palloc0(sizeof(RetryBackoff));
 	(void) retry_backoff_parse("fixed 1m", scene->backoff, &never);
 	scene->paused = true;
-	scene->max_pending = -1;
+	scene->max_pending = scene->max_lanes = -1;
 }
 
 static int

@@ -32,6 +32,7 @@ typedef struct RetryScene
 	char	   *name;			/* "group/scene" */
 	RetryDestination to;		/* where its group may send */
 	int64		max_pending;	/* of its group; -1: no limit */
+	int32		max_lanes;		/* the same */
 	bool		counted;		/* its group's tasks are, see group_use.h */
 	char	   *url;			/* NULL: every task brings its own */
 	RetryRouteTarget *targets;	/* their states are not read, see

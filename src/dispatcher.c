@@ -272,7 +272,7 @@ read_config(RetryTurn *turn, uint64 generation)
 	retry_target_health_forget(d->targets, turn->now_us);
 	retry_lanes_unblock_all(d->lanes);
 	retry_scene_rates_configured(d, turn->now_us);
-	retry_scene_stats_configured(d);
+	retry_scene_stats_configured(d, turn->now_us);
 	if (adoptions >= 0 && retry_config_adoptions(d->config) != adoptions)
 	{
 		look_at_leaves(turn);

@@ -177,6 +177,7 @@ store_children(RetryWriter *writer, RetryNewTask *task)
 		retry_keyring_end(&keyring);
 	}
 	retry_group_admit(&task->options.scene.group, retry_fanout_new(fanout, children), true);
+	retry_writer_group(writer, &task->options.scene.group);
 	retry_fanout_write(fanout, writer, &task->id, children, task->due_at, task->values, task->isnull);
 }
 
@@ -202,6 +203,7 @@ retry_store_new_task(RetryWriter *writer, RetryNewTask *task)
 			return false;
 	}
 	retry_group_admit(&task->options.scene.group, 1, true);
+	retry_writer_group(writer, &task->options.scene.group);
 	retry_write_task(writer, &task->id, task->due_at, task->values, task->isnull);
 	retry_scene_keep(&task->options.scene);
 	return true;
@@ -451,6 +453,7 @@ retry_enqueue_many(PG_FUNCTION_ARGS)
 	new_ids(&options, now, rows, count);
 	if (keys != NULL)
 		claim_keys(&options, now, keys, key_nulls, rows, count);
+	retry_writer_group(writer, &options.scene.group);
 	if (options.scene.group.limits.shared)
 		retry_group_admit(&options.scene.group, count_new(&options, rows, count), true);
 	write_batch(writer, &options, role, now, rows, payloads, payload_nulls, keys, key_nulls, count);

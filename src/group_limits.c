@@ -14,6 +14,7 @@
 
 #include "access.h"
 #include "compat.h"
+#include "group_lanes.h"
 #include "group_limits.h"
 #include "group_use.h"
 #include "scene.h"
@@ -58,7 +59,8 @@ retry_group_limits_read(const Datum *values, const bool *isnull, RetryGroupLimit
 	limits->max_pending = isnull[Group_max_pending] ? -1 : DatumGetInt64(values[Group_max_pending]);
 	if (!isnull[Group_max_enqueue_rate])
 		read_rate(values[Group_max_enqueue_rate], &limits->rate);
-	limits->shared = limits->any = limits->max_pending >= 0 || limits->rate.count > 0;
+	limits->max_lanes = read_int(values, isnull, Group_max_lanes, limits);
+	limits->shared = limits->any = limits->any || limits->max_pending >= 0 || limits->rate.count > 0;
 	limits->max_body_size = read_int(values, isnull, Group_max_body_size, limits);
 	limits->max_headers = read_int(values, isnull, Group_max_headers, limits);
 	limits->max_headers_size = read_int(values, isnull, Group_max_headers_size, limits);
@@ -153,7 +155,7 @@ tell_no_room(const RetryGroupRow *group)
 	told = true;
 	ereport(LOG,
 			(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
-			 errmsg("retry: max_pending and max_enqueue_rate of group \"%s\" are not kept, for there is no room to count its tasks",
+			 errmsg("retry: max_pending, max_lanes and max_enqueue_rate of group \"%s\" are not kept, for there is no room to count its tasks",
 					group->name),
 			 errhint("There is room for some %d groups that have one of these limits, in all databases together.",
 					 RETRY_GROUP_USES)));
@@ -200,7 +202,7 @@ static void
 refuse_rate(RetryGroupUse *use, const RetryGroupRow *group, int64 tasks, int64 wait_us)
 {
 	const RetryRate *rate = &group->limits.rate;
-	char		text[RETRY_RATE_TEXT_SIZE];
+	char text[	RETRY_RATE_TEXT_SIZE];
 
 	note_refusal(use);
 	retry_rate_format(rate, text, sizeof(text));
@@ -227,6 +229,13 @@ retry_group_admit(const RetryGroupRow *group, int64 tasks, bool rated)
 	use = counted_use(group);
 	if (use == NULL)
 		return;
+
+	/*
+	 * a group without unfinished tasks has no lanes, which need not be
+	 * counted then
+	 */
+	if (limits->max_lanes >= 0 && !use->lanes_counted && use->counted && retry_group_use_pending(use) == 0)
+		use->lanes_counted = true;
 	if (!retry_group_use_add(use, tasks, exempt ? -1 : limits->max_pending))
 		refuse_tasks(use, group, tasks);
 
@@ -235,8 +244,62 @@ retry_group_admit(const RetryGroupRow *group, int64 tasks, bool rated)
 		refuse_rate(use, group, tasks, wait_us);
 }
 
+pg_noreturn static void refuse_lane(RetryGroupUse *use, const RetryGroupRow *group, const text *lane);
+
+static void
+refuse_lane(RetryGroupUse *use, const RetryGroupRow *group, const text *lane)
+{
+	int			used = use->lanes;
+	int			max = group->limits.max_lanes;
+
+	note_refusal(use);
+	ereport(ERROR,
+			(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
+			 lane != NULL ?
+			 errmsg("lane \"%s\" is one too many for group \"%s\", whose unfinished tasks are in %d and may be in %d",
+					text_to_cstring(lane), group->name, used, max) :
+			 errmsg("one more lane is too many for group \"%s\", whose unfinished tasks are in %d and may be in %d",
+					group->name, used, max),
+			 errhint("Use lanes that have tasks, or enqueue again when some have none left; who administers retry can raise max_lanes of the group.")));
+}
+
+/* As tell_no_room(). */
+static void
+tell_no_lane(const RetryGroupRow *group)
+{
+	static bool told = false;
+
+	if (told)
+		return;
+	told = true;
+	ereport(LOG,
+			(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
+			 errmsg("retry: max_lanes of group \"%s\" is not kept, for there is no room to count its lanes", group->name),
+			 errhint("There is room for %d lanes of groups that have this limit, in all databases together.",
+					 RETRY_GROUP_LANES)));
+}
+
 void
-retry_group_expect(const RetryGroupRow *group)
+retry_group_admit_lane(const RetryGroupRow *group, int64 lane_hash, const text *lane)
+{
+	RetryGroupUse *use = group->limits.max_lanes < 0 ? NULL : counted_use(group);
+
+	if (use == NULL)
+		return;
+	switch (retry_group_lanes_add(use, lane_hash, exempt ? -1 : group->limits.max_lanes))
+	{
+		case RETRY_LANE_ADDED:
+			break;
+		case RETRY_LANE_REFUSED:
+			refuse_lane(use, group, lane);
+		case RETRY_LANE_NO_ROOM:
+			tell_no_lane(group);
+			break;
+	}
+}
+
+void
+retry_group_expect(const RetryGroupRow *group, const int64 *lane_hash, const text *lane)
 {
 	const RetryGroupLimits *limits = &group->limits;
 	RetryGroupUse *use;
@@ -248,6 +311,8 @@ retry_group_expect(const RetryGroupRow *group)
 		return;
 	if (limits->max_pending >= 0 && retry_group_use_pending(use) >= limits->max_pending)
 		refuse_tasks(use, group, 1);
+	if (limits->max_lanes >= 0 && lane_hash != NULL && retry_group_lanes_full(use, *lane_hash, limits->max_lanes))
+		refuse_lane(use, group, lane);
 	if (limits->rate.count > 0 && retry_group_use_left(use, &limits->rate) < 1)
 		refuse_rate(use, group, 1, USECS_PER_SEC * limits->rate.seconds / limits->rate.count);
 }

@@ -21,6 +21,7 @@ typedef struct RetryGroupLimits
 	bool		shared;			/* one of those on what is counted in shared
 								 * memory */
 	int64		max_pending;	/* unfinished tasks */
+	int32		max_lanes;		/* with unfinished tasks */
 	RetryRate	rate;			/* tasks enqueued; count 0: no limit */
 	int32		max_body_size;	/* bytes */
 	int32		max_headers;	/* of a task */
@@ -52,9 +53,16 @@ extern void retry_group_check_headers(const struct RetryGroupRow *group, Jsonb *
 extern void retry_group_admit(const struct RetryGroupRow *group, int64 tasks, bool rated);
 
 /*
- * The same ERROR when one more task could not be stored now; counts nothing.  For
- * who would store it only later.
+ * The same for the lane of one of them, when the group has max_lanes; "lane" is
+ * its name, NULL when it is that of an origin.
  */
-extern void retry_group_expect(const struct RetryGroupRow *group);
+extern void retry_group_admit_lane(const struct RetryGroupRow *group, int64 lane_hash, const text *lane);
+
+/*
+ * The same ERRORs when one more task could not be stored now, or not in this
+ * lane (NULL: that is not known); counts nothing.  For who would store it only
+ * later.
+ */
+extern void retry_group_expect(const struct RetryGroupRow *group, const int64 *lane_hash, const text *lane);
 
 #endif							/* RETRY_GROUP_LIMITS_H */

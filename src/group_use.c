@@ -20,6 +20,7 @@
 #include "storage/shmem.h"
 #include "utils/memutils.h"
 
+#include "group_lanes.h"
 #include "group_use.h"
 #include "shmem_private.h"
 
@@ -131,14 +132,22 @@ take(uint64 owner)
 		pg_atomic_write_u64(&use->refused, 0);
 		use->version++;
 		use->made++;
+		use->made_us = retry_monotonic_us();
 		use->refused_at = 0;
 		use->counted = false;
+		retry_group_lanes_forget(use, owner);
 		memset(&use->rate, 0, sizeof(use->rate));
 		pg_write_barrier();
 		pg_atomic_write_u64(&use->owner, owner);
 	}
 	LWLockRelease(retry_shared->lock);
 	return use;
+}
+
+RetryGroupUse *
+retry_group_use_of(uint64 owner)
+{
+	return find(owner);
 }
 
 RetryGroupUse *
@@ -167,17 +176,50 @@ retry_group_use(int32 group_id)
 }
 
 void
-retry_group_use_sweep(bool (*keep) (int32 group_id, void *arg), void *arg)
+retry_group_use_sweep(int64 since_us, bool (*keep) (int32 group_id, void *arg), void *arg)
 {
 	for (int i = 0; i < PLACES && table != NULL; i++)
 	{
 		uint64		owner = pg_atomic_read_u64(&table[i].owner);
 
-		if (owner >> 32 != MyDatabaseId || keep((int32) owner, arg))
+		if (owner >> 32 != MyDatabaseId || table[i].made_us >= since_us || keep((int32) owner, arg))
 			continue;
 		LWLockAcquire(retry_shared->lock, LW_EXCLUSIVE);
 		(void) pg_atomic_compare_exchange_u64(&table[i].owner, &owner, 0);
 		LWLockRelease(retry_shared->lock);
+	}
+}
+
+bool
+retry_group_use_sweep_lanes(int64 since_us, bool (*keep) (int32 group_id, void *arg), void *arg)
+{
+	bool		to_count = false;
+
+	for (int i = 0; i < PLACES && table != NULL; i++)
+	{
+		RetryGroupUse *use = &table[i];
+		uint64		owner = pg_atomic_read_u64(&use->owner);
+
+		if (owner >> 32 != MyDatabaseId)
+			continue;
+		if (keep((int32) owner, arg))
+			to_count |= !use->lanes_counted;
+		else if (use->made_us < since_us && (use->lanes_counted || use->lanes > 0))
+			retry_group_lanes_forget(use, owner);
+	}
+	return to_count;
+}
+
+void
+retry_group_use_mark_lanes(bool begin)
+{
+	for (int i = 0; i < PLACES; i++)
+	{
+		if (pg_atomic_read_u64(&table[i].owner) >> 32 != MyDatabaseId)
+			continue;
+		if (!begin && table[i].lanes_marked)
+			table[i].lanes_counted = true;
+		table[i].lanes_marked = begin;
 	}
 }
 

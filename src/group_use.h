@@ -30,7 +30,12 @@ typedef struct RetryGroupUse
 	volatile TimestampTz refused_at;	/* the last of them; 0: none */
 	uint32		version;		/* grows with each correction; under a lock */
 	volatile uint32 made;		/* how often this place was taken */
+	volatile int64 made_us;		/* when it last was */
 	volatile bool counted;		/* it was corrected at least once */
+	volatile bool lanes_counted;	/* so were its lanes; these three under
+									 * the lock of group_lanes.c */
+	volatile bool lanes_marked; /* and they are being counted anew */
+	volatile int32 lanes;		/* with unfinished tasks, if it has max_lanes */
 	RetryRate	rate;			/* by which the bucket is kept; count 0: none
 								 * yet */
 	pg_atomic_uint64 bucket;	/* see rate.h; an int64 */
@@ -49,8 +54,26 @@ extern RetryGroupUse *retry_group_use(int32 group_id);
 /* The same, but NULL when there is none. */
 extern RetryGroupUse *retry_group_use_find(int32 group_id);
 
-/* Frees the entries of the current database's groups for which "keep" says no. */
-extern void retry_group_use_sweep(bool (*keep) (int32 group_id, void *arg), void *arg);
+/* The entry whose owner this is, or NULL. */
+extern RetryGroupUse *retry_group_use_of(uint64 owner);
+
+/*
+ * Frees the entries of the current database's groups for which "keep" says no,
+ * but those that were made since that moment: "keep" may know too little of them.
+ */
+extern void retry_group_use_sweep(int64 since_us, bool (*keep) (int32 group_id, void *arg), void *arg);
+
+/*
+ * Forgets the lanes of those for which "keep" says no, with the same exception.
+ * True when those of another are still to be counted.
+ */
+extern bool retry_group_use_sweep_lanes(int64 since_us, bool (*keep) (int32 group_id, void *arg), void *arg);
+
+/*
+ * Lanes of the current database's groups are to be counted, or have been, for
+ * group_lanes.c; the caller holds its lock.
+ */
+extern void retry_group_use_mark_lanes(bool begin);
 
 /* Unfinished tasks, as far as is known; never negative. */
 extern int64 retry_group_use_pending(const RetryGroupUse *use);

@@ -19,7 +19,7 @@
 /* Columns of retry.limit_rows(), as retry--1.0.sql has them. */
 enum
 {
-	Row_group_id, Row_pending, Row_enqueue_left, Row_refused, Row_refused_at, Row_natts
+	Row_group_id, Row_pending, Row_lanes, Row_enqueue_left, Row_refused, Row_refused_at, Row_natts
 };
 
 PG_FUNCTION_INFO_V1(retry_limit_rows);
@@ -34,6 +34,8 @@ add_row(ReturnSetInfo *result, int32 group_id, RetryGroupUse *use)
 	values[Row_group_id] = Int32GetDatum(group_id);
 	values[Row_pending] = Int64GetDatum(retry_group_use_pending(use));
 	isnull[Row_pending] = !use->counted;
+	values[Row_lanes] = Int32GetDatum(use->lanes);
+	isnull[Row_lanes] = !use->lanes_counted;
 	isnull[Row_enqueue_left] = !retry_rate_valid(&rate);
 	values[Row_enqueue_left] = Int64GetDatum(isnull[Row_enqueue_left] ? 0 : retry_group_use_left(use, &rate));
 	values[Row_refused] = Int64GetDatum((int64) pg_atomic_read_u64(&use->refused));

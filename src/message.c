@@ -364,6 +364,7 @@ deliver(RetryWriter *writer, const RetryGlobal *global, const RetrySceneRow *sce
 	if (!retry_global_message(&global->gid, true, values, isnull, &due_at, &busy))
 		no_such_message(&global->gid);
 	retry_group_admit(&scene->group, 1, true);
+	retry_writer_group(writer, &scene->group);
 	retry_write_task(writer, &global->gid, due_at, values, isnull);
 	retry_scene_keep(scene);
 }

@@ -21,6 +21,7 @@
 
 #include "amend.h"
 #include "disabled.h"
+#include "group_lanes.h"
 #include "group_use.h"
 #include "letter.h"
 #include "record_private.h"
@@ -205,13 +206,16 @@ add_attempt(RetryRecordBatch *batch, const RetryEnded *ended)
 
 /* It counts among its group's tasks, and is stored however many these are. */
 void
-retry_record_count(RetryRecordBatch *batch, int32 scene_id)
+retry_record_count(RetryRecordBatch *batch, int32 scene_id, int64 lane_hash)
 {
 	const RetryScene *scene = retry_config_scene(batch->config, scene_id);
 	RetryGroupUse *use = scene != NULL && scene->counted ? retry_group_use(scene->group_id) : NULL;
 
-	if (use != NULL)
-		(void) retry_group_use_add(use, 1, -1);
+	if (use == NULL)
+		return;
+	(void) retry_group_use_add(use, 1, -1);
+	if (scene->max_lanes >= 0)
+		(void) retry_group_lanes_add(use, lane_hash, -1);
 }
 
 /*
@@ -237,7 +241,7 @@ add_callback(RetryRecordBatch *batch, const RetryEnded *ended, Needs *needs, con
 	retry_record_put(batch, batch->tasks[needs->leaf], values, isnull);
 	if (callback->refusal == NULL)
 	{
-		retry_record_count(batch, callback->scene_id);
+		retry_record_count(batch, callback->scene_id, callback->lane_hash);
 		return;
 	}
 

@@ -75,7 +75,7 @@ put_task(RetryRecordBatch *batch, RetryRecordDecision *need)
 	RETRY_FILL(Task_due_at, true, TimestampTzGetDatum(need->due_at));
 	retry_wakeup_row(need->leaf, DatumGetInt64(values[Task_lane_hash]), U64FromFullTransactionId(xid));
 	retry_record_put(batch, batch->tasks[need->leaf], values, isnull);
-	retry_record_count(batch, need->global.scene_id);
+	retry_record_count(batch, need->global.scene_id, DatumGetInt64(values[Task_lane_hash]));
 }
 
 void

@@ -69,8 +69,8 @@ extern void retry_record_batch(RetryRecordBatch *batch);
 extern void retry_record_put(RetryRecordBatch *batch, RetryAppender *appender, const Datum *values,
 							 const bool *isnull);
 
-/* One task more of this scene's group, however many there are. */
-extern void retry_record_count(RetryRecordBatch *batch, int32 scene_id);
+/* One task more of this scene's group, in this lane, however many there are. */
+extern void retry_record_count(RetryRecordBatch *batch, int32 scene_id, int64 lane_hash);
 
 /* record_decision.c */
 

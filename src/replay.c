@@ -194,7 +194,10 @@ retry_replay(PG_FUNCTION_ARGS)
 
 	writer = retry_writer_begin("retry.replay()");
 	if (find_limits(task.scene_id, &group))
+	{
 		retry_group_admit(&group, 1, false);
+		retry_writer_group(writer, &group);
+	}
 	retry_new_id(now, new_id);
 	if (task.probe.terminal && task.probe.outcome != RETRY_SUCCEEDED)
 	{
@@ -240,7 +243,12 @@ replay_row(ReplayDead *call, HeapTuple row, TupleDesc desc)
 	if (mark_replayed(call->mark, DatumGetUUIDP(id), &new_id))
 	{
 		if (scene_id != call->kept)
+		{
 			call->limited = find_limits(scene_id, &call->group);
+			call->writer->laned = NULL;
+			if (call->limited)
+				retry_writer_group(call->writer, &call->group);
+		}
 		if (call->limited)
 			retry_group_admit(&call->group, 1, false);
 		write_replay(call->writer, row, desc, NIL, call->selection.role, &new_id, due_at);

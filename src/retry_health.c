@@ -498,6 +498,15 @@ check_tls(ReturnSetInfo *result, RetryConfig *config)
 			   "Set tls_ca to the certificates of the authority that they are from, and tls_verify to true");
 }
 
+static void
+add_near(StringInfo names, const RetryScene *scene, int64 used, int64 limit, const char *what)
+{
+	if (limit < 0 || used < limit * LIMIT_NEAR)
+		return;
+	appendStringInfo(names, "%s\"%.*s\" (" INT64_FORMAT " of " INT64_FORMAT " %s)", names->len > 0 ? ", " : "",
+					 (int) strcspn(scene->name, "/"), scene->name, used, limit, what);
+}
+
 /* Groups that will soon be refused tasks, or are. */
 static void
 check_limits(ReturnSetInfo *result, RetryConfig *config)
@@ -510,20 +519,20 @@ check_limits(ReturnSetInfo *result, RetryConfig *config)
 	initStringInfo(&names);
 	for (int n = 0; (scene = retry_config_nth_scene(config, n)) != NULL; n++)
 	{
-		RetryGroupUse *use = scene->max_pending >= 0 ? retry_group_use_find(scene->group_id) : NULL;
+		RetryGroupUse *use = scene->counted ? retry_group_use_find(scene->group_id) : NULL;
 		bool		again = false;
 
 		for (int i = 0; i < nseen; i++)
 			again |= seen[i] == scene->group_id;
-		if (use == NULL || again || retry_group_use_pending(use) < scene->max_pending * LIMIT_NEAR)
+		if (use == NULL || again)
 			continue;
 		seen = repalloc(seen, (nseen + 1) * sizeof(int32));
 		seen[nseen++] = scene->group_id;
-		appendStringInfo(&names, "%s\"%.*s\" (" INT64_FORMAT " of " INT64_FORMAT " tasks)", names.len > 0 ? ", " : "",
-						 (int) strcspn(scene->name, "/"), scene->name, retry_group_use_pending(use), scene->max_pending);
+		add_near(&names, scene, retry_group_use_pending(use), scene->max_pending, "tasks");
+		add_near(&names, scene, use->lanes, scene->max_lanes, "lanes");
 	}
-	if (nseen == 0)
-		report(result, "limits", OK, "no group is near its max_pending", NULL);
+	if (names.len == 0)
+		report(result, "limits", OK, "no group is near its max_pending or max_lanes", NULL);
 	else
 		report(result, "limits", WARN, psprintf("groups near a limit: %s", names.data),
 			   "See retry.limits, and in retry.overview what keeps their tasks; at the limit enqueue is refused, to these groups alone");

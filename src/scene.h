@@ -24,8 +24,8 @@
 enum
 {
 	Group_id, Group_name, Group_owner, Group_paused, Group_resume_over,
-	Group_resumed_at, Group_allowed_hosts, Group_https_only, Group_max_pending, Group_max_enqueue_rate, Group_max_body_size, Group_max_headers,
-	Group_max_headers_size, Group_description, Group_created_at,
+	Group_resumed_at, Group_allowed_hosts, Group_https_only, Group_max_pending, Group_max_lanes,
+	Group_max_enqueue_rate, Group_max_body_size, Group_max_headers, Group_max_headers_size, Group_description, Group_created_at,
 	Group_natts
 };
 

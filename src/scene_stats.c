@@ -20,6 +20,7 @@
 #include "utils/timestamp.h"
 #include "utils/xid8.h"
 
+#include "group_lanes.h"
 #include "group_use.h"
 #include "latency.h"
 #include "scene_stats.h"
@@ -55,6 +56,7 @@ typedef struct Entry
 	RetrySceneShown *own;		/* while there is no room there; NULL: there
 								 * is */
 	RetryGroupUse *use;			/* of its group; NULL: it has no limits */
+	bool		laned;			/* it has one on lanes */
 } Entry;
 
 struct RetrySceneStats
@@ -123,10 +125,11 @@ make_room(RetryDispatcher *d)
 	return true;
 }
 
-static RetryGroupUse *
-use_of(const RetryScene *scene)
+static void
+set_use(Entry *entry, const RetryScene *scene)
 {
-	return scene != NULL && scene->counted ? retry_group_use(scene->group_id) : NULL;
+	entry->use = scene != NULL && scene->counted ? retry_group_use(scene->group_id) : NULL;
+	entry->laned = entry->use != NULL && scene->max_lanes >= 0;
 }
 
 static Entry *
@@ -139,7 +142,7 @@ make_entry(RetryDispatcher *d, int32 scene_id)
 	if (entry == NULL)
 		return NULL;
 	entry->scene_id = scene_id;
-	entry->use = use_of(scene);
+	set_use(entry, scene);
 	entry->shown = retry_shown_get(stats->shown);
 	if (entry->shown == NULL)
 		entry->shown = entry->own = allocate(d, sizeof(RetrySceneShown));
@@ -216,12 +219,14 @@ add_rate(RetrySceneShown *shown, RetrySceneRate which, int64 now_us)
 
 /* A task of the scene that was counted last is finished. */
 static void
-end_task(RetryDispatcher *d)
+end_task(RetryDispatcher *d, int64 lane_hash)
 {
-	RetryGroupUse *use = d->stats->last->use;
+	const Entry *entry = d->stats->last;
 
-	if (use != NULL)
-		retry_group_use_ended(use, 1);
+	if (entry->use != NULL)
+		retry_group_use_ended(entry->use, 1);
+	if (entry->laned)
+		retry_group_lanes_ended(entry->use, lane_hash);
 }
 
 static bool
@@ -238,18 +243,43 @@ is_limited(int32 group_id, void *arg)
 	return false;
 }
 
+static bool
+is_laned(int32 group_id, void *arg)
+{
+	RetryDispatcher *d = arg;
+	const RetryScene *scene;
+
+	for (int i = 0; (scene = retry_config_nth_scene(d->config, i)) != NULL; i++)
+	{
+		if (scene->group_id == group_id && scene->max_lanes >= 0)
+			return true;
+	}
+	return false;
+}
+
 void
-retry_scene_stats_configured(RetryDispatcher *d)
+retry_scene_stats_configured(RetryDispatcher *d, int64 since_us)
 {
 	RetrySceneStats *stats = d->stats;
+	const RetryScene *scene;
 
 	for (uint32 i = 0; i < stats->size; i++)
 	{
 		if (stats->table[i] != NULL)
-			stats->table[i]->use = use_of(retry_config_scene(d->config, stats->table[i]->scene_id));
+			set_use(stats->table[i], retry_config_scene(d->config, stats->table[i]->scene_id));
 	}
-	if (d->worker->number == 0)
-		retry_group_use_sweep(is_limited, d);
+	if (d->worker->number != 0)
+		return;
+	retry_group_use_sweep(since_us, is_limited, d);
+
+	/* until upkeep has counted a group's lanes nothing is refused for them */
+	for (int i = 0; (scene = retry_config_nth_scene(d->config, i)) != NULL; i++)
+	{
+		if (scene->max_lanes >= 0)
+			(void) retry_group_use(scene->group_id);
+	}
+	if (retry_group_use_sweep_lanes(since_us, is_laned, d))
+		retry_upkeep_want(GetCurrentTimestamp());
 }
 
 void
@@ -272,12 +302,14 @@ retry_scene_stats_cancelled(RetryTurn *turn, const RetryCandidate *c)
 	TupleTableSlot *slot;
 	RetryProbe	probe;
 	int32		scene_id;
+	int64		lane_hash;
 	int			leaf = c->entry.leaf;
 
 	slot = retry_find_task(turn->reader, &c->entry.pos.id, NULL, &leaf);
 	if (slot == NULL)
 		return 1;
 	scene_id = DatumGetInt32(retry_column(slot, Task_scene_id));
+	lane_hash = DatumGetInt64(retry_column(slot, Task_lane_hash));
 	retry_probe_task(turn->reader, leaf, &c->entry.pos.id, &probe);
 	shown = probe.terminal ? NULL : count(turn->d, scene_id);
 	if (shown == NULL)
@@ -287,7 +319,7 @@ retry_scene_stats_cancelled(RetryTurn *turn, const RetryCandidate *c)
 		shown->counts.pending--;
 	else
 		shown->counts.retrying--;
-	end_task(turn->d);
+	end_task(turn->d, lane_hash);
 	retry_shown_end(shown);
 	return 3;
 }
@@ -314,7 +346,7 @@ retry_scene_stats_recorded(RetryDispatcher *d, const RetryEnded *ended)
 		shown->counts.retrying++;
 	else
 	{
-		end_task(d);
+		end_task(d, ended->lane_hash);
 		shown->counts.dead += outcome != RETRY_SUCCEEDED;
 	}
 	shown->counts.late_us = Max(shown->counts.late_us, ended->started_at - ended->entry.pos.due);

@@ -66,8 +66,8 @@ typedef struct RetrySceneStats RetrySceneStats;
 /* In the current memory context; shown in the dispatcher's worker entry. */
 extern RetrySceneStats *retry_scene_stats_create(struct RetryDispatcher *d);
 
-/* The configuration was read anew: which groups' tasks are to be counted. */
-extern void retry_scene_stats_configured(struct RetryDispatcher *d);
+/* The configuration was read anew, since that moment: which groups' tasks are to be counted. */
+extern void retry_scene_stats_configured(struct RetryDispatcher *d, int64 since_us);
 
 /* A task of this scene has come; no errors. */
 extern void retry_scene_stats_enqueued(struct RetryDispatcher *d, int32 scene_id);

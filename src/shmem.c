@@ -27,6 +27,7 @@
 
 #include "compat.h"
 #include "crash.h"
+#include "group_lanes.h"
 #include "group_use.h"
 #include "guc.h"
 #include "held_count.h"
@@ -67,10 +68,11 @@ request_memory(void)
 	if (previous_request_hook)
 		previous_request_hook();
 	RequestAddinShmemSpace(shared_size());
-	RequestNamedLWLockTranche(TRANCHE, 1);
+	RequestNamedLWLockTranche(TRANCHE, 2);
 	retry_pool_request_memory();
 	retry_held_count_request_memory();
 	retry_group_use_request_memory();
+	retry_group_lanes_request_memory();
 	retry_crash_request_memory();
 	retry_progress_request_memory();
 }
@@ -90,12 +92,14 @@ create_memory(void)
 	if (!found)
 	{
 		memset(retry_shared, 0, shared_size());
-		retry_shared->lock = &(GetNamedLWLockTranche(TRANCHE))->lock;
+		retry_shared->lock = &(GetNamedLWLockTranche(TRANCHE))[0].lock;
+		retry_shared->lanes_lock = &(GetNamedLWLockTranche(TRANCHE))[1].lock;
 		pg_atomic_init_u32(&retry_shared->catalog_generation, 0);
 	}
 	retry_pool_create_memory();
 	retry_held_count_create_memory();
 	retry_group_use_create_memory();
+	retry_group_lanes_create_memory();
 	retry_crash_create_memory();
 	retry_progress_create_memory();
 	LWLockRelease(AddinShmemInitLock);

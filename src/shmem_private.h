@@ -1,7 +1,7 @@
 /*
  * shmem_private.h
  *		What the shared memory of retry looks like inside, for shmem.c, holds.c,
- *		rate_table.c, group_use.c and crash.c alone.
+ *		rate_table.c, group_use.c, group_lanes.c and crash.c alone.
  *
  * The first two keep who works where and who wants whom to leave under one
  * lock, so that no dispatcher starts in a database at the moment at which it is
@@ -27,6 +27,9 @@ typedef struct RetryHold
 typedef struct RetryShared
 {
 	LWLock	   *lock;
+	LWLock	   *lanes_lock;		/* of group_lanes.c; may be taken after the
+								 * other */
+	uint32		lanes_made;		/* under it */
 	uint64		last_ticket;
 	pid_t		launcher_pid;
 	Latch	   *volatile launcher_latch;

@@ -29,6 +29,7 @@
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
+#include "group_lanes.h"
 #include "group_use.h"
 #include "shmem.h"
 #include "statement.h"
@@ -152,6 +153,30 @@ static const char *const unfinished_of_groups =
 	" ON CONFLICT (scene_id) DO UPDATE" \
 	" SET pending = old.pending + excluded.pending, retrying = old.retrying + excluded.retrying"
 
+/* Groups that have lanes to be counted, and their scenes. */
+static const char *const laned_groups =
+"SELECT g.id FROM retry.scene_group g WHERE g.max_lanes IS NOT NULL";
+static const char *const laned_scenes =
+"SELECT array_agg(s.id) FROM retry.scene s JOIN retry.scene_group g ON g.name = s.group_name WHERE g.max_lanes IS NOT NULL";
+
+/*
+ * %1$d: the number of the leaf; $1: those scenes.  A task is unfinished unless
+ * it has an attempt that asks for no other, or is cancelled.
+ */
+#define COUNT_LANES \
+	"SELECT g.id, c.lane_hash, sum(c.tasks)::bigint FROM (" \
+	"  SELECT t.scene_id, t.lane_hash, count(*) FROM retry.task_%1$02d t WHERE t.scene_id = ANY ($1) GROUP BY 1, 2" \
+	"  UNION ALL SELECT a.scene_id, a.lane_hash, -count(*) FROM retry.attempt_%1$02d a" \
+	"   WHERE a.scene_id = ANY ($1) AND a.next_due IS NULL GROUP BY 1, 2" \
+	"  UNION ALL SELECT t.scene_id, t.lane_hash, -count(*)" \
+	"   FROM (SELECT DISTINCT s.task_id FROM retry.signal_%1$02d s WHERE s.action = 'c') s" \
+	"   JOIN retry.task_%1$02d t ON t.id = s.task_id" \
+	"   LEFT JOIN retry.last_attempts a ON a.leaf = %1$d AND a.task_id = s.task_id" \
+	"   WHERE t.scene_id = ANY ($1) AND (a.task_id IS NULL OR a.next_due IS NOT NULL) GROUP BY 1, 2" \
+	" ) AS c (scene_id, lane_hash, tasks) JOIN retry.scene s ON s.id = c.scene_id" \
+	" JOIN retry.scene_group g ON g.name = s.group_name" \
+	" GROUP BY 1, 2 HAVING sum(c.tasks) > 0 LIMIT %2$d"
+
 static const char *const note_counted =
 "UPDATE retry.counted SET boundary = pg_catalog.pg_current_snapshot(), at = now(), took = $1 * interval '1 us'";
 
@@ -159,9 +184,66 @@ static const char *const delete_changes =
 "DELETE FROM retry.count_change c USING retry.counted k"
 " WHERE pg_catalog.pg_visible_in_snapshot(c.xid, k.boundary)";
 
+/* After a start nobody may have asked for the lanes of a group yet. */
+static void
+make_uses(void)
+{
+	uint64		rows;
+
+	retry_worker_begin_spi("looking for limits of lanes");
+	rows = retry_statement(laned_groups, 0, NULL, NULL, NULL, SPI_OK_SELECT);
+	for (uint64 i = 0; i < rows; i++)
+	{
+		bool		isnull;
+
+		(void) retry_group_use(DatumGetInt32(SPI_getbinval(SPI_tuptable->vals[i], SPI_tuptable->tupdesc, 1, &isnull)));
+	}
+	retry_worker_commit_spi();
+}
+
+/* The scenes of groups with max_lanes; 0: there are none. */
+static Datum
+read_laned_scenes(MemoryContext context)
+{
+	MemoryContext caller = CurrentMemoryContext;
+	Datum		scenes;
+	bool		isnull;
+
+	(void) retry_statement(laned_scenes, 0, NULL, NULL, NULL, SPI_OK_SELECT);
+	scenes = SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull);
+	if (isnull)
+		return (Datum) 0;
+	MemoryContextSwitchTo(context);
+	scenes = PointerGetDatum(PG_DETOAST_DATUM_COPY(scenes));
+	MemoryContextSwitchTo(caller);
+	return scenes;
+}
+
+/* More lanes than there is room for need not be read. */
+static void
+count_lanes(int leaf, Datum scenes)
+{
+	char	   *sql = psprintf(COUNT_LANES, leaf, RETRY_GROUP_LANES);
+	Oid			type = INT4ARRAYOID;
+	uint64		rows = retry_statement(sql, 1, &type, &scenes, NULL, SPI_OK_SELECT);
+
+	for (uint64 i = 0; i < rows; i++)
+	{
+		HeapTuple	row = SPI_tuptable->vals[i];
+		TupleDesc	desc = SPI_tuptable->tupdesc;
+		bool		isnull;
+
+		retry_group_lanes_found(DatumGetInt32(SPI_getbinval(row, desc, 1, &isnull)),
+								DatumGetInt64(SPI_getbinval(row, desc, 2, &isnull)),
+								DatumGetInt64(SPI_getbinval(row, desc, 3, &isnull)));
+	}
+	SPI_freetuptable(SPI_tuptable);
+	pfree(sql);
+}
+
 /* False: the leaf is locked. */
 static bool
-count_leaf(RetryDatabase *db, int leaf)
+count_leaf(RetryDatabase *db, int leaf, Datum laned)
 {
 	char	   *sql;
 
@@ -174,6 +256,8 @@ count_leaf(RetryDatabase *db, int leaf)
 	sql = psprintf(COUNT_LEAF, leaf);
 	(void) retry_statement(sql, 0, NULL, NULL, NULL, SPI_OK_INSERT);
 	pfree(sql);
+	if (laned != 0)
+		count_lanes(leaf, laned);
 	return true;
 }
 
@@ -306,6 +390,7 @@ begin_at_rest(RetryGroupMark **marks, int *nmarks)
 		retry_worker_commit_spi();
 
 		*nmarks = retry_group_use_mark_all(marks);
+		retry_group_lanes_begin_count();
 		begin_with_one_snapshot();
 		turned = await_turns();
 		after = read_not_stored(context);
@@ -332,10 +417,13 @@ retry_upkeep_count(RetryUpkeep *upkeep, int unused)
 	RetryGroupMark *marks;
 	int64	   *counted;
 	int			nmarks;
+	Datum		laned;
 	Datum		others;
 	Datum		took;
 
+	make_uses();
 	others = CStringGetTextDatum(begin_at_rest(&marks, &nmarks));
+	laned = read_laned_scenes(CurrentMemoryContext);
 	counted = palloc0(Max(nmarks, 1) * sizeof(int64));
 	(void) retry_statement(begin_count, 0, NULL, NULL, NULL, SPI_OK_DELETE);
 	(void) retry_statement(count_others, 1, &text_type, &others, NULL, SPI_OK_INSERT);
@@ -343,7 +431,7 @@ retry_upkeep_count(RetryUpkeep *upkeep, int unused)
 		add_counted(marks, nmarks, -1, counted);
 	for (int leaf = 0; leaf < RETRY_LEAVES; leaf++)
 	{
-		if (!count_leaf(db, leaf))
+		if (!count_leaf(db, leaf, laned))
 			ereport(ERROR,
 					(errcode(ERRCODE_LOCK_NOT_AVAILABLE),
 					 errmsg("leaf %d is locked", leaf)));
@@ -352,6 +440,7 @@ retry_upkeep_count(RetryUpkeep *upkeep, int unused)
 		add_counted(marks, nmarks, 1, counted);
 	for (int i = 0; i < nmarks; i++)
 		retry_group_use_correct(&marks[i], counted[i]);
+	retry_group_lanes_apply();
 	took = Int64GetDatum(retry_monotonic_us() - begun);
 	(void) retry_statement(note_counted, 1, &type, &took, NULL, SPI_OK_UPDATE);
 	retry_worker_commit_spi();

@@ -14,6 +14,7 @@
 #include "utils/timestamp.h"
 #include "utils/xid8.h"
 
+#include "scene.h"
 #include "shmem.h"
 #include "statement.h"
 #include "uuid7.h"
@@ -113,11 +114,20 @@ append(RetryWriter *writer, RetryAppender *appender, const Datum *values, const 
 }
 
 void
+retry_writer_group(RetryWriter *writer, const RetryGroupRow *group)
+{
+	writer->laned = group->limits.max_lanes >= 0 ? group : NULL;
+}
+
+void
 retry_write_task(RetryWriter *writer, const pg_uuid_t *id, TimestampTz due_at,
 				 Datum *values, bool *isnull)
 {
 	int			leaf = retry_leaf_for(id, due_at);
 
+	if (writer->laned != NULL)
+		retry_group_admit_lane(writer->laned, DatumGetInt64(values[Task_lane_hash]),
+							   isnull[Task_lane] ? NULL : DatumGetTextPP(values[Task_lane]));
 	values[Task_leaf] = Int16GetDatum(leaf);
 	values[Task_inert] = BoolGetDatum(false);
 	values[Task_id] = UUIDPGetDatum(id);

@@ -13,6 +13,8 @@
 #include "utils/uuid.h"
 #include "store.h"
 
+struct RetryGroupRow;
+
 /* Tasks and signals of one call, in leaves that are opened at first use. */
 typedef struct RetryWriter
 {
@@ -21,6 +23,8 @@ typedef struct RetryWriter
 	uint64		xid;			/* top-level; 0 before the first row */
 	int			last_leaf;		/* what the dispatchers were last told of */
 	int64		last_lane;
+	const struct RetryGroupRow *laned;	/* whose lanes are limited, of the
+										 * tasks to come; NULL: they are not */
 } RetryWriter;
 
 /*
@@ -37,9 +41,15 @@ extern void retry_writer_end(RetryWriter *writer);
 extern void retry_new_id(TimestampTz now, pg_uuid_t *id);
 
 /*
+ * Tasks that follow are of this group, which has to outlive them: each of them
+ * has to be let into its lane, see group_limits.h.
+ */
+extern void retry_writer_group(RetryWriter *writer, const struct RetryGroupRow *group);
+
+/*
  * Stores one task.  "values" and "isnull" are those of retry.task; leaf,
  * inert, id, xid and due_at are filled in here.  What they point to may be
- * freed afterwards.
+ * freed afterwards.  ERROR as for retry_group_admit_lane().
  */
 extern void retry_write_task(RetryWriter *writer, const pg_uuid_t *id, TimestampTz due_at,
 							 Datum *values, bool *isnull);

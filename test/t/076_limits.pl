@@ -26,6 +26,15 @@ sub use_is
 	return wait_sql($node, "SELECT pending FROM retry.limits WHERE group_name = '$group'", $what, expected => $expected);
 }
 
+# Lanes that have unfinished tasks, as they are counted.
+sub lanes_are
+{
+	my ($expected, $what) = @_;
+	local $Test::Builder::Level = $Test::Builder::Level + 1;
+
+	return wait_sql($node, "SELECT lanes FROM retry.limits WHERE group_name = 'wide'", $what, expected => $expected);
+}
+
 sub stored
 {
 	my ($group) = @_;
@@ -150,6 +159,71 @@ $held->query_safe('ROLLBACK');
 $held->quit;
 is(sql("SELECT pending FROM retry.limits WHERE group_name = 'flood'"), 10, 'from which a transaction of before takes nothing');
 
+# Lanes: a group that names one for each task gets errors, and goes on in those that it has.
+sql(<<"SQL");
+CREATE ROLE tenant;
+INSERT INTO retry.scene_group (name, owner, max_lanes) VALUES ('wide', 'tenant', 20);
+INSERT INTO retry.scene (group_name, name, url, backoff, max_attempts) VALUES
+	('wide', 'held', '$url/ok/wide', 'fixed 1h', 2), ('wide', 'ok', '$url/ok/wide', 'fixed 1h', 2), ('wide', 'stop', '$url/status/422', 'fixed 1h', 2),
+	('wide', 'fail', '$url/status/500', 'fixed 1h', 2);
+UPDATE retry.scene SET paused = true WHERE group_name = 'wide' AND name = 'held';
+SQL
+my $wide = <<'SQL';
+DO $$
+BEGIN
+	SET LOCAL ROLE tenant;
+	FOR i IN 1 .. 60 LOOP
+		BEGIN
+			PERFORM retry.enqueue('wide/held', lane => 'tenant ' || (random() * 1000)::int);
+		EXCEPTION WHEN configuration_limit_exceeded THEN
+			NULL;
+		END;
+	END LOOP;
+END
+$$
+SQL
+$_->query_until(qr/begun/, "\\echo begun\n$wide;\n") foreach @sessions;
+$_->query_safe('SELECT 1') foreach @sessions;
+is(sql("SELECT count(DISTINCT lane) FROM retry.tasks WHERE scene = 'wide/held'"), 20, 'four sessions get the lanes that the group may have');
+lanes_are(20, 'and these are counted');
+like(sql("SELECT detail FROM retry.health() WHERE check_name = 'limits'"), qr/"wide" \(20 of 20 lanes\)/, 'retry.health() names the group');
+sql_fails($node, "SELECT retry.enqueue('wide/ok', lane => 'one more')", '53400', 'lane "one more" is one too many', 'another lane is refused');
+sql("SELECT retry.enqueue('wide/ok', lane => (SELECT min(lane) FROM retry.tasks WHERE scene = 'wide/held'))");
+others_go_on($node, $receiver, 'and who has another group');
+sql("SELECT retry.cancel_where(target => 'wide/held')");
+lanes_are(0, 'lanes of which all tasks are cancelled make room');
+sql("SELECT retry.enqueue('wide/' || s, lane => l) FROM (VALUES ('ok', 'a'), ('ok', 'a'), ('stop', 'b'), ('fail', 'c'), ('fail', 'd'), ('held', 'd')) v (s, l)");
+wait_sql($node, "SELECT string_agg(state::text, ' ' ORDER BY state::text) FROM retry.tasks WHERE lane IN ('a', 'b', 'c', 'd')",
+	'tasks in four lanes', expected => 'dead pending retrying retrying succeeded succeeded');
+lanes_are(2, 'those in which all have succeeded or are dead make room, those that wait for another attempt do not');
+sql("UPDATE retry.scene_group SET max_lanes = 2 WHERE name = 'wide'");
+sql("UPDATE retry.scene SET on_success = 'wide/held' WHERE group_name = 'bank'; SELECT retry.enqueue('bank/ok')");
+lanes_are(3, 'a callback is not refused for its lane, which counts');
+sql("UPDATE retry.scene SET on_success = NULL WHERE group_name = 'bank'");
+
+# Counted anew: what was prepared and rolled back, and what nobody counted.
+sql("BEGIN; SELECT retry.enqueue('wide/held', lane => 'd'); PREPARE TRANSACTION 'd'");
+sql("SELECT retry.cancel_where(target => 'wide/held'), retry.run_now_where(target => 'wide/fail')");
+lanes_are(1, 'what is prepared keeps its lane');
+sql("ROLLBACK PREPARED 'd'");
+sql('CALL retry.maintain()');
+lanes_are(0, 'until upkeep counts after it is rolled back');
+sql("UPDATE retry.scene_group SET max_lanes = NULL WHERE name = 'wide'");
+wait_sql($node, "SELECT count(*) FROM retry.limits WHERE group_name = 'wide'", 'no limit', expected => 0);
+sql("SELECT retry.enqueue('wide/held', lane => 'l' || i % 5) FROM generate_series(1, 50) i");
+sql("SELECT retry.enqueue('wide/ok', lane => 'ended')");
+sql("UPDATE retry.scene_group SET max_lanes = 3 WHERE name = 'wide'");
+sql("SELECT retry.enqueue('wide/held', lane => 'not known yet')");
+$held = session($node);
+$held->query_safe("BEGIN; SELECT retry.enqueue('wide/held', lane => 'open'), retry.enqueue('wide/held', lane => 'l0')");
+sql('CALL retry.maintain()');
+lanes_are(7, 'lanes of before the limit are counted by upkeep, and those of an open transaction');
+$held->query_safe('ROLLBACK');
+lanes_are(6, 'which are given back when it is rolled back');
+sql_fails($node, "SELECT retry.enqueue('wide/held', lane => 'open')", '53400', 'are in 6 and may be in 3', 'no more lanes');
+sql("SELECT retry.enqueue('wide/held', lane => 'l' || i) FROM generate_series(0, 4) i");
+$held->quit;
+
 # A crash forgets, and what statistics know is counted at once, exactly by the next upkeep.
 $node->stop('immediate');
 $node->start;
@@ -157,15 +231,16 @@ wait_sql($node, "SELECT retry.enqueue('flood/held') IS NOT NULL", 'the group may
 wait_sql($node, "SELECT count(*) FROM retry.dispatchers", 'a dispatcher is there', expected => 1);
 sql('CALL retry.maintain()');
 use_is('flood', 11, 'and upkeep counts what is there');
+lanes_are(6, 'lanes too');
 sql("UPDATE retry.scene SET paused = false WHERE name = 'held'");
 use_is('flood', 0, 'which is sent, and finished');
-cmp_ok(sql("SELECT sum(pending) FROM retry.limits"), '==', 0, 'nothing is left');
+wait_sql($node, "SELECT sum(pending) + sum(lanes) FROM retry.limits", 'nothing is left', expected => 0);
 $node->stop;
 
 # Without the library preloaded nobody counts; what a call shows is refused all the same.
 my $quiet = new_node('quiet', preload => 0);
 $quiet->safe_psql('postgres', <<'SQL');
-UPDATE retry.scene_group SET max_pending = 0, max_enqueue_rate = '1/d', max_body_size = 3 WHERE name = 'default';
+UPDATE retry.scene_group SET max_pending = 0, max_lanes = 0, max_enqueue_rate = '1/d', max_body_size = 3 WHERE name = 'default';
 SELECT retry.enqueue('https://example.com/', '1'), retry.enqueue('https://example.com/', '2');
 SQL
 sql_fails($quiet, "SELECT retry.enqueue('https://example.com/', '1234')", '54000', 'body of 4 bytes', 'a body is judged without preloading');
