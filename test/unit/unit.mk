@@ -12,6 +12,7 @@ UNIT_cron = cron.c
 UNIT_decision = decision.c
 UNIT_flow = flow.c breaker.c budget.c throttle.c rate.c
 UNIT_hedging = hedging.c histogram.c
+UNIT_headers = http.c http_outcome.c http_tls.c evloop.c netguard.c httpdate.c ratelimit_header.c url.c
 UNIT_histogram = histogram.c
 UNIT_host_rule = host_rule.c url.c
 UNIT_http = http.c http_mail.c http_outcome.c http_tls.c http_transfer.c mail_talk.c evloop.c netguard.c httpdate.c ratelimit_header.c url.c
@@ -61,7 +62,7 @@ FUZZ_SECONDS ?= 10
 
 build/fuzz/%: test/fuzz/fuzz_%.c $(wildcard src/*.c src/*.h)
 	@mkdir -p build/fuzz
-	clang $(UNIT_CFLAGS) -fsanitize=fuzzer,address,undefined -o $@ $< $(addprefix src/,$(UNIT_$*)) $(UNIT_LIBS) $(UNIT_LIBS_$*)
+	clang $(UNIT_CFLAGS) -Wno-ignored-attributes -fsanitize=fuzzer,address,undefined -o $@ $< $(addprefix src/,$(UNIT_$*)) $(UNIT_LIBS) $(UNIT_LIBS_$*)
 
 fuzz: $(addprefix build/fuzz/,$(FUZZ_TESTS))
 	@for t in $(FUZZ_TESTS); do echo "# fuzz $$t"; \
