@@ -7,7 +7,7 @@
 # Each attack is made twice in a transaction that is rolled back: as things are,
 # when it must fail, and, where SQL can take its defence away ("without"), with
 # the defence gone, when it must succeed: so a test that could not fail is seen.
-# What only C defends is in test/README.md.
+# What only C defends is taken away by test/attack/without.
 use strict;
 use warnings FATAL => 'all';
 

@@ -66,5 +66,5 @@ build/fuzz/%: test/fuzz/fuzz_%.c $(wildcard src/*.c src/*.h)
 
 fuzz: $(addprefix build/fuzz/,$(FUZZ_TESTS))
 	@for t in $(FUZZ_TESTS); do echo "# fuzz $$t"; \
-		build/fuzz/$$t -max_total_time=$(FUZZ_SECONDS) -timeout=20 -verbosity=0 \
+		test/fuzz/corpus $$t build/corpus/$$t && build/fuzz/$$t build/corpus/$$t -max_total_time=$(FUZZ_SECONDS) -timeout=20 -verbosity=0 \
 			-artifact_prefix=build/fuzz/ || exit 1; done
