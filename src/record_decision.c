@@ -100,6 +100,7 @@ retry_record_decision_put(RetryRecordBatch *batch, RetryRecordDecision *need)
 		event.detail = psprintf("message %s: %s, since nobody has decided and no check has told",
 								DatumGetCString(DirectFunctionCall1(uuid_out, UUIDPGetDatum(&need->global.gid))),
 								retry_decision_word(need->decision));
-		(void) retry_event_store(&event, false);	/* none while the table is locked */
+		(void) retry_event_store(&event, false);	/* none while the table is
+													 * locked */
 	}
 }
