@@ -104,7 +104,7 @@ tasks('bad', 100);
 events_are('bad', 'breaker opened', 'bad: its breaker opens');
 is($bad->stats->{total}, 20, 'bad: after 20 calls');
 is(attempts('bad'), 20, 'bad: which are recorded');
-is(sql("SELECT lane FROM retry.events WHERE scene = 'default/bad'"),
+is(sql("SELECT lane FROM retry.events WHERE scene = 'default/bad' AND kind = 'breaker opened'"),
 	sql("SELECT DISTINCT lane FROM retry.tasks WHERE scene = 'default/bad'"), 'bad: the event names the lane');
 my $picture = "SELECT state, attempts, next_due FROM retry.tasks WHERE scene = 'default/bad' ORDER BY id";
 my $before = sql($picture);
@@ -284,7 +284,7 @@ my $many = start_endpoint();
 $many->mode('status:500');
 scene('many', $many->url('/ok'), breaker_calls => 1, breaker_open => "'1 h'");
 sql("SELECT count(retry.enqueue('many', '{}', lane => 'many-' || i % 200)) FROM generate_series(1, 600) i");
-wait_sql($node, "SELECT count(*) FROM retry.events WHERE scene = 'default/many'", 'many: 200 lanes are closed', expected => '200');
+wait_sql($node, "SELECT count(*) FROM retry.events WHERE scene = 'default/many' AND kind = 'breaker opened'", 'many: 200 lanes are closed', expected => '200');
 time_passes('many');
 is($many->stats->{total}, 200, 'many: after one call each');
 $many->mode('up');
