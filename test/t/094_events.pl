@@ -125,9 +125,9 @@ is(sql("SELECT count(*) FROM retry.events WHERE detail LIKE 'group changed%'"), 
 sql("INSERT INTO retry.scene (group_name, name, url, max_attempts, breaker_calls) VALUES ('shop', 'outage', '" . $receiver->url('/status/500') . "', 1, 1)");
 sql("SELECT count(retry.enqueue('shop/outage', '{}', lane => 'lane ' || n)) FROM generate_series(1, 1100) n");
 wait_sql($node, "SELECT count(*) FROM retry.tasks WHERE scene = 'shop/outage' AND state = 'dead'", 'an outage in many lanes', expected => '1100');
-is(sql("SELECT count(*) FILTER (WHERE state = 'breaker') > 1000 FROM retry.lanes"), 't', 'which has opened their breakers');
-like(event('events dropped', 1, 'some events of it are dropped'), qr/^\d+ events were too many to be kept$/, 'and counted');
-is(sql("SELECT count(*) BETWEEN 1000 AND 1010 FROM retry.events WHERE kind = 'breaker opened'"), 't', 'the others are there');
+wait_sql($node, "SELECT count(*) > 0 AND bool_and(detail ~ '^[0-9]+ events were too many to be kept\$') FROM retry.events WHERE kind = 'events dropped'",
+	'some events of it are dropped, and counted');
+is(sql("SELECT count(*) BETWEEN 1000 AND 1050 FROM retry.events WHERE kind = 'breaker opened'"), 't', 'the others are there');
 
 # A part of upkeep that fails is told of once an hour, and seen in retry.health().
 my $health = "SELECT status, detail ~ 'started by retry.maintain..; pg_cron is not in this database' FROM retry.health() WHERE check_name = 'upkeep'";
@@ -142,6 +142,21 @@ is(sql("SELECT status FROM retry.health() WHERE check_name = 'upkeep'"), 'warnin
 sql('DROP TRIGGER fails ON retry.event; CALL retry.maintain()');
 is(sql($health), 'ok|t', 'until it is done again, which says by whom');
 
+# Whatever of it a session has locked, upkeep goes round it, and enqueue and delivery go on meanwhile.
+my $leaf = sql("SELECT to_char(leaf, 'FM00') FROM retry.task LIMIT 1");
+my $holder = session($node);
+foreach my $table ('dead_letter', 'event', 'audit_entry', 'schedule_run', 'consumed', 'stat_minute', 'stat_hour', 'count_change', 'purge_request',
+	"attempt_$leaf", 'attempt_32', 'task_07')
+{
+	$holder->query_safe("BEGIN; LOCK TABLE retry.$table IN ACCESS EXCLUSIVE MODE");
+	sql('CALL retry.maintain()');
+	pass("upkeep goes round $table");
+	enqueue($node, "'$ok', '{}', key => 'round-$table'");
+	$holder->query_safe('ROLLBACK');
+}
+$holder->quit;
+wait_sql($node, "SELECT count(*) FROM retry.tasks WHERE key LIKE 'round-%' AND state = 'succeeded'", 'what was enqueued meanwhile is delivered', expected => '12');
+
 # Dispatchers that come and go, and one that crashes.
 my ($pid) = workers($node, 'retry dispatcher');
 is(event('dispatcher started', 1, 'one has started'), "process $pid", 'this one');
@@ -149,6 +164,7 @@ sql("SELECT pg_terminate_backend($pid)");
 is(event('dispatcher stopped', 1, 'it stops'), "process $pid", 'in order');
 event('dispatcher started', 2, 'another starts');
 ($pid) = workers($node, 'retry dispatcher');
+sql('CHECKPOINT');		# events do not wait for their WAL, and a crash takes the last of them
 kill('SEGV', $pid);
 is(event('worker crashed', 1, 'it crashes'), 'a dispatcher, by signal 11, with 0 attempts under way', 'of which its successor tells');
 event('dispatcher started', 3, 'it has started');
