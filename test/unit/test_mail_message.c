@@ -14,7 +14,7 @@ reads(const char *text, const char *name, const char *address)
 	char		err[256];
 
 	return retry_mailbox_parse(text, &box, err, sizeof(err)) &&
-		box.name_len == strlen(name) && memcmp(box.name, name, box.name_len) == 0 &&
+		box.name_len == strlen(name) && strncmp(name, box.name != NULL ? box.name : "", box.name_len) == 0 &&
 		box.address_len == strlen(address) && memcmp(box.address, address, box.address_len) == 0;
 }
 
