@@ -69,8 +69,8 @@ extern size_t retry_mail_room(const RetryMail *mail);
  * Writes first the commands of the envelope, a line each (MAIL, RCPT for each
  * recipient, DATA), and then the mail itself with the line of one dot at its end,
  * ready to be sent.  Lines end in CR LF and have 78 bytes at most, but for those
- * with long addresses; all bytes are ASCII.  Returns the length of the whole, *script_len that of the commands; 0
- * when a mailbox cannot be read.
+ * with long addresses; all bytes are ASCII.  Returns the length of the whole,
+ * *script_len that of the commands; 0 when a mailbox cannot be read.
  */
 extern size_t retry_mail_write(const RetryMail *mail, char *out, size_t *script_len);
 

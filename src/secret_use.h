@@ -34,8 +34,7 @@ extern size_t retry_secret_use_room(size_t secret_len);
  * Writes what is added to the URL ("timestamp=...&sign=...") or to the object
  * ("\"sign\":\"...\"", without a comma), terminated, and returns its length.  The
  * moment is in milliseconds since 1970.  0 when memory is short, and for
- * RETRY_USE_WEBHOOK
- * and RETRY_USE_EMAIL.
+ * RETRY_USE_WEBHOOK and RETRY_USE_EMAIL.
  */
 extern size_t retry_secret_use_write(RetrySecretUse use, const char *secret, size_t secret_len,
 									 int64 unix_ms, char *out);
