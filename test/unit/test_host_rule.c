@@ -17,7 +17,7 @@ check_match(const char *entry, const char *url, bool expected)
 	RetryUrl	parsed;
 	char		err[256] = "";
 	bool		ok = retry_host_rule_parse(entry, &rule, err, sizeof(err)) &&
-		retry_url_check(url, &parsed, err, sizeof(err));
+		(strncmp(url, "smtp", 4) == 0 ? retry_url_check_mail : retry_url_check) (url, &parsed, err, sizeof(err));
 
 	CHECK(ok && retry_host_rule_matches(&rule, &parsed) == expected,
 		  "\"%s\" %s %s%s%s", entry, expected ? "allows" : "does not allow", url, ok ? "" : ": ", err);
@@ -68,6 +68,13 @@ test_ports(void)
 	check_match("*.example.com:443", "https://www.example.com/", true);
 	check_match("*.example.com:443", "https://www.example.com:444/", false);
 	check_match("*.example.com:*", "https://www.example.com:444/", true);
+	check_match("example.com", "smtps://example.com", true);
+	check_match("example.com", "smtp://example.com:587", true);
+	check_match("example.com", "smtp+plaintext://example.com", true);
+	check_match("example.com", "smtp://example.com:25", false);
+	check_match("example.com", "smtps://example.com:443", false);
+	check_match("example.com:25", "smtp://example.com:25", true);
+	check_match("example.com:*", "smtps://example.com:2525", true);
 }
 
 static void

@@ -51,6 +51,52 @@ check_refused(const char *text, const char *expected)
 	CHECK_STR(err, expected, "... and says why");
 }
 
+/* The URL of a mail server: what libcurl is told, its host and whether it is the usual port. */
+static void
+check_mail(const char *text, const char *origin, const char *host, bool tls, bool usual_port)
+{
+	RetryUrl	url;
+	char		err[300] = "";
+
+	CHECK(retry_url_check_mail(text, &url, err, sizeof(err)) && url.https == tls && url.usual_port == usual_port,
+		  "\"%s\" is a mail server%s%s", text, tls ? " with TLS" : "", err);
+	CHECK_STR(url.origin, origin, "... that libcurl knows");
+	CHECK_STR(url.host, host, "... with its host");
+}
+
+static void
+check_no_mail(const char *text, const char *expected)
+{
+	char		err[300] = "";
+
+	CHECK(!retry_url_check_mail(text, NULL, err, sizeof(err)), "\"%.60s\" is no mail server", text);
+	CHECK_STR(err, expected, "... and says why");
+	CHECK(strncmp(text, "smtp", 4) != 0 || !retry_url_check(text, NULL, err, sizeof(err)), "... nor a receiver");
+}
+
+static void
+test_mail(void)
+{
+	const char *scheme = "URL does not begin with smtps://, smtp:// or smtp+plaintext://";
+
+	check_mail("smtps://mail.example.com", "smtps://mail.example.com:465", "mail.example.com", true, true);
+	check_mail("smtp://Mail.Example.COM/", "smtp://mail.example.com:587", "mail.example.com", true, true);
+	check_mail("smtp+plaintext://localhost", "smtp://localhost:25", "localhost", false, true);
+	check_mail("smtps://h:465", "smtps://h:465", "h", true, true);
+	check_mail("smtps://h:25", "smtps://h:25", "h", true, false);
+	check_mail("smtp+plaintext://[::1]:2525/", "smtp://[::1]:2525", "::1", false, false);
+	check_no_mail("", scheme);
+	check_no_mail("https://example.com", scheme);
+	check_no_mail("SMTP://example.com", scheme);
+	check_no_mail("smtp+tls://example.com", scheme);
+	check_no_mail("smtp://ada:secret@example.com", "URL contains credentials; they have columns of their own");
+	check_no_mail("smtp://example.com/path", "URL of a mail server has more than a host and a port");
+	check_no_mail("smtp://example.com?x", "URL of a mail server has more than a host and a port");
+	check_no_mail("smtp://example.com/#x", "URL of a mail server has more than a host and a port");
+	check_no_mail("smtp://", "URL has no host");
+	check_no_mail("smtp://example.com:0", "port \"0\" in URL is not a number from 1 to 65535");
+}
+
 static void
 test_accepted(void)
 {
@@ -252,6 +298,7 @@ int
 main(void)
 {
 	test_canonical();
+	test_mail();
 	test_accepted();
 	test_refused();
 	test_lengths();
