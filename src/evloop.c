@@ -61,8 +61,8 @@ struct RetryEvloop
 								 * work */
 };
 
-static int64
-monotonic_us(void)
+int64
+retry_evloop_now_us(void)
 {
 	struct timespec now;
 
@@ -177,7 +177,7 @@ timer_callback(CURLM *multi, long timeout_ms, void *arg)
 	else if (timeout_ms == 0)
 		member->deadline_us = 0;
 	else
-		member->deadline_us = monotonic_us() + (int64) timeout_ms * 1000;
+		member->deadline_us = retry_evloop_now_us() + (int64) timeout_ms * 1000;
 	return 0;
 }
 
@@ -275,7 +275,7 @@ retry_evloop_timeout_ms(RetryEvloop *loop)
 	}
 	if (first <= 0)
 		return first < 0 ? -1 : 0;
-	left = first - monotonic_us();
+	left = first - retry_evloop_now_us();
 	return left <= 0 ? 0 : (long) ((left + 999) / 1000);
 }
 
@@ -297,7 +297,7 @@ run_timers(RetryEvloop *loop)
 		if (member->deadline_us > 0)
 		{
 			if (now == 0)
-				now = monotonic_us();
+				now = retry_evloop_now_us();
 			if (member->deadline_us > now)
 				continue;
 		}

@@ -49,6 +49,9 @@ extern int	retry_evloop_close_socket(void *loop, curl_socket_t fd);
 extern bool retry_evloop_watch(RetryEvloop *loop, curl_socket_t fd, bool writing,
 							   void (*ready) (void *arg), void *arg);
 
+/* The moment, in microseconds of the monotonic clock. */
+extern int64 retry_evloop_now_us(void);
+
 /* The descriptor to wait on; owned by the loop. */
 extern int	retry_evloop_fd(RetryEvloop *loop);
 

@@ -347,7 +347,7 @@ retry_http_timeout_ms(RetryHttp *http)
 	{
 		if (!t->talking)
 			continue;
-		left = Max((retry_mail_deadline_us(t) - retry_mail_now_us() + 999) / 1000, 0);
+		left = Max((retry_mail_deadline_us(t) - retry_evloop_now_us() + 999) / 1000, 0);
 		if (t->talk_over)
 			left = 0;
 		if (timeout < 0 || left < timeout)
@@ -426,7 +426,7 @@ static void
 collect_talks(RetryHttp *http)
 {
 	RetryTransfer *next;
-	int64		now_us = retry_mail_now_us();
+	int64		now_us = retry_evloop_now_us();
 
 	for (RetryTransfer *t = http->running.head; t != NULL; t = next)
 	{

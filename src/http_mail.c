@@ -14,8 +14,6 @@
  */
 #include "postgres.h"
 
-#include <time.h>
-
 #include "http_private.h"
 #include "url.h"
 
@@ -35,15 +33,6 @@ retry_http_sends_mail(void)
 		smtps |= strcmp(*name, "smtps") == 0;
 	}
 	return smtp && smtps;
-}
-
-int64
-retry_mail_now_us(void)
-{
-	struct timespec now;
-
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	return (int64) now.tv_sec * 1000000 + now.tv_nsec / 1000;
 }
 
 /* A line that the server said while libcurl was talking to it. */
@@ -96,7 +85,7 @@ retry_mail_apply(RetryTransfer *t, const RetryHttpRequest *request, const RetryU
 		return false;
 	t->talk->fresh = true;
 	t->script_len = request->mail->script_len;
-	t->started_us = retry_mail_now_us();
+	t->started_us = retry_evloop_now_us();
 
 	/* the handle is of no use for anything else until it was reset */
 	t->settings = 0;
@@ -200,6 +189,12 @@ retry_mail_deadline_us(const RetryTransfer *t)
 	return t->started_us + (int64) t->timeout_ms * 1000;
 }
 
+static void
+conclude_nonsense(RetryTransfer *t)
+{
+	retry_transfer_fail(t, RETRY_HTTP_MALFORMED, "what the mail server says is no reply: %.150s", t->talk->said);
+}
+
 /* The server said no: for good, or for now. */
 static void
 conclude_refusal(RetryTransfer *t, int code, const char *what)
@@ -231,7 +226,7 @@ retry_mail_conclude(RetryTransfer *t, CURLcode code)
 
 	r->body = talk->said;
 	r->body_len = strlen(talk->said);
-	r->total_us = retry_mail_now_us() - t->started_us;
+	r->total_us = retry_evloop_now_us() - t->started_us;
 	if (t->talking)
 	{
 		if (talk->end == RETRY_MAIL_TAKEN)
@@ -239,7 +234,7 @@ retry_mail_conclude(RetryTransfer *t, CURLcode code)
 		else if (talk->end == RETRY_MAIL_REFUSED)
 			conclude_refusal(t, talk->code, "");
 		else if (talk->end == RETRY_MAIL_NONSENSE)
-			retry_transfer_fail(t, RETRY_HTTP_MALFORMED, "what the mail server says is no reply: %.150s", talk->said);
+			conclude_nonsense(t);
 		else
 			conclude_broken(t, code);
 		return true;

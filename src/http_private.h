@@ -199,8 +199,7 @@ extern bool retry_mail_apply(RetryTransfer *transfer, const RetryHttpRequest *re
 /* libcurl has connected and signed in: talks on.  False when that cannot be. */
 extern bool retry_mail_begin(RetryTransfer *transfer);
 
-/* Monotonic microseconds; and when a transfer of mail has taken too long. */
-extern int64 retry_mail_now_us(void);
+/* When it has taken too long, as retry_evloop_now_us() has it. */
 extern int64 retry_mail_deadline_us(const RetryTransfer *transfer);
 
 /*

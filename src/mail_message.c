@@ -11,11 +11,14 @@
 
 #include <time.h>
 
+#include "common/base64.h"
+#include "mb/pg_wchar.h"
+
 #include "mail_message.h"
 
 #define LINE_BYTES		76		/* of quoted-printable, without its end */
-#define WORD_BYTES		39		/* of UTF-8 in one encoded word: 64 bytes of
-								 * it */
+#define WORD_BYTES		39		/* of UTF-8 in one encoded word */
+#define WORD_BASE64		52		/* which are so many in base64 */
 #define PLAIN_BYTES		60		/* longer headers are encoded, word by word */
 
 static const char hex_digits[] = "0123456789ABCDEF";
@@ -32,21 +35,9 @@ static int
 utf8_length(const char *at, const char *end)
 {
 	const unsigned char *u = (const unsigned char *) at;
-	size_t		left = end - at;
-	int			len = u[0] < 0x80 ? 1 : u[0] < 0xC2 ? 0 : u[0] < 0xE0 ? 2 : u[0] < 0xF0 ? 3 : u[0] < 0xF5 ? 4 : 0;
+	int			len = pg_utf_mblen(u);
 
-	if (len == 0 || (size_t) len > left)
-		return 0;
-	for (int i = 1; i < len; i++)
-	{
-		if ((u[i] & 0xC0) != 0x80)
-			return 0;
-	}
-	/* no longer than need be, no surrogates, nothing beyond Unicode */
-	if ((u[0] == 0xE0 && u[1] < 0xA0) || (u[0] == 0xED && u[1] > 0x9F) ||
-		(u[0] == 0xF0 && u[1] < 0x90) || (u[0] == 0xF4 && u[1] > 0x8F))
-		return 0;
-	return len;
+	return len <= end - at && pg_utf8_islegal(u, len) ? len : 0;
 }
 
 /* ---------------------------------------------------------------- mailboxes */
@@ -193,38 +184,20 @@ read_unicode(Reader *r)
 {
 	int			c = read_unit(r);
 
-	if (c >= 0xD800 && c <= 0xDBFF && r->end - r->at >= 2 && r->at[0] == '\\' && r->at[1] == 'u')
+	if (c > 0 && is_utf16_surrogate_first(c) && r->end - r->at >= 2 && r->at[0] == '\\' && r->at[1] == 'u')
 	{
 		int			low;
 
 		r->at += 2;
 		low = read_unit(r);
-		if (low < 0xDC00 || low > 0xDFFF)
+		if (low < 0 || !is_utf16_surrogate_second(low))
 			return false;
-		c = 0x10000 + ((c - 0xD800) << 10) + (low - 0xDC00);
+		c = surrogate_pair_to_codepoint(c, low);
 	}
-	if (c <= 0 || (c >= 0xD800 && c <= 0xDFFF))
+	if (c <= 0 || is_utf16_surrogate_first(c) || is_utf16_surrogate_second(c))
 		return false;
-	if (c < 0x80)
-		*r->to++ = (char) c;
-	else if (c < 0x800)
-	{
-		*r->to++ = (char) (0xC0 | c >> 6);
-		*r->to++ = (char) (0x80 | (c & 0x3F));
-	}
-	else if (c < 0x10000)
-	{
-		*r->to++ = (char) (0xE0 | c >> 12);
-		*r->to++ = (char) (0x80 | (c >> 6 & 0x3F));
-		*r->to++ = (char) (0x80 | (c & 0x3F));
-	}
-	else
-	{
-		*r->to++ = (char) (0xF0 | c >> 18);
-		*r->to++ = (char) (0x80 | (c >> 12 & 0x3F));
-		*r->to++ = (char) (0x80 | (c >> 6 & 0x3F));
-		*r->to++ = (char) (0x80 | (c & 0x3F));
-	}
+	unicode_to_utf8(c, (unsigned char *) r->to);
+	r->to += pg_utf_mblen((unsigned char *) r->to);
 	return true;
 }
 
@@ -366,25 +339,15 @@ fold(Writer *w, size_t next)
 	}
 }
 
-/* An encoded word of a few bytes. */
+/* An encoded word of at most WORD_BYTES. */
 static void
 put_word(Writer *w, const char *bytes, size_t len)
 {
-	static const char digits[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-	const unsigned char *u = (const unsigned char *) bytes;
+	char		base64[WORD_BASE64];
 
 	put_text(w, "=?UTF-8?B?");
-	for (size_t i = 0; i < len; i += 3)
-	{
-		uint32		three = u[i] << 16 | (i + 1 < len ? u[i + 1] : 0) << 8 | (i + 2 < len ? u[i + 2] : 0);
-		char		four[4] = {digits[three >> 18], digits[three >> 12 & 63], digits[three >> 6 & 63], digits[three & 63]};
-
-		if (i + 1 >= len)
-			four[2] = '=';
-		if (i + 2 >= len)
-			four[3] = '=';
-		put(w, four, 4);
-	}
+	/* the bytes of base64 are char up to 17 and uint8 from 18 on: hence void */
+	put(w, base64, pg_b64_encode((const void *) bytes, (int) len, base64, sizeof(base64)));
 	put_text(w, "?=");
 }
 

@@ -98,9 +98,8 @@ retry_scene_mail_write(const RetryScene *scene, const pg_uuid_t *id, TimestampTz
 	RetryMail	mail = {.to = to,.to_count = from->to_count};
 	char	   *text;
 
-	prepared->why = "its scene sends mail, and its body is not an object with the strings subject and text";
-	if (!http->has_body ||
-		!retry_mail_fields(http->body, http->body_len, palloc(http->body_len + 3), &fields, &prepared->why))
+	if (!retry_mail_fields(http->has_body ? http->body : "", http->body_len, palloc(http->body_len + 3),
+						   &fields, &prepared->why))
 		return false;
 	for (int i = 0; i < from->to_count; i++)
 	{
@@ -128,9 +127,11 @@ retry_scene_mail_write(const RetryScene *scene, const pg_uuid_t *id, TimestampTz
 		return false;
 	}
 	prepared->why = NULL;
-	envelope->user = from->user;
 	if (from->user != NULL)
-		envelope->password = scene->nsigning > 0 ? scene->signing[0].value : "";
+	{
+		envelope->user = to_utf8(from->user);
+		envelope->password = scene->nsigning > 0 ? to_utf8(scene->signing[0].value) : "";
+	}
 	http->mail = envelope;
 	return true;
 }
