@@ -194,6 +194,21 @@ $names->start($node, %wicked);
 scene('later2', url => "http://later.test:$port/ok");
 is(fate("SELECT retry.enqueue('later2')") . ', ' . reached(), 'dead blocked, 0', 'rebinding: is judged when it is called');
 
+# Mail servers are reached by channels alone, and those are judged as others are.
+sql("CREATE ROLE poster; INSERT INTO retry.scene_group (name, owner) VALUES ('post', 'poster')");
+is(fate("INSERT INTO retry.scene (name, url) VALUES ('post', 'smtp://127.0.0.1:$port')"), $any, 'mail: no URL of a scene');
+is(fate("INSERT INTO retry.scene (name, targets) VALUES ('post', '{smtp://127.0.0.1:$port}')"), $any, 'mail: no target of one');
+is(fate("SET ROLE poster; INSERT INTO retry.scene (group_name, name, mail) VALUES ('post', 'own', '{}')"), $known, 'mail: what a channel sets nobody else does');
+is(fate("SELECT retry.enqueue('later', url => 'smtp://127.0.0.1:$port')"), $any, 'mail: no URL of a task');
+is(fate("SET ROLE poster; INSERT INTO retry.channel (group_name, name, kind, url) VALUES ('post', 'hook', 'webhook', 'smtp://127.0.0.1:$port')"), 'refused 23514', 'mail: of channels only those of that kind');
+$names->set('mail.test' => '127.0.0.1');
+sql("SET ROLE poster; INSERT INTO retry.channel (group_name, name, kind, url, mail_from, mail_to) VALUES ('post', 'mail', 'email', 'smtp+plaintext://mail.test:$port', 'a\@b', '{c\@d}')");
+sql("UPDATE retry.scene SET max_attempts = 1, timeout = '20 s' WHERE name = 'alarm-mail'");
+is(fate("SET ROLE poster; SELECT retry.test_channel('mail', 'post')"), 'dead blocked', 'mail: by a name that leads inside');
+is(fate("SET ROLE poster; SELECT retry.enqueue('post/alarm-mail', '{\"subject\": \"\", \"text\": \"\"}', url => '" . $out->url('/ok') . "')"), $any, 'mail: its scene sends nothing else');
+is(fate("SET ROLE poster; UPDATE retry.scene SET url = '" . $out->url('/ok') . "' WHERE name = 'alarm-mail'"), 'refused 23514', 'mail: nor is it told to');
+is(fate("SET ROLE poster; SELECT retry.enqueue('post/alarm-mail', '{\"subject\": \"\", \"text\": \"\", \"to\": \"eve\@d\"}')"), 'dead rejected it is a mail to somebody who is not among the recipients of its channel', 'mail: to whom its channel does not name');
+
 # By all ways that a URL may take, not only as a target.
 my $forbidden = "http://127.0.0.1:$port/ok";
 sub refused_way
@@ -222,20 +237,6 @@ my $delayed = enqueue($node, "'" . $out->url('/ok') . "', delay => '1 day'");
 refused_way('amended', "SELECT retry.amend('$delayed', '{\"url\": \"$forbidden\"}')");
 my $dead = sql("SELECT id FROM retry.dead_letters WHERE scene = 'default/inner' LIMIT 1");
 is(fate("SELECT retry.replay('$dead')") . ', ' . reached(), 'dead blocked, 0', 'way: replayed');
-
-# Mail servers are reached by channels alone, and those are judged as others are.
-sql("CREATE ROLE poster; INSERT INTO retry.scene_group (name, owner) VALUES ('post', 'poster')");
-is(fate("INSERT INTO retry.scene (name, url) VALUES ('post', 'smtp://127.0.0.1:$port')"), $any, 'mail: no URL of a scene');
-is(fate("INSERT INTO retry.scene (name, targets) VALUES ('post', '{smtp://127.0.0.1:$port}')"), $any, 'mail: no target of one');
-is(fate("SET ROLE poster; INSERT INTO retry.scene (group_name, name, mail) VALUES ('post', 'own', '{}')"), $known, 'mail: what a channel sets nobody else does');
-is(fate("SELECT retry.enqueue('later', url => 'smtp://127.0.0.1:$port')"), $any, 'mail: no URL of a task');
-is(fate("SET ROLE poster; INSERT INTO retry.channel (group_name, name, kind, url) VALUES ('post', 'hook', 'webhook', 'smtp://127.0.0.1:$port')"), 'refused 23514', 'mail: of channels only those of that kind');
-$names->set('mail.test' => '127.0.0.1');
-sql("SET ROLE poster; INSERT INTO retry.channel (group_name, name, kind, url, mail_from, mail_to) VALUES ('post', 'mail', 'email', 'smtp+plaintext://mail.test:$port', 'a\@b', '{c\@d}')");
-is(fate("SET ROLE poster; SELECT retry.test_channel('mail', 'post')"), 'dead blocked', 'mail: by a name that leads inside');
-is(fate("SET ROLE poster; SELECT retry.enqueue('post/alarm-mail', '{\"subject\": \"\", \"text\": \"\"}', url => '" . $out->url('/ok') . "')"), $any, 'mail: its scene sends nothing else');
-is(fate("SET ROLE poster; UPDATE retry.scene SET url = '" . $out->url('/ok') . "' WHERE name = 'alarm-mail'"), 'refused 23514', 'mail: nor is it told to');
-is(fate("SET ROLE poster; SELECT retry.enqueue('post/alarm-mail', '{\"subject\": \"\", \"text\": \"\", \"to\": \"eve\@d\"}')"), 'dead rejected it is a mail to somebody who is not among the recipients of its channel', 'mail: to whom its channel does not name');
 
 # What a receiver answers leads nowhere.
 foreach my $code (301, 302, 303, 307, 308)
