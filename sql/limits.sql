@@ -200,6 +200,23 @@ UPDATE retry.scene_group SET max_lanes = NULL WHERE name = 'wide';
 SELECT pg_temp.said($$SELECT retry.enqueue('wide/s', '3', lane => 'c')$$);
 ROLLBACK;
 
+-- A message is in no lane before its commit, and its group must have room for that: else it is undecided, and its check asks.
+BEGIN;
+SET LOCAL ROLE regress_limits;
+SELECT retry.prepare('wide/s', '1', lane => 'm', check_target => 'free/s') AS message \gset
+SELECT retry.prepare('wide/s', '1', lane => 'a', check_target => 'free/s') AS known_lane \gset
+SELECT pg_temp.said(format('SELECT retry.commit(%L)', :'message'));
+SELECT pg_temp.said(format('SELECT retry.commit(%L)', :'known_lane'));
+RESET ROLE;
+UPDATE retry.scene_group SET max_lanes = 4, max_pending = 0 WHERE name = 'wide';
+SELECT substr(pg_temp.said(format('SELECT retry.commit(%L)', :'message')), 1, 5);
+SELECT t.state, b.op, b.state FROM retry.transactions t JOIN retry.branches b USING (gid) WHERE t.gid IN (:'message', :'known_lane') ORDER BY t.gid, b.op;
+UPDATE retry.scene_group SET max_pending = NULL WHERE name = 'wide';
+SELECT pg_temp.said(format('SELECT retry.commit(%L)', :'message'));
+SELECT lanes FROM retry.limits WHERE group_name = 'wide';
+ROLLBACK;
+SELECT lanes FROM retry.limits WHERE group_name = 'wide';
+
 -- Who sees what is used.
 UPDATE retry.scene_group SET max_pending = 10000, max_enqueue_rate = '10/s burst 100' WHERE name = 'few';
 SET ROLE regress_limits;

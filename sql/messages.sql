@@ -101,6 +101,16 @@ SELECT retry.prepare('msg/paid', '1', key => 'L', check_target => 'msg/ask') AS 
 SELECT retry.rollback(:'l');
 SELECT retry.enqueue('msg/paid', '2', key => 'L') <> :'l' AS free_again;
 
+-- a check that was cancelled asks no more: the message is undecided until somebody decides, and the views show it
+INSERT INTO messages_id VALUES ('n', retry.prepare('msg/paid', check_target => 'msg/ask'));
+SELECT retry.cancel(check_id) FROM retry.transactions JOIN messages_id ON gid = id WHERE name = 'n';
+SELECT t.state, b.op, b.state AS task, b.next_due FROM retry.transactions t JOIN retry.branches b USING (gid) JOIN messages_id ON gid = id WHERE name = 'n' ORDER BY b.op;
+SELECT retry.commit(id) FROM messages_id WHERE name = 'n';
+SELECT t.state, b.op, b.state AS task FROM retry.transactions t JOIN retry.branches b USING (gid) JOIN messages_id ON gid = id WHERE name = 'n' ORDER BY b.op;
+RESET ROLE;
+SELECT count(*) AS cancelled_once FROM retry.signal s JOIN retry.transactions t ON t.check_id = s.task_id JOIN messages_id ON gid = id WHERE name = 'n';
+SET ROLE regress_messages_app;
+
 -- what is refused stores nothing
 SELECT count(*) AS before FROM retry.transactions \gset
 SELECT retry.prepare('msg/paid');

@@ -113,10 +113,12 @@ is(sql('SELECT count(*) FROM done'), '1', 'a function: what crashed left nothing
 is(crashes($from), 3, 'a function: after three crashes');
 
 # The count goes on where the server stays down after a crash, and is started.
+# What crashes it here is the check of a message, over which the limit decides then.
 $node->append_conf('postgresql.conf', "restart_after_crash = off\n");
 $node->reload;
 $poison = RetryTest::Poison->new;
-$bad = enqueue($node, "'" . $poison->url('/restart') . "'");
+my $message = sql("SELECT retry.prepare('" . $receiver->url('/ok/message') . "', check_target => '" . $poison->url('/restart') . "', check_after => '0')");
+$bad = sql("SELECT check_id FROM retry.transactions WHERE gid = '$message'");
 $poison->arm;
 foreach my $n (1 .. 3)
 {
@@ -131,6 +133,9 @@ foreach my $n (1 .. 3)
 end_is($bad, 'without restart');
 $node->_update_pid(1);
 is($poison->deaths, 3, 'without restart: after three crashes');
+is(sql("SELECT t.state, t.decided_how, b.state FROM retry.transactions t JOIN retry.branches b ON b.gid = t.gid AND b.op = 'check'"), 'rolled back|limit|dead',
+	'without restart: nobody is left to ask about the message');
+is(sql("SELECT count(*) FROM retry.events WHERE kind = 'decided at the limit'"), '1', 'without restart: which an event tells');
 others_go_on($node, $receiver, 'without restart');
 
 # What crashes again while its death is recorded is not even read any more; and

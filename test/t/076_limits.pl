@@ -201,6 +201,10 @@ sql("UPDATE retry.scene SET on_success = 'wide/held' WHERE group_name = 'bank'; 
 wait_sql($node, "SELECT count(*) FROM retry.tasks WHERE scene = 'wide/held' AND state = 'pending'", 'a callback is not refused for its lane', expected => 2);
 is(sql("SELECT lanes FROM retry.limits WHERE group_name = 'wide'"), 3, 'which counts as soon as it is there');
 sql("UPDATE retry.scene SET on_success = NULL WHERE group_name = 'bank'");
+sql("CREATE FUNCTION agree(jsonb) RETURNS text LANGUAGE sql AS 'SELECT ''commit''::text'");
+sql("SELECT retry.prepare('wide/held', lane => 'message', check_target => 'sql:public.agree', check_after => '0')");
+wait_sql($node, "SELECT count(*) FROM retry.tasks WHERE scene = 'wide/held' AND state = 'pending'", 'nor is a message that its check commits', expected => 3);
+is(sql("SELECT lanes FROM retry.limits WHERE group_name = 'wide'"), 4, 'which counts, too');
 
 # Counted anew: what was prepared and rolled back, and what nobody counted.
 sql("BEGIN; SELECT retry.enqueue('wide/held', lane => 'd'); PREPARE TRANSACTION 'd'");
