@@ -83,6 +83,12 @@ retry_upkeep_triggers(RetryUpkeep *upkeep, int unused)
 	retry_worker_commit_spi();
 }
 
+/* For delete_older(), of a table whose rows have a moment "at", which is indexed. */
+#define DELETE_OLDER(table) \
+	"DELETE FROM retry." table " o WHERE o.ctid = ANY (ARRAY" \
+	" (SELECT x.ctid FROM retry." table " x WHERE x.at < $1" \
+	"  ORDER BY x.at LIMIT $2 FOR UPDATE SKIP LOCKED))"
+
 /*
  * Runs a DELETE of at most $2 rows that are older than $1, each time in a
  * transaction of its own, until there are no more.
@@ -168,11 +174,6 @@ retry_upkeep_dead_letters(RetryUpkeep *upkeep, int unused)
 
 /* ---------------------------------------------------------------- messages */
 
-static const char *const delete_consumed =
-"DELETE FROM retry.consumed c WHERE (c.role, c.consumer, c.message_id) IN"
-" (SELECT x.role, x.consumer, x.message_id FROM retry.consumed x WHERE x.at < $1"
-"  ORDER BY x.at LIMIT $2 FOR UPDATE SKIP LOCKED)";
-
 /*
  * retry.purge() does not reach these: it is about history, and a message that
  * is forgotten too early is acted upon twice.
@@ -180,19 +181,14 @@ static const char *const delete_consumed =
 void
 retry_upkeep_consumed(RetryUpkeep *upkeep, int unused)
 {
-	delete_older(upkeep, "deleting notes on old messages", delete_consumed,
+	delete_older(upkeep, "deleting notes on old messages", DELETE_OLDER("consumed"),
 				 upkeep->now - retry_retention_s * USECS_PER_SEC);
 }
-
-static const char *const delete_barriers =
-"DELETE FROM retry.barrier_note b WHERE b.ctid = ANY (ARRAY"
-" (SELECT x.ctid FROM retry.barrier_note x WHERE x.at < $1"
-"  ORDER BY x.at LIMIT $2 FOR UPDATE SKIP LOCKED))";
 
 void
 retry_upkeep_barriers(RetryUpkeep *upkeep, int unused)
 {
-	delete_older(upkeep, "deleting notes of old barriers", delete_barriers,
+	delete_older(upkeep, "deleting notes of old barriers", DELETE_OLDER("barrier_note"),
 				 upkeep->now - retry_retention_s * USECS_PER_SEC);
 }
 
@@ -230,28 +226,18 @@ retry_upkeep_runs(RetryUpkeep *upkeep, int unused)
 
 /* ---------------------------------------------------------------- events */
 
-static const char *const delete_events =
-"DELETE FROM retry.event e WHERE e.ctid = ANY (ARRAY"
-" (SELECT x.ctid FROM retry.event x WHERE x.at < $1"
-"  ORDER BY x.at LIMIT $2 FOR UPDATE SKIP LOCKED))";
-
 void
 retry_upkeep_events(RetryUpkeep *upkeep, int unused)
 {
-	delete_older(upkeep, "deleting old events", delete_events, upkeep->cutoff);
+	delete_older(upkeep, "deleting old events", DELETE_OLDER("event"), upkeep->cutoff);
 }
 
 /* ---------------------------------------------------------------- audit */
 
-static const char *const delete_audit =
-"DELETE FROM retry.audit_entry e WHERE e.ctid = ANY (ARRAY"
-" (SELECT x.ctid FROM retry.audit_entry x WHERE x.at < $1"
-"  ORDER BY x.at LIMIT $2 FOR UPDATE SKIP LOCKED))";
-
 void
 retry_upkeep_audit(RetryUpkeep *upkeep, int unused)
 {
-	delete_older(upkeep, "deleting old rows of the audit", delete_audit,
+	delete_older(upkeep, "deleting old rows of the audit", DELETE_OLDER("audit_entry"),
 				 upkeep->now - retry_audit_retention_s * USECS_PER_SEC);
 }
 
