@@ -299,6 +299,14 @@ retry_group_lanes_add(RetryGroupUse *use, int64 lane_hash, int32 max)
 	return result;
 }
 
+void
+retry_group_lanes_none(RetryGroupUse *use)
+{
+	lock_lanes();
+	use->lanes_counted = true;
+	unlock_lanes();
+}
+
 bool
 retry_group_lanes_full(RetryGroupUse *use, int64 lane_hash, int32 max)
 {

@@ -37,13 +37,19 @@ typedef enum RetryLaneAdded
  */
 extern RetryLaneAdded retry_group_lanes_add(RetryGroupUse *use, int64 lane_hash, int32 max);
 
+/* The group of this use has no unfinished task: its lanes are as good as counted. */
+extern void retry_group_lanes_none(RetryGroupUse *use);
+
 /* Would a task of this lane be refused now? */
 extern bool retry_group_lanes_full(RetryGroupUse *use, int64 lane_hash, int32 max);
 
 /* A task of the lane is finished.  No errors. */
 extern void retry_group_lanes_ended(RetryGroupUse *use, int64 lane_hash);
 
-/* Forgets the lanes of the group of this use, whose "owner" is not there yet, or not any more. */
+/*
+ * Forgets the lanes of the group of this use, whose "owner" is not there yet, or
+ * has no max_lanes any more.
+ */
 extern void retry_group_lanes_forget(RetryGroupUse *use, uint64 owner);
 
 /*

@@ -202,15 +202,15 @@ static void
 refuse_rate(RetryGroupUse *use, const RetryGroupRow *group, int64 tasks, int64 wait_us)
 {
 	const RetryRate *rate = &group->limits.rate;
-	char text[	RETRY_RATE_TEXT_SIZE];
+	char		allowed[RETRY_RATE_TEXT_SIZE];
 
 	note_refusal(use);
-	retry_rate_format(rate, text, sizeof(text));
+	retry_rate_format(rate, allowed, sizeof(allowed));
 	ereport(ERROR,
 			(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
 			 errmsg_plural("%lld new task is too many for group \"%s\", which may enqueue %s",
 						   "%lld new tasks are too many for group \"%s\", which may enqueue %s",
-						   tasks, (long long) tasks, group->name, text),
+						   tasks, (long long) tasks, group->name, allowed),
 			 wait_us < 0 ?
 			 errhint("Enqueue at most %d at once; who administers retry can raise max_enqueue_rate of the group.", rate->burst) :
 			 errhint("Enqueue again in %lld ms; who administers retry can raise max_enqueue_rate of the group.",
@@ -231,11 +231,11 @@ retry_group_admit(const RetryGroupRow *group, int64 tasks, bool rated)
 		return;
 
 	/*
-	 * a group without unfinished tasks has no lanes, which need not be
-	 * counted then
+	 * without unfinished tasks there are no lanes that upkeep has to count
+	 * first
 	 */
 	if (limits->max_lanes >= 0 && !use->lanes_counted && use->counted && retry_group_use_pending(use) == 0)
-		use->lanes_counted = true;
+		retry_group_lanes_none(use);
 	if (!retry_group_use_add(use, tasks, exempt ? -1 : limits->max_pending))
 		refuse_tasks(use, group, tasks);
 
