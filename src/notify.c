@@ -163,9 +163,9 @@ send_notes(void *arg)
 	return true;
 }
 
-/* Says that tasks ended of which nobody was notified, and why. */
+/* Says that tasks ended of which nobody was notified, and why; "at_once": even within the minute. */
 static void
-note_loss(RetryDispatcher *d, int64 count, const char *why)
+note_loss(RetryDispatcher *d, int64 count, bool at_once, const char *why)
 {
 	static TimestampTz last = 0;
 	static int64 untold = 0;
@@ -174,7 +174,7 @@ note_loss(RetryDispatcher *d, int64 count, const char *why)
 	char		detail[256];
 
 	untold += count;
-	if (now >= last && !TimestampDifferenceExceeds(last, now, LOG_INTERVAL_MS))
+	if (!at_once && now >= last && !TimestampDifferenceExceeds(last, now, LOG_INTERVAL_MS))
 		return;
 	last = now;
 	snprintf(detail, sizeof(detail), "of the ends of " INT64_FORMAT " tasks: %s", untold, why);
@@ -185,7 +185,7 @@ note_loss(RetryDispatcher *d, int64 count, const char *why)
 }
 
 bool
-retry_notify(RetryDispatcher *d, bool wait)
+retry_notify(RetryDispatcher *d, bool last)
 {
 	RetryNotes *notes = d->notes;
 	TimestampTz now;
@@ -193,26 +193,31 @@ retry_notify(RetryDispatcher *d, bool wait)
 	MemoryContext caller;
 	ErrorData  *error;
 	bool		sent;
+	bool		locked;
+	int64		count = notes->n + notes->dropped;
 
-	if (notes->n == 0 && notes->dropped == 0)
+	if (count == 0)
 		return true;
 	now = GetCurrentTimestamp();
-	sending.wait = wait || (notes->since != 0 && now >= notes->since + PATIENCE_US);
+	sending.wait = last || (notes->since != 0 && now >= notes->since + PATIENCE_US);
 	caller = MemoryContextSwitchTo(d->turn_context);
 	error = retry_worker_store(send_notes, &sending, &sent);
-	if (!sent && (error == NULL || error->sqlerrcode == ERRCODE_LOCK_NOT_AVAILABLE))
+	locked = !sent && (error == NULL || error->sqlerrcode == ERRCODE_LOCK_NOT_AVAILABLE);
+	if (locked && !last)
 	{
 		if (notes->since == 0 || now < notes->since || sending.wait)
 			notes->since = now;
 		MemoryContextSwitchTo(caller);
 		return false;
 	}
-	if (error != NULL)
-		note_loss(d, notes->n + notes->dropped, error->message);
+	if (locked)
+		note_loss(d, count, last, "others notify all the time, and the dispatcher stops");
+	else if (error != NULL)
+		note_loss(d, count, last, error->message);
 	else if (sending.full)
-		note_loss(d, notes->n + notes->dropped, "the server's queue of notifications is half full, see pg_notification_queue_usage()");
+		note_loss(d, count, last, "the server's queue of notifications is half full, see pg_notification_queue_usage()");
 	else if (notes->dropped > 0)
-		note_loss(d, notes->dropped, "others notify all the time, and too many waited");
+		note_loss(d, notes->dropped, last, "others notify all the time, and too many waited");
 	MemoryContextSwitchTo(caller);
 	dlist_init(&notes->list);
 	notes->n = 0;

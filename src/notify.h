@@ -32,9 +32,10 @@ extern void retry_note_end(RetryNotes *notes, const RetryScene *scene, const Ret
 /*
  * Notifies of what was noted, in a transaction of its own.  To be called outside
  * a transaction; raises no error.  False while other sessions that notify have
- * the lock that takes: the notes are kept, and the caller calls again.  "wait":
- * for this lock, as long as lock_timeout allows.
+ * the lock that takes: the notes are kept, and the caller calls again.  "last":
+ * it does not, so this waits for the lock, as long as lock_timeout allows, and
+ * what cannot be sent then is given up, with an event.
  */
-extern bool retry_notify(struct RetryDispatcher *d, bool wait);
+extern bool retry_notify(struct RetryDispatcher *d, bool last);
 
 #endif							/* RETRY_NOTIFY_H */

@@ -75,9 +75,15 @@ ok(!$heard{$silent}, 'and none of where it is not');
 
 # A session that notifies and waits in its commit for a standby has the lock that
 # each NOTIFY needs: delivery goes on, and what is to be heard waits.
-my $stuck = session($node);
+sub notifies_and_waits
+{
+	my $session = session($node);
+
+	$session->query_until(qr/sent/, "\\echo sent\nBEGIN; SET LOCAL synchronous_commit = on; SELECT pg_logical_emit_message(true, '', ''); NOTIFY other; COMMIT;\n");
+	return $session;
+}
+my $stuck = notifies_and_waits();
 my $holds = "SELECT pid FROM pg_locks WHERE locktype = 'object' AND mode = 'AccessExclusiveLock' AND granted AND database = 0";
-$stuck->query_until(qr/sent/, "\\echo sent\nBEGIN; SET LOCAL synchronous_commit = on; CREATE TABLE public.written (); NOTIFY other; COMMIT;\n");
 wait_sql($node, "SELECT count(*) FROM ($holds) AS h", 'a session that notifies holds the lock', expected => '1');
 my $waits = enqueue($node, "${group}heard', '{}'");
 wait_state($node, $waits, 'succeeded');
@@ -172,6 +178,17 @@ event('dispatcher started', 3, 'it has started');
 sql("SELECT pg_terminate_backend($pid)");
 event('dispatcher started', 4, 'one more starts');
 event('worker crashed', 1, 'and tells nothing that is known');
+
+# One that stops while others have the lock that NOTIFY needs does not wait for them, and says what it gives up.
+$stuck = notifies_and_waits();
+wait_sql($node, "SELECT count(*) FROM ($holds) AS h", 'a session that notifies holds the lock again', expected => '1');
+wait_state($node, enqueue($node, "${group}dies', '{}'"), 'dead');
+($pid) = workers($node, 'retry dispatcher');
+sql("SELECT pg_terminate_backend($pid)");
+is( event('not notified', 1, 'of which nobody is notified'),
+	'of the ends of 1 tasks: others notify all the time, and the dispatcher stops', 'there is an event');
+sql("SELECT pg_cancel_backend(h.pid) FROM ($holds) AS h");
+$stuck->quit;
 
 $node->stop;
 done_testing();
