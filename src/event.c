@@ -65,7 +65,6 @@ static const char *const words[RETRY_EVENT_KINDS] = {
 	[RETRY_EVENT_TARGET_BACK] = "target back",
 	[RETRY_EVENT_URL_DISABLED] = "url disabled",
 	[RETRY_EVENT_URL_ENABLED] = "url enabled",
-	[RETRY_EVENT_LIMIT_CHANGED] = "limit changed",
 	[RETRY_EVENT_QUARANTINED] = "task quarantined",
 	[RETRY_EVENT_STARTED] = "dispatcher started",
 	[RETRY_EVENT_STOPPED] = "dispatcher stopped",

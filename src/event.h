@@ -27,7 +27,6 @@ typedef enum RetryEventKind
 	RETRY_EVENT_TARGET_BACK,
 	RETRY_EVENT_URL_DISABLED,
 	RETRY_EVENT_URL_ENABLED,
-	RETRY_EVENT_LIMIT_CHANGED,	/* the concurrency that a lane found out */
 	RETRY_EVENT_QUARANTINED,	/* a task, for crashes */
 	RETRY_EVENT_STARTED,		/* a dispatcher */
 	RETRY_EVENT_STOPPED,
