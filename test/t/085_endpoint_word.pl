@@ -114,6 +114,8 @@ sub requests
 	is(requests($gone, '/flaky/1?x=1'), $sent, 'nothing is sent');
 	sql("SELECT retry.enable_url('default/admin', '$url')");
 	wait_sql($node, counted("scene = 'default/admin' AND state = 'succeeded'"), 'and all when it is enabled', expected => 2);
+	is( sql("SELECT string_agg(kind || ' ' || detail, ', ' ORDER BY at) FROM retry.events WHERE scene = 'default/admin' AND kind ^@ 'url '"),
+		'url disabled by postgres, url enabled by postgres', 'both are events');
 
 	# a transaction that does both, or is undone, changes nothing
 	sql("BEGIN; SELECT retry.disable_url('admin', '$url'); ROLLBACK");
