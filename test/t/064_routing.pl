@@ -162,9 +162,13 @@ cmp_ok(sql('SELECT turns FROM retry.dispatchers') - $turns, '<', 30, 'none: but 
 # One that is cancelled while it waits is not sent.
 my $cancelled = enqueue($node, "'none', '{}', key => 'cancelled'");
 is(sql("SELECT retry.cancel('$cancelled')"), 't', 'none: one is cancelled');
+my $told = "SELECT string_agg(DISTINCT target, ' ' ORDER BY target) FROM retry.events WHERE scene = 'default/none' AND kind = 'target out'";
+wait_sql($node, $told, 'none: an event tells of each', expected => join(' ', sort @target[ 0, 1 ]));
 $receivers[$_]->mode('up') foreach 0, 1;
 wait_sql($node, "SELECT count(*) FROM retry.tasks WHERE scene = 'default/none' AND state NOT IN ('succeeded', 'cancelled', 'dead')",
 	'none: when one works again all go', expected => '0');
+wait_sql($node, "SELECT count(*) > 0 FROM retry.events WHERE scene = 'default/none' AND kind = 'target back' AND target IN ('$target[0]', '$target[1]')",
+	'none: and an event tells so');
 is(scalar(map { $_->ledger('cancelled') } @receivers), 0, 'none: but the one cancelled');
 
 # Expiry, with a target that nothing answers at for as long as it takes.
