@@ -10,6 +10,7 @@ use IPC::Run ();
 use JSON::PP;
 use PostgreSQL::Test::Utils;
 use RetryTest;
+use RetryTest::Preload;
 use RetryTest::Tls;
 use Test::More;
 
@@ -136,6 +137,8 @@ channel('untrusted', $url{untrusted}, 'ada@reader.test', secret => undef);
 like(attempts('untrusted'), qr/^failed: tls: issuer of the server's certificate is not trusted/, 'one that nobody trusts');
 sql("UPDATE retry.scene SET tls_ca = '$theirs->{pem}' WHERE name = 'alarm-untrusted'");
 is(attempts('untrusted'), 'succeeded', 'unless the scene does');
+sql("UPDATE retry.scene SET tls_pin = '" . public_key_pin($ours) . "' WHERE name = 'alarm-untrusted'");
+like(attempts('untrusted'), qr/^failed: tls: server's public key is not one of those that are pinned$/m, 'or wants another key');
 channel('notls', $url{plain} =~ s/\+plaintext//r, 'ada@reader.test', secret => undef);
 like(attempts('notls'), qr/^failed: tls: mail server does not offer STARTTLS$/m, 'without TLS nothing is sent');
 channel('plain', $url{plain}, 'plain@reader.test', secret => undef);
@@ -152,6 +155,10 @@ sql("UPDATE retry.scene_group SET allowed_hosts = NULL WHERE name = 'default'");
 sql("SELECT retry.set_secret('wrong', 'not this')");
 channel('wrong', $url{starttls}, 'ada@reader.test', secret => 'wrong');
 like(attempts('wrong'), qr/^stopped: mail server refuses user and password: 535 /, 'a wrong password');
+my $dead = sql("SELECT id FROM retry.dead_letters WHERE scene = 'default/alarm-wrong' AND reason = 'stopped'");
+sql("SELECT retry.set_secret('wrong', '$password')");
+wait_state($node, sql("SELECT retry.replay('$dead')"), 'succeeded', description => 'its dead letter is replayed with the right one');
+is(scalar(() = grep { $_->{headers}{'Message-ID'} eq "<$dead\@sender.test>" } arrived('ada@reader.test')), 1, 'as the same mail');
 channel('unset', $url{starttls}, 'ada@reader.test', secret => 'unset');
 $id = sql("SELECT retry.test_channel('unset')");
 wait_sql($node, "SELECT held_reason FROM retry.tasks WHERE id = '$id'", 'without its password a mail waits', expected => 'missing secret');
@@ -162,6 +169,18 @@ ok(index($seen, 'wörd') < 0, 'the password is in no table');
 $node->append_conf('postgresql.conf', "retry.allowed_networks = ''");
 $node->reload;
 wait_for(sub { attempts('plain') =~ /^blocked: blocked network: 127\.0\.0\.1 is in / }, 'a mail server in a blocked network is not reached');
+
+# ---- a libcurl that cannot send any
+my $library = "$dir/without_smtp.so";
+build_library('libcurl/without_smtp.c', $library);
+$node->stop;
+{
+	local $ENV{LD_PRELOAD} = $library;
+	$node->start;
+}
+my (undef, undef, $error) = $node->psql('postgres', "INSERT INTO retry.channel (name, kind, url, mail_from, mail_to) VALUES ('late', 'email', 'smtps://127.0.0.1', 'a\@b', '{c\@d}')");
+like($error, qr/ERROR:  this server's libcurl cannot send mail\nHINT:  It was built without SMTP/, 'a channel of mail where libcurl knows no SMTP');
+is(sql("INSERT INTO retry.channel (name, kind, url) VALUES ('late', 'webhook', 'http://127.0.0.1:9/') RETURNING name"), 'late', 'is all that is refused');
 
 $node->stop;
 done_testing();
