@@ -497,12 +497,10 @@ read_row(const char *table, const char *index, ScanKey key, Snapshot snapshot, i
 		 Datum *values, bool *isnull)
 {
 	Relation	rel = table_open(retry_relation_oid(table), AccessShareLock);
-	SysScanDesc scan = systable_beginscan(rel, retry_relation_oid(index), true, snapshot, 1, key);
-	HeapTuple	tuple = heap_copytuple(systable_getnext(scan));
+	HeapTuple	tuple = retry_row_find(rel, retry_relation_oid(index), key, snapshot);
 
 	if (tuple != NULL)
 		retry_row_read(tuple, RelationGetDescr(rel), natts, values, isnull);
-	systable_endscan(scan);
 	table_close(rel, NoLock);
 	return tuple != NULL;
 }

@@ -37,16 +37,11 @@ static HeapTuple
 find_row(Relation rel, const char *index, int column, const pg_uuid_t *id)
 {
 	ScanKeyData key;
-	SysScanDesc scan;
 	HeapTuple	tuple;
 
 	ScanKeyInit(&key, column + 1, BTEqualStrategyNumber, F_UUID_EQ, UUIDPGetDatum(id));
 	PushActiveSnapshot(GetLatestSnapshot());
-	scan = systable_beginscan(rel, retry_relation_oid(index), true, GetActiveSnapshot(), 1, &key);
-	tuple = systable_getnext(scan);
-	if (HeapTupleIsValid(tuple))
-		tuple = heap_copytuple(tuple);
-	systable_endscan(scan);
+	tuple = retry_row_find(rel, retry_relation_oid(index), &key, GetActiveSnapshot());
 	PopActiveSnapshot();
 	return tuple;
 }
@@ -64,8 +59,8 @@ open_table(const char *name, LOCKMODE mode, bool wait)
 	return table_open(oid, NoLock);
 }
 
-static RetryDecision
-decision_in(Datum value)
+RetryDecision
+retry_decision_in(Datum value)
 {
 	const text *word = DatumGetTextPP(value);
 
@@ -73,17 +68,17 @@ decision_in(Datum value)
 }
 
 static void
-read_global(HeapTuple tuple, TupleDesc desc, RetryGlobal *global)
+read_global(HeapTuple tuple, TupleDesc desc, RetryGlobal *found)
 {
 	Datum		values[Global_natts];
 	bool		isnull[Global_natts];
 
 	retry_row_read(tuple, desc, Global_natts, values, isnull);
-	global	  ->gid = *DatumGetUUIDP(values[Global_gid]);
-	global	  ->scene_id = DatumGetInt32(values[Global_scene_id]);
-	global	  ->begun_by = DatumGetObjectId(values[Global_begun_by]);
-	global	  ->at_limit = decision_in(values[Global_at_limit]);
-	global	  ->check_id = *DatumGetUUIDP(values[Global_check_id]);
+	found->gid = *DatumGetUUIDP(values[Global_gid]);
+	found->scene_id = DatumGetInt32(values[Global_scene_id]);
+	found->begun_by = DatumGetObjectId(values[Global_begun_by]);
+	found->at_limit = retry_decision_in(values[Global_at_limit]);
+	found->check_id = *DatumGetUUIDP(values[Global_check_id]);
 }
 
 bool
@@ -115,7 +110,7 @@ read_decision(const pg_uuid_t *gid, bool wait, RetryDecision *decision)
 		bool		isnull[Decision_natts];
 
 		retry_row_read(tuple, RelationGetDescr(rel), Decision_natts, values, isnull);
-		*decision = decision_in(values[Decision_decision]);
+		*decision = retry_decision_in(values[Decision_decision]);
 	}
 	table_close(rel, NoLock);
 	return true;

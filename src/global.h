@@ -46,6 +46,9 @@ typedef enum RetryGlobalLock
 	RETRY_GLOBAL_LOCKED			/* until the end of the current transaction */
 } RetryGlobalLock;
 
+/* The decision that a column has the word for; it may be toasted. */
+extern RetryDecision retry_decision_in(Datum value);
+
 /* Reads a transaction, as it is committed now; false when there is none. */
 extern bool retry_global_find(const pg_uuid_t *gid, RetryGlobal *global);
 

@@ -23,6 +23,7 @@
 #include "access.h"
 #include "amend.h"
 #include "locate.h"
+#include "row.h"
 
 char *
 retry_id_text(const pg_uuid_t *id)
@@ -74,17 +75,13 @@ find_dead_letter(Snapshot snapshot, RetryLocated *task)
 {
 	Relation	rel = table_open(retry_relation_oid("dead_letter"), AccessShareLock);
 	ScanKeyData key;
-	SysScanDesc scan;
 	HeapTuple	tuple;
-	bool		found;
 
 	ScanKeyInit(&key, Task_id + 1, BTEqualStrategyNumber, F_UUID_EQ, UUIDPGetDatum(&task->id));
-	scan = systable_beginscan(rel, retry_relation_oid("dead_letter_pkey"), true, snapshot, 1, &key);
-	tuple = systable_getnext(scan);
-	found = HeapTupleIsValid(tuple);
-	if (found)
+	tuple = retry_row_find(rel, retry_relation_oid("dead_letter_pkey"), &key, snapshot);
+	if (tuple != NULL)
 	{
-		task->row = heap_copytuple(tuple);
+		task->row = tuple;
 		task->desc = CreateTupleDescCopy(RelationGetDescr(rel));
 		task->leaf = -1;
 		memset(&task->probe, 0, sizeof(task->probe));
@@ -92,9 +89,8 @@ find_dead_letter(Snapshot snapshot, RetryLocated *task)
 		task->probe.outcome = RETRY_FAILED;
 		task->probe.attempts = DatumGetInt32(column(task, Dead_attempts));
 	}
-	systable_endscan(scan);
 	table_close(rel, NoLock);
-	return found;
+	return tuple != NULL;
 }
 
 /* Whether the current role may see the task; its scene is found for that. */

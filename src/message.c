@@ -78,26 +78,20 @@ scene_rules(const RetrySceneRow *scene, CheckRules *rules)
 	Datum		values[Scene_natts];
 	bool		isnull[Scene_natts];
 	ScanKeyData key;
-	SysScanDesc scan;
 	HeapTuple	tuple;
-	text	   *word;
 
 	ScanKeyInit(&key, Scene_id + 1, BTEqualStrategyNumber, F_INT4EQ, Int32GetDatum(scene->id));
-	scan = systable_beginscan(rel, retry_relation_oid("scene_id_key"), true, GetActiveSnapshot(), 1, &key);
-	tuple = systable_getnext(scan);
-	if (!HeapTupleIsValid(tuple))
+	tuple = retry_row_find(rel, retry_relation_oid("scene_id_key"), &key, GetActiveSnapshot());
+	if (tuple == NULL)
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_OBJECT),
 				 errmsg("scene \"%s/%s\" does not exist any more", scene->group.name, scene->name)));
-	tuple = heap_copytuple(tuple);
 	retry_row_read(tuple, RelationGetDescr(rel), Scene_natts, values, isnull);
 	rules->target = isnull[Scene_check_target] ? NULL : DatumGetTextPP(values[Scene_check_target]);
 	rules->after = DatumGetIntervalP(values[Scene_check_after]);
 	rules->every = DatumGetIntervalP(values[Scene_check_every]);
 	rules->limit = DatumGetInt32(values[Scene_check_limit]);
-	word = DatumGetTextPP(values[Scene_undecided]);
-	rules->at_limit = retry_decision_of_word(VARDATA_ANY(word), VARSIZE_ANY_EXHDR(word));
-	systable_endscan(scan);
+	rules->at_limit = retry_decision_in(values[Scene_undecided]);
 	table_close(rel, NoLock);
 }
 

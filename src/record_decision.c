@@ -17,7 +17,7 @@
 #include "utils/xid8.h"
 
 #include "event.h"
-#include "group_use.h"
+#include "locate.h"
 #include "record_private.h"
 #include "wakeup.h"
 
@@ -98,7 +98,7 @@ retry_record_decision_put(RetryRecordBatch *batch, RetryRecordDecision *need)
 
 		event.group_id = scene != NULL ? scene->group_id : 0;
 		event.detail = psprintf("message %s: %s, since nobody has decided and no check has told",
-								DatumGetCString(DirectFunctionCall1(uuid_out, UUIDPGetDatum(&need->global.gid))),
+								retry_id_text(&need->global.gid),
 								retry_decision_word(need->decision));
 		(void) retry_event_store(&event, false);	/* none while the table is
 													 * locked */

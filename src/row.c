@@ -8,6 +8,7 @@
  */
 #include "postgres.h"
 
+#include "access/genam.h"
 #include "access/htup_details.h"
 #include "executor/executor.h"
 #include "rewrite/rewriteHandler.h"
@@ -42,6 +43,16 @@ void
 retry_require_columns(Relation rel, int n)
 {
 	require_columns(RelationGetDescr(rel), RelationGetRelationName(rel), n);
+}
+
+HeapTuple
+retry_row_find(Relation rel, Oid index, ScanKey key, Snapshot snapshot)
+{
+	SysScanDesc scan = systable_beginscan(rel, index, true, snapshot, 1, key);
+	HeapTuple	tuple = heap_copytuple(systable_getnext(scan));
+
+	systable_endscan(scan);
+	return tuple;
 }
 
 void

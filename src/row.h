@@ -10,9 +10,11 @@
 #define RETRY_ROW_H
 
 #include "access/htup.h"
+#include "access/skey.h"
 #include "access/tupdesc.h"
 #include "executor/tuptable.h"
 #include "utils/relcache.h"
+#include "utils/snapshot.h"
 
 struct EState;
 
@@ -27,6 +29,13 @@ extern void retry_require_columns(Relation rel, int n);
  * What the values point to is in the row.  ERROR as above.
  */
 extern void retry_row_read(HeapTuple row, TupleDesc desc, int n, Datum *values, bool *isnull);
+
+/*
+ * The first row with this key, by an index of the table that begins with its
+ * column: a copy in the current memory context, or NULL.  The key names the
+ * table's column.  Raises only what table access raises.
+ */
+extern HeapTuple retry_row_find(Relation rel, Oid index, ScanKey key, Snapshot snapshot);
 
 /*
  * The columns after the first n, for rows to be stored: they get their
