@@ -343,11 +343,13 @@ fold(Writer *w, size_t next)
 static void
 put_word(Writer *w, const char *bytes, size_t len)
 {
-	char		base64[WORD_BASE64];
+	int			written;
 
 	put_text(w, "=?UTF-8?B?");
 	/* the bytes of base64 are char up to 17 and uint8 from 18 on: hence void */
-	put(w, base64, pg_b64_encode((const void *) bytes, (int) len, base64, sizeof(base64)));
+	written = pg_b64_encode((const void *) bytes, (int) len, w->at, WORD_BASE64);
+	w->at += written;
+	w->column += written;
 	put_text(w, "?=");
 }
 
