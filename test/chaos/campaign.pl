@@ -105,18 +105,18 @@ sub round
 	return;
 }
 
-# What happened how often, how long it took until requests arrived again, and how
-# many requests were repeated for it.
+# What happened how often, and how often alone; how long it took then until requests
+# arrived again; and how many requests were repeated for it.  test/chaos/table reads it.
 sub table
 {
 	my $repeated = $campaign->{repeated};
 
-	print $stdout sprintf("# %-24s %6s %14s %14s %9s\n", 'fault', 'times', 'back after s', 'at most', 'repeated');
+	print $stdout sprintf("# %-24s %6s %6s %14s %14s %9s\n", 'fault', 'times', 'alone', 'back after s', 'at most', 'repeated');
 	foreach my $name (sort keys %count)
 	{
 		my @back = @{ $back{$name} // [] };
 
-		print $stdout sprintf("# %-24s %6d %14s %14s %9d\n", $name, $count{$name},
+		print $stdout sprintf("# %-24s %6d %6d %14s %14s %9d\n", $name, $count{$name}, scalar(@back),
 			@back ? sprintf('%.2f', sum(@back) / @back) : '-', @back ? sprintf('%.2f', max(@back)) : '-',
 			$repeated->{$name} // 0);
 	}
@@ -138,6 +138,7 @@ if ($count{'out-of-memory'})
 {
 	print $stdout sprintf("# out-of-memory: %d allocations failed\n", $chaos->failed_allocations);
 }
+print $stdout sprintf("# looked at: %s\n", join ', ', map { "$campaign->{looked}{$_} $_" } sort keys %{ $campaign->{looked} });
 my @crashes = $chaos->crashes;
 ok(!@crashes, 'the log tells of no crash but those that we made') or diag(join "\n", @crashes[ 0 .. ($#crashes < 9 ? $#crashes : 9) ]);
 $chaos->node->stop;

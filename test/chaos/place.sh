@@ -26,7 +26,6 @@ PLACE='
 	echo "nameserver 127.0.0.1" >"$RETRY_CHAOS_DATA.resolv" || exit 125
 	mount --bind "$RETRY_CHAOS_DATA.hosts" /etc/hosts || exit 125
 	mount --bind "$RETRY_CHAOS_DATA.resolv" /etc/resolv.conf || exit 125
-	export XTABLES_LOCKFILE=$RETRY_CHAOS_DATA.xtables
 	exec "$@"'
 
 # With RETRY_CHAOS_MEMORY set, the servers' folders are in memory, of that size: a
@@ -56,6 +55,40 @@ in_place()
 		unset RETRY_CHAOS_MEMORY RETRY_CHAOS_DATA RETRY_CHAOS_WAL RETRY_CHAOS_NET RETRY_CHAOS_HOST
 		run_job "$limit" "${perl[@]}"
 	fi
+}
+
+# campaign HERE COMMAND PROGRAM ARGUMENT...: a whole run, from wherever it is called;
+# the last line is "N passed, N failed".
+campaign()
+{
+	local here=$1 command=$2 program=$3 status name
+
+	shift 3
+	if [ -z "$WORK" ]; then
+		need_packages perl
+		enter "$here" "$command" "$@"
+	fi
+	settle
+	cd "$here" || die "cannot enter $here"
+	if ! build_extension || ! build_endpoint; then
+		tail -n 40 "$WORK"/log/*build.log
+		say "0 passed, 1 failed"
+		exit 1
+	fi
+	export RETRY_CHAOS_MEMORY=3g
+	# Its own time limit is generous: it waits for conditions with limits of theirs.
+	in_place "${CHAOS_LIMIT:-86400}" "$program" "$@"
+	status=$?
+	name=$(basename "$program" .pl)
+	case $status in
+		0 | 1) ;;
+		*)
+			say "--- ended early (status $status); end of its log:"
+			tail -n 60 "$WORK"/{log/tap,tmp_check/log}/"regress_log_$name" 2>/dev/null | cut -c 1-400
+			say "0 passed, 1 failed"
+			;;
+	esac
+	exit "$status"
 }
 
 # The same user inside as outside, with capabilities that count inside only.

@@ -3,6 +3,7 @@
 use strict;
 use warnings FATAL => 'all';
 
+use RetryTest::Bank;
 use RetryTest::Checker;
 use Storable qw(dclone);
 use Test::More;
@@ -23,35 +24,43 @@ sub attempt
 }
 
 # What agrees: succeeded at once, at the second attempt, and sent twice across a
-# crash; dead; cancelled; a function's effect; tried and undone; rolled back.
+# crash; dead; cancelled; a function's effect; tried and undone; rolled back; a mail; a
+# message that was committed, and one that was not.
 sub world
 {
 	return {
 		promises => {
-			C => { map { $_ => 1 } qw(plain second crash dead cancelled effect) },
+			C => { map { $_ => 1 } qw(plain second crash dead cancelled effect mail told) },
 			A => { async => 1 },
-			T => { map { $_ => 1 } qw(plain second crash dead cancelled effect async unsure) },
-			R => { undone => 1 } },
-		expect => { dead => 'dead', cancelled => 'cancelled', effect => 'effect' },
+			T => { map { $_ => 1 } qw(plain second crash dead cancelled effect async unsure mail told untold) },
+			R => { undone => 1, untold => 1 } },
+		expect => { dead => 'dead', cancelled => 'cancelled', effect => 'effect', mail => 'mail' },
 		arrivals => [
 			arrival('plain', 1, 200, 1 * $MINUTE), arrival('second', 1, 500, 1 * $MINUTE),
 			arrival('second', 2, 200, 3 * $MINUTE), arrival('crash', 1, 200, 4 * $MINUTE),
 			arrival('crash', 1, 200, 6 * $MINUTE), arrival('dead', 1, 400, 1 * $MINUTE),
-			arrival('async', 1, 200, 1 * $MINUTE) ],
-		stored => [ map { { key => $_, cancelled => $_ eq 'cancelled' } } qw(plain second crash dead cancelled effect async) ],
+			arrival('async', 1, 200, 1 * $MINUTE), arrival('told', 1, 200, 1 * $MINUTE) ],
+		stored => [ map { { key => $_, cancelled => $_ eq 'cancelled' } } qw(plain second crash dead cancelled effect async mail told) ],
 		attempts => [
 			attempt('plain', 1, 200, 2 * $MINUTE), attempt('second', 1, 500, 2 * $MINUTE),
 			attempt('second', 2, 200, 4 * $MINUTE), attempt('crash', 1, 200, 7 * $MINUTE),
 			attempt('dead', 1, 400, 2 * $MINUTE, outcome => 'stopped', terminal => 1),
 			attempt('effect', 1, 0, 2 * $MINUTE, outcome => 'succeeded', terminal => 1, error => 0),
-			attempt('async', 1, 200, 2 * $MINUTE) ],
+			attempt('mail', 1, 0, 2 * $MINUTE, outcome => 'succeeded', terminal => 1, error => 0),
+			attempt('async', 1, 200, 2 * $MINUTE), attempt('told', 1, 200, 2 * $MINUTE) ],
 		views => [
-			(map { { key => $_, state => 'succeeded', attempts => 1 } } qw(plain crash effect async)),
+			(map { { key => $_, state => 'succeeded', attempts => 1 } } qw(plain crash effect async mail told)),
 			{ key => 'second', state => 'succeeded', attempts => 2 },
 			{ key => 'dead', state => 'dead', attempts => 1 },
 			{ key => 'cancelled', state => 'cancelled', attempts => 0 } ],
 		letters => [ { key => 'dead' } ],
 		effects => [ { key => 'effect' } ],
+		mails => [ { key => 'mail', wall => 1 * $MINUTE } ],
+		fate => { told => 'commit', untold => 'rollback' },
+		messages => [
+			{ key => 'told', decision => 'commit', how => 'caller', state => 'committed' },
+			{ key => 'untold', decision => 'rollback', how => 'check', state => 'rolled back' } ],
+		notes => [ { key => 'plain', state => 'succeeded' }, { key => 'dead', state => 'dead' } ],
 		faults => [ [ 5 * $MINUTE, 5.1 * $MINUTE ] ] };
 }
 
@@ -147,6 +156,10 @@ accepted('a clock that was ahead', sub {
 	$_[0]{clock} = [ [ 1.5 * $MINUTE, 100 * $MINUTE ], [ 2.5 * $MINUTE, 0 ] ];
 	$_->{finished} += 100 * $MINUTE foreach grep { $_->{finished} == 2 * $MINUTE } @{ $_[0]{attempts} }; });
 
+accepted('a mail whose answer a crash has lost comes again',
+	sub { push @{ $_[0]{mails} }, { key => 'mail', wall => 5.5 * $MINUTE }; });
+accepted('a notification may be missed', sub { $_[0]{notes} = []; });
+
 caught('a task is gone', sub { without($_[0], 'plain', qw(stored attempts arrivals views)) }, 'lost: plain committed and is not stored');
 caught('a task is gone though it was sent', sub { without($_[0], 'plain', qw(stored attempts views)) }, 'phantom: plain arrived and is not stored');
 caught('a task was never sent', sub { without($_[0], 'plain', 'arrivals') }, 'lost: plain committed and never arrived');
@@ -193,4 +206,50 @@ caught('shown in another state', sub { (rows($_[0], 'views', 'plain'))[0]{state}
 caught('shown with other attempts', sub { (rows($_[0], 'views', 'second'))[0]{attempts} = 1 }, 'state: second has 2 attempts and is shown with 1');
 caught('dead without a letter', sub { without($_[0], 'dead', 'letters') }, 'state: dead is dead and has 0 dead letters');
 caught('a letter of one that lives', sub { push @{ $_[0]{letters} }, { key => 'plain' } }, 'state: plain is succeeded and has 1 dead letters');
+caught('a mail was not sent', sub { $_[0]{mails} = [] }, 'lost: mail committed and its mail never arrived');
+caught('a mail that was rolled back', sub { push @{ $_[0]{mails} }, { key => 'undone', wall => $MINUTE } }, 'phantom: undone was mailed and was rolled back');
+caught('a mail that is not stored', sub { push @{ $_[0]{mails} }, { key => 'ghost', wall => $MINUTE } }, 'phantom: ghost was mailed and is not stored');
+caught('a mail again without a fault', sub { push @{ $_[0]{mails} }, { key => 'mail', wall => 3 * $MINUTE } }, 'double: mail was mailed again without a fault');
+# message(KEY, SUB): makes something of it false.
+sub message
+{
+	my ($key, %false) = @_;
+
+	return sub { my ($message) = rows($_[0], 'messages', $key); @$message{ keys %false } = values %false; };
+}
+
+caught('a message left undecided', message('told', decision => 'none', state => 'undecided'), 'lost: message told is undecided');
+caught('a message that was lost', message('told', decision => 'rollback', state => 'rolled back'), 'lost: message told is rolled back and its sender says commit');
+caught('a message without a commit', message('untold', decision => 'commit', state => 'committed'), 'phantom: message untold is committed and its sender says rollback');
+caught('a message decided by nobody', message('told', how => 'limit'), 'state: message told was decided at a limit');
+caught('a message shown in another state', message('told', state => 'undecided'), 'state: message told is committed by the facts and shown as undecided');
+caught('a message committed and no task', sub { without($_[0], 'told', 'stored') }, 'state: message told is committed and is none');
+caught('a message rolled back and a task', sub { push @{ $_[0]{stored} }, { key => 'untold' } }, 'phantom: untold was rolled back and is stored');
+caught('a message that nobody prepared', sub { delete $_[0]{fate}{told} }, 'phantom: message told is prepared and nobody did');
+caught('a message stored twice', sub { push @{ $_[0]{messages} }, rows($_[0], 'messages', 'told') }, 'double: message told is stored more than once');
+caught('a false notification', sub { $_[0]{notes}[0]{state} = 'dead' }, 'state: plain is succeeded and was notified of as dead');
+caught('a notification twice', sub { push @{ $_[0]{notes} }, $_[0]{notes}[0] }, 'double: plain was notified of 2 times');
+caught('a notification of nothing', sub { push @{ $_[0]{notes} }, { key => 'ghost', state => 'dead' } }, 'phantom: ghost was notified of and is not stored');
+
+# The books of the bank: one transfer, and what is said of it.
+sub books
+{
+	my ($expected, %false) = @_;
+	my %transfer = (from => 'one', to => 'two', amount => 7, bound => 1);
+	my %entries = (debit => [ { house => 'one', amount => -7 } ], credit => [ { house => 'two', amount => 7 } ]);
+
+	$false{$_} and $entries{$_} = $false{$_} foreach keys %entries;
+	return is(join('; ', RetryTest::Bank::judge('it', $false{nobody} ? undef : \%transfer, \%entries)), $expected, $expected || 'books that agree');
+}
+
+books('');
+books('it was begun by nobody', nobody => 1);
+books('it was debited and not credited; it was bound to come and did not', credit => []);
+books('it was credited and not debited', debit => [ { house => 'one', amount => 0 } ]);
+books('it was bound to come and did not', debit => [], credit => []);
+books('it was debited 2 times', debit => [ map { { house => 'one', amount => -7 } } 1, 2 ]);
+books('it was credited 2 times', credit => [ map { { house => 'two', amount => 7 } } 1, 2 ]);
+books('it took -8 from one', debit => [ { house => 'one', amount => -8 } ]);
+books('it took -7 from two', debit => [ { house => 'two', amount => -7 } ]);
+books('it brought 8 to two', credit => [ { house => 'two', amount => 8 } ]);
 done_testing();

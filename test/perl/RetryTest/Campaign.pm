@@ -7,6 +7,7 @@
 #   sessions   C key  committed for sure         A key  the same, asynchronously
 #              T key  tried, perhaps committed   R key  rolled back for sure
 #              E key end   how it has to end, when that is not by success
+#              M key fate  of a message, see RetryTest::Load::Messages
 #   receiver   key, attempt number, status answered, when
 #   database   what is stored, and what the views show of it, in the end
 # They are compared by RetryTest::Checker.
@@ -18,11 +19,14 @@ package RetryTest::Campaign;
 use strict;
 use warnings FATAL => 'all';
 
-use Cwd ();
 use POSIX ();
 use PostgreSQL::Test::Utils;
 use RetryTest;
 use RetryTest::Checker;
+use RetryTest::Crash;
+use RetryTest::Load::Ends;
+use RetryTest::Load::Mail;
+use RetryTest::Load::Messages;
 use Test::More import => [qw(ok diag)];
 use Time::HiRes qw(time usleep);
 
@@ -31,12 +35,14 @@ my $campaigns = 0;
 # new(NODE, %options)
 #   seed      => N        of everything random here
 #   receiver  => [...]    arguments of the receiver
+#   place     => {...}    where it is, as RetryTest::Endpoint has it (host, called)
 #   options   => "..."    more arguments of each retry.enqueue call
 #   lanes     => N        lanes that tasks are spread over
 #   slow      => 0.08     share of the tasks in a lane of slow answers
 #   pause_ms  => N        between two transactions of a session
 #   dbname    => 'postgres'
 #   mixed     => 1        also tasks that die, are cancelled, or call a function
+#   loads     => [...]    and what is not plain tasks: Messages, Mail, Ends (see RetryTest/Load)
 #   named     => 'HOST'   by which some tasks call the receiver
 #   start     => SUB      instead of starting the server plainly
 sub new
@@ -73,11 +79,13 @@ sub new
 	$self->{tag} = "$campaigns-$self->{seed}";
 
 	$self->{receiver} = start_endpoint(
+		%{ $opt{place} // {} },
 		args => [
 			'--ledger', $self->{arrivals_file},
 			@{ $opt{receiver} // [ '--delay-ms', 3, '--fail-percent', 5, '--seed', $self->{seed} ] }
 		]);
 	$self->_make_function if $self->{mixed};
+	$self->{loads} = [ map { "RetryTest::Load::$_"->new($self) } @{ $opt{loads} // [] } ];
 	return $self;
 }
 
@@ -121,6 +129,10 @@ sub _transaction
 	my $key = "$prefix-$n";
 	my $kind = rand();
 
+	foreach my $load (@{ $self->{loads} })
+	{
+		return $load->transaction($key) if rand() < $load->share;
+	}
 	return $self->_other_end($key) if $self->{mixed} && rand() < 0.12;
 	return "\\echo R $key-r\nBEGIN;\n" . $call->("$key-r") . "ROLLBACK;\n"
 	  if $kind < 0.15;
@@ -194,6 +206,7 @@ sub start
 	my $parent = $$;
 
 	unlink $self->{stop_file};
+	$_->{pid} //= $_->start foreach grep { $_->can('start') } @{ $self->{loads} };
 	foreach (1 .. $count)
 	{
 		my $number = ++$self->{sessions};
@@ -228,34 +241,6 @@ sub stop
 
 # Crashes
 
-# Process ids of the children of a process.
-sub children_of
-{
-	my ($parent) = @_;
-	my @pids;
-
-	foreach my $file (glob '/proc/[0-9]*/stat')
-	{
-		open(my $in, '<', $file) or next;
-		my $line = <$in> // next;
-		push @pids, $1 if $line =~ /^(\d+) \(.*\) [^Z] $parent /;
-	}
-	return @pids;
-}
-
-# Process ids of a server that lost its postmaster: all work in its data folder.
-# Its children at some moment before are not all of them.  One that was started
-# after that, and outlives the others, waits for ever for a lock that one of
-# them held when it was killed, since nobody is left to clear the memory they share.
-sub orphans_of
-{
-	my ($node) = @_;
-	my $folder = Cwd::realpath($node->data_dir);
-
-	return grep { (readlink("/proc/$_/cwd") // '') eq $folder && (_state($_) // 'Z') ne 'Z' }
-	  map { m{(\d+)$} } glob '/proc/[0-9]*';
-}
-
 # kill_server(%options): kill -9 of the postmaster, and of all its children at
 # once (all => 1) or of none, so that they find out by themselves; then waits
 # until they are gone, does what is to be done meanwhile (between => SUB), and
@@ -264,25 +249,9 @@ sub kill_server
 {
 	my ($self, %opt) = @_;
 	my $node = $self->{node};
-	my $postmaster = $node->{_pid};
-	my @pids = children_of($postmaster);
 	my $from = time();
-	my $deadline = $from + 60;
 
-	$node->kill9;
-	kill 'KILL', @pids if $opt{all};
-	# first the postmaster, which may have been starting another child
-	usleep(1_000) while (_state($postmaster) // 'Z') ne 'Z' && time() < $deadline;
-	while (@pids = orphans_of($node))
-	{
-		die "process $pids[0] does not notice that its postmaster is gone"
-		  if time() > $deadline;
-		kill 'KILL', @pids if $opt{all};
-		usleep(5_000);
-	}
-	# Where nobody collects it at once, a dead postmaster still seems to run.
-	unlink $node->data_dir . '/postmaster.pid',
-	  $node->host . '/.s.PGSQL.' . $node->port . '.lock';
+	RetryTest::Crash::crash($node, $opt{all});
 	$opt{between}->() if $opt{between};
 	$self->moment($from, time(), $opt{name});
 	$self->{start_server}->() unless $opt{stay_down};
@@ -315,14 +284,6 @@ sub clock_set
 
 	push @{ $self->{clock} }, [ $from * 1e6, $offset * 1e6 ];
 	return;
-}
-
-sub _state
-{
-	my ($pid) = @_;
-
-	open(my $in, '<', "/proc/$pid/stat") or return;
-	return (<$in> // '') =~ /^\d+ \(.*\) (\S)/ ? $1 : undef;
 }
 
 # Requests that the receiver has got.
@@ -362,20 +323,23 @@ sub await_arrival
 		diag => sub { RetryTest::picture($self->{node}, $self->{dbname}) });
 }
 
-# Waits until every task has a terminal attempt, or was cancelled.  (Tasks without
-# a key are none of the campaign's.)
+# Waits until every task has a terminal attempt, or was cancelled, and every message
+# is decided.  (Tasks without a key are none of the campaign's.)
 sub await_end
 {
 	my ($self, $description, %opt) = @_;
 	local $Test::Builder::Level = $Test::Builder::Level + 1;
 
-	return wait_sql(
+	wait_sql(
 		$self->{node},
-		"SELECT count(*) FROM retry.task t WHERE key IS NOT NULL AND NOT EXISTS "
+		"SELECT (SELECT count(*) FROM retry.global_transaction g WHERE NOT EXISTS (SELECT FROM retry.global_decision d WHERE d.gid = g.gid)) + count(*) "
+		  . "FROM retry.task t WHERE key IS NOT NULL AND NOT EXISTS "
 		  . "(SELECT FROM retry.attempt a WHERE a.leaf = t.leaf AND a.task_id = t.id AND a.next_due IS NULL) "
 		  . "AND NOT EXISTS (SELECT FROM retry.signal s WHERE s.leaf = t.leaf AND s.task_id = t.id AND s.action = 'c')",
 		$description // 'every task comes to an end',
 		expected => '0', dbname => $self->{dbname}, %opt);
+	$_->await foreach grep { $_->can('await') } @{ $self->{loads} };
+	return;
 }
 
 # The ledgers
@@ -389,6 +353,14 @@ sub note
 	push @{ $self->{logs} }, $log unless grep { $_ eq $log } @{ $self->{logs} };
 	append_to_file($log, "$what $key\n");
 	return;
+}
+
+# What the sessions wrote down of one kind, without its letter.
+sub noted
+{
+	my ($self, $what) = @_;
+
+	return [ map { (slurp_file($_) =~ /^$what (.+)$/mg) } grep { -e } @{ $self->{logs} } ];
 }
 
 # What the sessions wrote down: a hash of keys by kind, and their ends.
@@ -448,8 +420,8 @@ sub wait_for_quietly
 	return 1;
 }
 
-# Rows of a query as hashes with these names; MINE stands for: key is of this round.
-sub _rows
+# rows(NAMES, QUERY): of a query, as hashes with these names; MINE stands for: key is of this round.
+sub rows
 {
 	my ($self, $names, $query) = @_;
 	my @rows;
@@ -474,17 +446,17 @@ sub _database
 	my ($self) = @_;
 
 	return (
-		stored => $self->_rows([qw(key cancelled)],
+		stored => $self->rows([qw(key cancelled)],
 			"SELECT key, EXISTS (SELECT FROM retry.signal s WHERE s.leaf = t.leaf AND s.task_id = t.id AND s.action = 'c') "
 			  . 'FROM retry.task t WHERE key MINE'),
-		attempts => $self->_rows([qw(key attempt status outcome error terminal finished)],
+		attempts => $self->rows([qw(key attempt status outcome error terminal finished)],
 			'SELECT t.key, a.attempt_no, coalesce(a.http_status, 0), a.outcome, a.error IS NOT NULL, a.next_due IS NULL, '
 			  . '(extract(epoch FROM a.finished_at) * 1000000)::bigint '
 			  . 'FROM retry.attempt a JOIN retry.task t ON t.leaf = a.leaf AND t.id = a.task_id '
 			  . 'WHERE t.key MINE ORDER BY t.key, a.attempt_no'),
-		views => $self->_rows([qw(key state attempts)], 'SELECT key, state, attempts FROM retry.tasks WHERE key MINE'),
-		letters => $self->_rows(['key'], 'SELECT key FROM retry.dead_letters WHERE key MINE'),
-		effects => $self->{mixed} ? $self->_rows(['key'], 'SELECT key FROM public.effect WHERE key MINE') : []);
+		views => $self->rows([qw(key state attempts)], 'SELECT key, state, attempts FROM retry.tasks WHERE key MINE'),
+		letters => $self->rows(['key'], 'SELECT key FROM retry.dead_letters WHERE key MINE'),
+		effects => $self->{mixed} ? $self->rows(['key'], 'SELECT key FROM public.effect WHERE key MINE') : []);
 }
 
 # check(): compares the ledgers; returns violations, a hash of lists by kind.
@@ -495,17 +467,23 @@ sub check
 	my ($promises, $ends) = $self->promises;
 	my @arrivals = @{ $self->arrivals };
 	my @late = grep { $self->{checked}{ $_->{key} } } @arrivals;
-	my ($found, $size, $repeated) = RetryTest::Checker::check({
+
+	$_->stop(delete $_->{pid}) foreach grep { $_->{pid} } @{ $self->{loads} };
+	my %facts = (
 		promises => $promises,
 		expect => $ends,
 		arrivals => [ grep { !$self->{checked}{ $_->{key} } } @arrivals ],
 		faults => $self->{faults},
 		failovers => $self->{failovers},
 		clock => $self->{clock},
-		$self->_database });
+		$self->_database);
+
+	$_->add_facts(\%facts) foreach @{ $self->{loads} };
+	my ($found, $size, $repeated) = RetryTest::Checker::check(\%facts);
 
 	push @{ $found->{double} }, "$_->{key} attempt $_->{attempt} arrived after its round" foreach @late;
 	$self->{size} = $size;
+	$self->{looked}{$2} += $1 while $size =~ /(\d+) ([a-z ]+)/g;
 	$self->{repeated}{$_} += $repeated->{$_} foreach keys %$repeated;
 	return $found;
 }

@@ -10,7 +10,9 @@ use PostgreSQL::Test::Utils;
 use RetryTest;
 use RetryTest::Campaign;
 use RetryTest::Clock;
+use RetryTest::Crash;
 use RetryTest::Power;
+use RetryTest::Wire;
 use Time::HiRes qw(time usleep);
 
 our $DBNAME = 'chaos';
@@ -28,6 +30,7 @@ sub new
 		latest => 0,
 		serial => 0,
 		prepared => {},
+		no_wire => RetryTest::Wire::missing(),
 		excused => []
 	}, $class;
 	# test/chaos/run sets these where it could make a place of its own
@@ -35,7 +38,7 @@ sub new
 	my $data = $ENV{RETRY_CHAOS_DATA};
 
 	$self->{node} = new_node('campaign', fsync => 1, start => 0,
-		initdb => $wal ? [ '--waldir', "$wal/wal" ] : [], conf => <<'CONF');
+		initdb => $wal ? [ '--waldir', "$wal/wal" ] : [], conf => "retry.allowed_networks = '127.0.0.0/8, $RetryTest::Wire::FAR/32'\n" . <<'CONF');
 retry.poll_interval = 200ms
 retry.lane_max_in_flight = 4
 retry.max_in_flight = 64
@@ -55,11 +58,14 @@ CONF
 	# receivers fail on purpose, and all has to end
 	hold_nothing($self->{node}, dbname => $DBNAME);
 	$self->{campaign} = RetryTest::Campaign->new($self->{node},
-		seed => $opt{seed}, dbname => $DBNAME, mixed => 1, lanes => 6, slow => 0.04,
+		seed => $opt{seed}, dbname => $DBNAME, mixed => 1, loads => [qw(Messages Mail Ends)], lanes => 6, slow => 0.04,
 		pause_ms => $opt{pause_ms} // 15, named => $ENV{RETRY_CHAOS_HOST},
 		start => sub { $self->start },
+		place => $self->{no_wire} ? {} : { host => $RetryTest::Wire::NEAR, called => $RetryTest::Wire::FAR },
 		options => "backoff => 'fixed 100ms', max_attempts => 100000, timeout => '1500 ms'");
 	$self->{receiver} = $self->{campaign}->receiver;
+	$self->{wire} = RetryTest::Wire->new($self->{receiver}->port) if !$self->{no_wire};
+	$self->name_receiver(1);
 	return $self;
 }
 
@@ -73,6 +79,19 @@ sub start
 	my ($self) = @_;
 
 	$self->{clock}->start($self->{node});
+	return;
+}
+
+# name_receiver(YES): is its name known?
+sub name_receiver
+{
+	my ($self, $known) = @_;
+
+	return if !$ENV{RETRY_CHAOS_HOST};
+	open(my $out, '>', '/etc/hosts') or die "/etc/hosts: $!";
+	print $out "127.0.0.1 localhost\n";
+	print $out $self->{no_wire} ? '127.0.0.1' : $RetryTest::Wire::FAR, " $ENV{RETRY_CHAOS_HOST}\n" if $known;
+	close $out;
 	return;
 }
 
@@ -148,7 +167,7 @@ sub recover
 		return 1 if defined $self->try_sql('SELECT 1');
 		my $pid = -e $node->data_dir . '/postmaster.pid' ? (split /\n/, slurp_file($node->data_dir . '/postmaster.pid'))[0] : 0;
 		# a postmaster that gave up: its children are gone, or it would still be there
-		if (!$pid || !kill(0, $pid) || (RetryTest::Campaign::_state($pid) // 'Z') eq 'Z')
+		if (!$pid || !kill(0, $pid) || (RetryTest::Crash::state_of($pid) // 'Z') eq 'Z')
 		{
 			unlink $node->data_dir . '/postmaster.pid';
 			$node->{_pid} = undef;

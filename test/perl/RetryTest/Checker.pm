@@ -7,7 +7,8 @@
 #                C committed for sure       A the same, asynchronously
 #                T tried                    R rolled back for sure
 #   expect     key => how it has to end, where that is not `succeeded`: dead or
-#              cancelled; `effect`: a function was called, and has left one row
+#              cancelled; `effect`: a function was called, and has left one row;
+#              `mail`: one was sent
 #   arrivals   requests, oldest first: key, attempt, status (0: none answered),
 #              wall (true time, microseconds since 1970)
 #   stored     of retry.task: key, cancelled (somebody asked for it)
@@ -17,6 +18,10 @@
 #   views      of retry.tasks: key, state, attempts
 #   letters    of retry.dead_letters: key
 #   effects    rows that functions have left: key
+#   mails      that a mail server has answered for: key, wall
+#   fate       of messages, key => commit or rollback: what their sender has done
+#   messages   of retry.prepare(): key, decision (none: undecided), how, state (as shown)
+#   notes      notifications that a session got: key, state
 #   faults     [from, to, name, delays]: what was under way in that time may be sent
 #              again; delays: what it got no answer to may arrive when it is over
 #   failovers  [from, to]: what was recorded in that time may be sent again too
@@ -50,7 +55,7 @@ sub check
 	my $self = bless { %$facts, of => {}, repeated => {}, found => { map { $_ => [] } keys %SAYS } },
 	  __PACKAGE__;
 
-	foreach my $what (qw(arrivals stored attempts views letters effects))
+	foreach my $what (qw(arrivals stored attempts views letters effects mails messages notes))
 	{
 		$self->{$what} //= [];
 		$self->{of}{$what} = {};
@@ -71,6 +76,9 @@ sub check
 		$self->_answers($key);
 	}
 	$self->_times($_) foreach sort keys %{ $self->{of}{arrivals} };
+	$self->_mailed($_) foreach sort keys %{ $self->{of}{mails} };
+	$self->_decided($_) foreach @{ $self->{messages} };
+	$self->_notified($_) foreach sort keys %{ $self->{of}{notes} };
 	return ($self->{found}, $self->_size, $self->{repeated});
 }
 
@@ -110,6 +118,8 @@ sub _committed
 	  if $expected eq 'succeeded' && !$self->_rows('arrivals', $key);
 	$self->_violation(lost => "$key committed and its function has left nothing")
 	  if $expected eq 'effect' && $effects == 0;
+	$self->_violation(lost => "$key committed and its mail never arrived")
+	  if $expected eq 'mail' && !$self->_rows('mails', $key);
 	return;
 }
 
@@ -160,7 +170,7 @@ sub _has_ended
 	my $effects = $self->_rows('effects', $key);
 
 	$self->_violation(lost => "$key is $state, not $expected")
-	  if $state ne ($expected eq 'effect' ? 'succeeded' : $expected);
+	  if $state ne ($expected =~ /^(effect|mail)$/ ? 'succeeded' : $expected);
 	$self->_violation(lost => "$key has succeeded and its function has left nothing")
 	  if $expected eq 'effect' && $state eq 'succeeded' && $effects == 0;
 	$self->_violation(double => "$key has left $effects rows")
@@ -212,7 +222,7 @@ sub _answers
 	my ($self, $key) = @_;
 	my (%answered, %other);
 
-	return if $self->_expected($key) eq 'effect';
+	return if $self->_expected($key) =~ /^(effect|mail)$/;
 	foreach my $arrival ($self->_rows('arrivals', $key))
 	{
 		my $n = $arrival->{attempt};
@@ -279,6 +289,76 @@ sub _times
 		  if $n > 1 && defined $finished{ $n - 1 } && !$self->_before($finished{ $n - 1 }, $arrival->{wall}, 1);
 		$previous = $arrival;
 	}
+	return;
+}
+
+# A mail has no number; one that arrives again was under way at a fault, or its
+# server's answer was lost in one.
+sub _mailed
+{
+	my ($self, $key) = @_;
+	my $previous;
+
+	$self->_violation(phantom => "$key was mailed and was rolled back")
+	  if $self->{promises}{R}{$key};
+	$self->_violation(phantom => "$key was mailed and is not stored")
+	  if !$self->_rows('stored', $key);
+	foreach my $mail ($self->_rows('mails', $key))
+	{
+		my $fault = $previous && _between($self->{faults}, $previous, $mail);
+
+		$self->_violation(double => "$key was mailed again without a fault" . _at($previous, $mail))
+		  if $previous && !$fault;
+		$self->{repeated}{ $fault->[2] // '' }++ if $fault;
+		$previous = $mail;
+	}
+	return;
+}
+
+# A message is delivered if its sender has done its work, and only then; the
+# requests themselves are judged as those of any task.
+sub _decided
+{
+	my ($self, $message) = @_;
+	my $key = $message->{key};
+	my $decision = $message->{decision};
+	my $fate = $self->{fate}{$key} // 'unknown';
+	my $shown = { commit => 'committed', rollback => 'rolled back' }->{$decision} // 'undecided';
+
+	$self->_violation(lost => "message $key is undecided")
+	  if $decision eq 'none';
+	$self->_violation(lost => "message $key is rolled back and its sender says commit")
+	  if $decision eq 'rollback' && $fate eq 'commit';
+	$self->_violation(phantom => "message $key is committed and its sender says $fate")
+	  if $decision eq 'commit' && $fate ne 'commit';
+	$self->_violation(phantom => "message $key is prepared and nobody did")
+	  if $fate eq 'unknown';
+	$self->_violation(state => "message $key was decided at a limit that was not reached")
+	  if $message->{how} eq 'limit';
+	$self->_violation(state => "message $key is $shown by the facts and shown as $message->{state}")
+	  if $message->{state} ne $shown;
+	$self->_violation(state => "message $key is $shown and is " . ($self->_rows('stored', $key) ? 'a task' : 'none'))
+	  if ($decision eq 'commit') != ($self->_rows('stored', $key) > 0);
+	$self->_violation(double => "message $key is stored more than once")
+	  if $self->_rows('messages', $key) > 1;
+	return;
+}
+
+# Notifications may be missed; those that come tell the truth, once.
+sub _notified
+{
+	my ($self, $key) = @_;
+	my @notes = $self->_rows('notes', $key);
+
+	if (!$self->_rows('stored', $key))
+	{
+		$self->_violation(phantom => "$key was notified of and is not stored");
+		return;
+	}
+	$self->_violation(double => "$key was notified of " . @notes . ' times')
+	  if @notes > 1;
+	$self->_violation(state => "$key is " . $self->_state($key) . " and was notified of as $notes[0]{state}")
+	  if $notes[0]{state} ne $self->_state($key);
 	return;
 }
 
@@ -380,10 +460,13 @@ sub _size
 {
 	my ($self) = @_;
 
-	return sprintf '%d tasks, %d requests, %d attempts, %d committed, %d rolled back, %d effects, %d faults, %d requests repeated',
-	  map({ scalar @{ $self->{$_} } } qw(stored arrivals attempts)),
-	  map({ scalar keys %{ $self->{promises}{$_} } } qw(C R)),
-	  map({ scalar @{ $self->{$_} } } qw(effects faults)), _sum(values %{ $self->{repeated} });
+	my %of = (map({ $_ => scalar @{ $self->{$_} } } qw(stored arrivals attempts effects messages mails notes faults)),
+		map({ $_ => scalar keys %{ $self->{promises}{$_} } } qw(C R)), repeated => _sum(values %{ $self->{repeated} }));
+	my @names = ([ stored => 'tasks' ], [ arrivals => 'requests' ], [ attempts => 'attempts' ], [ C => 'committed' ], [ R => 'rolled back' ],
+		[ effects => 'effects' ], [ messages => 'messages' ], [ mails => 'mails' ], [ notes => 'notifications' ], [ faults => 'faults' ],
+		[ repeated => 'requests repeated' ]);
+
+	return join ', ', map { "$of{ $_->[0] } $_->[1]" } @names;
 }
 
 1;

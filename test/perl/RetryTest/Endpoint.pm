@@ -18,6 +18,8 @@ my %running;
 #   args => [...]   further arguments of the program, e.g. '--delay-ms', 50
 #   port => N       instead of a free one, e.g. that of a receiver just stopped
 #   host => TEXT    the address that it listens on, instead of 127.0.0.1
+#   called => TEXT  the address in url(), where the way to it is another one; the test
+#                   itself talks to it directly
 sub new
 {
 	my ($class, %opt) = @_;
@@ -27,6 +29,7 @@ sub new
 	my $self = bless {
 		port => $opt{port} // 0,
 		host => $opt{host} // '127.0.0.1',
+		called => $opt{called},
 		args => $opt{args} // [],
 		program => $program,
 		port_file => "$base.port",
@@ -80,8 +83,14 @@ sub url
 {
 	my ($self, $path) = @_;
 
-	my $host = $self->{host} =~ /:/ ? "[$self->{host}]" : $self->{host};
+	return $self->_address($self->{called} // $self->{host}, $path);
+}
 
+sub _address
+{
+	my ($self, $host, $path) = @_;
+
+	$host = "[$host]" if $host =~ /:/;
 	return "http://$host:$self->{port}" . ($path // '');
 }
 
@@ -132,7 +141,7 @@ sub mode
 sub control
 {
 	my ($self, $path) = @_;
-	my $answer = $self->{http}->get($self->url($path));
+	my $answer = $self->{http}->get($self->_address($self->{host}, $path));
 
 	die "receiver: $path: $answer->{status} $answer->{content}"
 	  if !$answer->{success};

@@ -43,64 +43,53 @@ sub _mode
 		end => sub { $chaos->receiver->mode('up') } };
 }
 
-# The namespace's only link is lo; servers and sessions talk through a socket file.
+# Servers and sessions talk through a socket file, the receiver is at the end of a wire.
 sub _network
 {
 	my ($chaos) = @_;
-	my $needs = sub { $ENV{RETRY_CHAOS_NET} ? undef : 'no network namespace of our own' };
-	my $qdisc = sub {
-		my ($name, $needs_too, @arguments) = @_;
+	my $needs = sub { $chaos->{no_wire} };
+	my $fault = sub {
+		my ($name, $begin, $end, %more) = @_;
 
-		return {
-			name => $name, repeats => 1, delays => 1, lasts => 3, needs => sub { $needs->() // $needs_too->() },
-			begin => sub { _tc('add', @arguments) },
-			end => sub { _tc('del') } };
+		return { name => "network-$name", repeats => 1, delays => 1, lasts => 3, needs => $needs, begin => $begin, end => $end, %more };
 	};
-	my @loss = qw(INPUT -i lo -m statistic --mode random --probability 0.2 -j DROP);
-	my $iptables = sub { system("iptables -A @loss 2>/dev/null && iptables -D @loss") == 0 ? undef : 'no iptables with random matches' };
-	my $netem = sub { _has_qdisc(qw(netem delay 1ms)) ? undef : 'this kernel has no netem' };
-	my $tbf = sub { _has_qdisc(qw(tbf rate 1mbit burst 64kb limit 64kb)) ? undef : 'this kernel has no tbf' };
+	my $wire = sub {
+		my ($name, %how) = @_;
+
+		return $fault->($name, sub { $chaos->{wire}->set(%how) }, sub { $chaos->{wire}->set });
+	};
+	my @narrow = qw(tbf rate 400kbit burst 66000 limit 70000);
 
 	return (
 		# nothing passes, nothing is refused: connections stay half open
-		$qdisc->('network-partition', $tbf, qw(tbf rate 8kbit burst 10 limit 10)),
-		$qdisc->('network-narrow', $tbf, qw(tbf rate 400kbit burst 66000 limit 70000)),
-		{ name => 'network-loss', repeats => 1, delays => 1, lasts => 3, needs => sub { $needs->() // $iptables->() },
-			begin => sub { system_or_bail('iptables', '-A', @loss) },
-			end => sub { system_or_bail('iptables', '-D', @loss) } },
-		$qdisc->('network-delay', $netem, qw(netem delay 100ms 80ms)),
-		{ name => 'network-down', repeats => 1, delays => 1, lasts => 3, needs => $needs,
-			begin => sub { system_or_bail(qw(ip link set lo down)) },
-			end => sub { system_or_bail(qw(ip link set lo up)) } },
+		$wire->('partition', requests => 100, answers => 100),
+		# what is asked for is done, and nobody hears of it
+		$wire->('deaf', answers => 100),
+		$wire->('loss', requests => 20, answers => 20),
+		$wire->('delay', delay => 100, jitter => 80),
+		$wire->('doubles', doubles => 50, delay => 20, jitter => 20),
+		$fault->('narrow', sub { _tc('add', @narrow) }, sub { _tc('del') },
+			needs => sub { $needs->() // (_has_qdisc(@narrow) ? undef : 'this kernel has no tbf') }),
+		$fault->('down', map { my $to = $_; sub { system_or_bail(qw(ip link set), $RetryTest::Wire::DEVICE, $to) } } qw(down up)),
 		{ name => 'dns-down', needs => sub { $ENV{RETRY_CHAOS_HOST} ? undef : 'no /etc/hosts of our own' },
-			begin => sub { _hosts('localhost') },
-			end => sub { _hosts("localhost $ENV{RETRY_CHAOS_HOST}") } });
+			begin => sub { $chaos->name_receiver(0) },
+			end => sub { $chaos->name_receiver(1) } });
 }
 
 sub _tc
 {
 	my ($verb, @arguments) = @_;
 
-	return system_or_bail('tc', 'qdisc', $verb, 'dev', 'lo', 'root', @arguments);
+	return system_or_bail('tc', 'qdisc', $verb, 'dev', $RetryTest::Wire::DEVICE, 'root', @arguments);
 }
 
 sub _has_qdisc
 {
 	my (@arguments) = @_;
-	my $there = system("tc qdisc add dev lo root @arguments 2>/dev/null") == 0;
+	my $there = system("tc qdisc add dev $RetryTest::Wire::DEVICE root @arguments 2>/dev/null") == 0;
 
-	system('tc qdisc del dev lo root') if $there;
+	system("tc qdisc del dev $RetryTest::Wire::DEVICE root") if $there;
 	return $there;
-}
-
-sub _hosts
-{
-	my ($names) = @_;
-
-	open(my $out, '>', '/etc/hosts') or die "/etc/hosts: $!";
-	print $out "127.0.0.1 $names\n";
-	close $out;
-	return;
 }
 
 1;
