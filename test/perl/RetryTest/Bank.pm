@@ -306,10 +306,11 @@ sub audit
 {
 	my ($self) = @_;
 	my $begun = $self->_begun;
+	my @houses = $self->houses;
 	my (%entries, @wrong);
 	my $sum = 0;
 
-	foreach my $house ($self->houses)
+	foreach my $house (@houses)
 	{
 		my $books = $self->_books($house);
 		my %of = map { $_ => $EACH } keys %{ $books->{accounts} };
@@ -329,7 +330,7 @@ sub audit
 			$sum += $books->{accounts}{$account};
 		}
 	}
-	push @wrong, "all accounts together have $sum" if $sum != $ACCOUNTS * $EACH * $self->houses;
+	push @wrong, "all accounts together have $sum" if $sum != $ACCOUNTS * $EACH * @houses;
 	push @wrong, map { judge($_, $begun->{$_}, $entries{$_} // {}) } sort keys %{ { %$begun, %entries } };
 	my %done;
 	$done{ $begun->{$_}{mode} }++ foreach grep { $entries{$_}{credit} && $begun->{$_} } keys %entries;
