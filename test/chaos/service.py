@@ -3,7 +3,8 @@
 # usage: service.py FILE PORT_FILE PORT SEED
 #
 #   POST /debit, /credit   {"transfer", "account", "amount"}: 200, or 409 where there is
-#                          too little, or where it was said that this never comes
+#                          too little, it was undone, or asks to be refused ("refuse")
+#   POST /undebit, /uncredit   the same: undoes it, or sees to it that it never comes
 #   POST /check            {"key": transfer}: commit when the debit is done; else
 #                          rollback, and the debit is refused from then on
 #   GET /books             accounts, and entries: [transfer, operation, account, amount]
@@ -31,19 +32,21 @@ def enter(transfer, op, account, amount):
     books.execute('UPDATE account SET amount = amount + ? WHERE name = ?', (amount, account))
 
 
-def debit(ask):
-    transfer, account, amount = ask['transfer'], ask['account'], ask['amount']
-    before = entered(transfer, 'debit')
+def done(ask, op, amount):
+    before = entered(ask['transfer'], op)
     if before is None:
-        rich = books.execute('SELECT amount >= ? FROM account WHERE name = ?', (amount, account)).fetchone()[0]
-        before = (-amount if rich else 0,)
-        enter(transfer, 'debit', account, before[0])
-    return (200, 'done') if before[0] else (409, 'refused')
+        rich = books.execute('SELECT amount + ? >= 0 FROM account WHERE name = ?', (amount, ask['account'])).fetchone()[0]
+        before = (amount if rich and not ask.get('refuse') else 0,)
+        enter(ask['transfer'], op, ask['account'], before[0])
+    return (200, 'done') if before[0] and entered(ask['transfer'], 'un' + op) is None else (409, 'refused')
 
 
-def credit(ask):
-    if entered(ask['transfer'], 'credit') is None:
-        enter(ask['transfer'], 'credit', ask['account'], ask['amount'])
+def undone(ask, op):
+    before = entered(ask['transfer'], op)
+    if before is None:
+        enter(ask['transfer'], op, ask['account'], 0)
+    elif before[0] and entered(ask['transfer'], 'un' + op) is None:
+        enter(ask['transfer'], 'un' + op, ask['account'], -before[0])
     return 200, 'done'
 
 
@@ -53,6 +56,12 @@ def check(ask):
     if before is None:
         enter(ask['key'], 'debit', None, 0)
     return 200, 'commit' if before and before[0] else 'rollback'
+
+
+does = {
+    '/debit': lambda ask: done(ask, 'debit', -ask['amount']), '/undebit': lambda ask: undone(ask, 'debit'),
+    '/credit': lambda ask: done(ask, 'credit', ask['amount']), '/uncredit': lambda ask: undone(ask, 'credit'),
+    '/check': check}
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
@@ -75,7 +84,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         ask = json.loads(self.rfile.read(int(self.headers['Content-Length'])))
         with lock:
             books.execute('BEGIN IMMEDIATE')
-            status, text = {'/debit': debit, '/credit': credit, '/check': check}[self.path](ask)
+            status, text = does[self.path](ask)
             books.execute('COMMIT')
             lost = chance.random() < 0.05
         if lost:

@@ -238,7 +238,7 @@ sub books
 	my %transfer = (from => 'one', to => 'two', amount => 7, bound => 1);
 	my %entries = (debit => [ { house => 'one', amount => -7 } ], credit => [ { house => 'two', amount => 7 } ]);
 
-	$false{$_} and $entries{$_} = $false{$_} foreach keys %entries;
+	$false{$_} and $entries{$_} = $false{$_} foreach qw(debit undebit credit uncredit);
 	return is(join('; ', RetryTest::Bank::judge('it', $false{nobody} ? undef : \%transfer, \%entries)), $expected, $expected || 'books that agree');
 }
 
@@ -247,9 +247,14 @@ books('it was begun by nobody', nobody => 1);
 books('it was debited and not credited; it was bound to come and did not', credit => []);
 books('it was credited and not debited', debit => [ { house => 'one', amount => 0 } ]);
 books('it was bound to come and did not', debit => [], credit => []);
-books('it was debited 2 times', debit => [ map { { house => 'one', amount => -7 } } 1, 2 ]);
-books('it was credited 2 times', credit => [ map { { house => 'two', amount => 7 } } 1, 2 ]);
+books('it has 2 entries of debit', debit => [ map { { house => 'one', amount => -7 } } 1, 2 ]);
+books('it has 2 entries of credit', credit => [ map { { house => 'two', amount => 7 } } 1, 2 ]);
 books('it took -8 from one', debit => [ { house => 'one', amount => -8 } ]);
 books('it took -7 from two', debit => [ { house => 'two', amount => -7 } ]);
 books('it brought 8 to two', credit => [ { house => 'two', amount => 8 } ]);
+books('it was bound to come and did not', undebit => [ { house => 'one', amount => 7 } ], uncredit => [ { house => 'two', amount => -7 } ]);
+books('it was debited and not credited; it was bound to come and did not', uncredit => [ { house => 'two', amount => -7 } ]);
+books('it was credited and not debited', undebit => [ { house => 'one', amount => 7 } ]);
+books('it undoes 6 in one; it was credited and not debited', undebit => [ { house => 'one', amount => 6 } ]);
+books('it is undone and had no credit; it was debited and not credited; it was bound to come and did not', credit => [ { house => 'two', amount => 0 } ], uncredit => [ { house => 'two', amount => -7 } ]);
 done_testing();

@@ -1,9 +1,9 @@
 # A bank of accounts in three databases, each of a server of its own, and behind two
 # HTTP services, which all may be killed; and the comparison of its books.
 #
-# A transfer has a name, and two entries at most: a debit in one house and a credit
-# in another.  A house enters nothing twice.  A debit of 0 is one that was refused:
-# it never comes.
+# A transfer has a name, a debit in one house and a credit in another; each may be
+# undone by an entry of its own (undebit, uncredit).  A house enters nothing twice.
+# What is entered with 0 was refused: it never comes.
 package RetryTest::Bank;
 
 use strict;
@@ -333,7 +333,7 @@ sub audit
 	push @wrong, "all accounts together have $sum" if $sum != $ACCOUNTS * $EACH * @houses;
 	push @wrong, map { judge($_, $begun->{$_}, $entries{$_} // {}) } sort keys %{ { %$begun, %entries } };
 	my %done;
-	$done{ $begun->{$_}{mode} }++ foreach grep { $entries{$_}{credit} && $begun->{$_} } keys %entries;
+	$done{ $begun->{$_}{mode} }++ foreach grep { $begun->{$_} && !$entries{$_}{uncredit} && grep { $_->{amount} } @{ $entries{$_}{credit} // [] } } keys %entries;
 	return (\@wrong, scalar(keys %$begun), \%done);
 }
 
@@ -341,13 +341,23 @@ sub audit
 sub judge
 {
 	my ($name, $transfer, $entries) = @_;
-	my @debits = grep { $_->{amount} != 0 } @{ $entries->{debit} // [] };
-	my @credits = @{ $entries->{credit} // [] };
-	my @wrong;
+	my (@wrong, %stays);
 
 	return "$name was begun by nobody" if !$transfer;
-	push @wrong, "$name was debited " . @debits . ' times' if @debits > 1;
-	push @wrong, "$name was credited " . @credits . ' times' if @credits > 1;
+	foreach my $op (qw(debit credit))
+	{
+		my @done = grep { $_->{amount} != 0 } @{ $entries->{$op} // [] };
+		my @undone = @{ $entries->{"un$op"} // [] };
+
+		push @wrong, "$name has " . @done . " entries of $op" if @done > 1;
+		push @wrong, "$name is undone and had no $op" if @undone > @done;
+		push @wrong, map { "$name undoes $_->{amount} in $_->{house}" }
+		  grep { $_->{amount} != -$done[0]{amount} || $_->{house} ne $done[0]{house} } @undone[ 0 .. (@done ? $#undone : -1) ];
+		$stays{$op} = @undone ? [] : \@done;
+	}
+	my @debits = @{ $stays{debit} };
+	my @credits = @{ $stays{credit} };
+
 	push @wrong, "$name was debited and not credited" if @debits && !@credits;
 	push @wrong, "$name was credited and not debited" if @credits && !@debits;
 	push @wrong, "$name was bound to come and did not" if $transfer->{bound} && !@credits;
