@@ -269,7 +269,7 @@ sub settle
 	foreach my $house (@{ $self->{databases} })
 	{
 		wait_sql($house->{node}, <<'SQL', "$house->{name}: nothing is stuck", expected => '0|0', timeout => $seconds);
-SELECT (SELECT count(*) FROM retry.transactions WHERE state = 'undecided'),
+SELECT (SELECT count(*) FROM retry.transactions WHERE state NOT IN ('committed', 'rolled back')),
 	(SELECT count(*) FROM retry.tasks WHERE state IN ('pending', 'running', 'retrying'))
 SQL
 	}
