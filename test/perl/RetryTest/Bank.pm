@@ -326,7 +326,6 @@ sub audit
 		{
 			push @wrong, "$house->{name} $account has $books->{accounts}{$account}, its entries say $of{$account}"
 			  if $of{$account} != $books->{accounts}{$account};
-			push @wrong, "$house->{name} $account is overdrawn" if $books->{accounts}{$account} < 0;
 			$sum += $books->{accounts}{$account};
 		}
 	}
