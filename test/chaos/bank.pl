@@ -58,7 +58,8 @@ my %faults = (
 
 $bank->{modes} = \@modes;
 $bank->hire foreach 1 .. 4;
-while (time() < $began + $opt{seconds})
+my $until = time() + $opt{seconds};
+while (time() < $until)
 {
 	pause(0.8);
 	my $name = (sort keys %faults)[ rand keys %faults ];
