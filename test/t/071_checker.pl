@@ -133,6 +133,19 @@ sub delayed
 
 accepted('a network may deliver late what was given up',
 	sub { delayed($_[0]); push @{ $_[0]{faults} }, [ 1.5 * $MINUTE, 4.9 * $MINUTE, 'network', 1 ] });
+# What arrives after its attempt was given up, and the next was sent.
+sub overtaken
+{
+	my ($world, $late) = @_;
+	my ($first) = rows($world, 'attempts', 'second');
+
+	@$first{qw(status finished)} = (0, 2.99 * $MINUTE);
+	$world->{arrivals}[1]{wall} = 3 * $MINUTE + $late;
+	@{ $world->{arrivals} } = sort { $a->{wall} <=> $b->{wall} } @{ $world->{arrivals} };
+	return;
+}
+
+accepted('a large request may arrive when it was just given up', sub { overtaken($_[0], 1_000_000) });
 # What a process had sent that was killed while the network kept it.
 sub held
 {
@@ -192,6 +205,9 @@ caught('sent again after it was recorded', sub { (rows($_[0], 'attempts', 'crash
 caught('an earlier attempt again', sub { push @{ $_[0]{arrivals} }, arrival('second', 1, 500, 5 * $MINUTE) }, 'double: second attempt 1 arrived without a fault after attempt 2');
 caught('late though no network was at fault', sub { delayed($_[0]); push @{ $_[0]{faults} }, [ 1.5 * $MINUTE, 4.9 * $MINUTE, 'crash' ] },
 	'double: second attempt 1 arrived after it was recorded');
+caught('late though it was given up long ago', sub { overtaken($_[0], 11_000_000) }, 'double: second attempt 1 arrived without a fault after attempt 2');
+caught('late, and not for the first time', sub { overtaken($_[0], 1_000_000); push @{ $_[0]{arrivals} }, arrival('second', 1, 500, 3 * $MINUTE + 1_500_000) },
+	'double: second attempt 1 arrived without a fault after attempt 2');
 caught('late though it was given up before', sub { delayed($_[0]); push @{ $_[0]{faults} }, [ 3 * $MINUTE, 4.9 * $MINUTE, 'network', 1 ] },
 	'double: second attempt 1 arrived after it was recorded');
 caught('the same without a network at fault', sub { held($_[0], [ 1.9 * $MINUTE, 2.15 * $MINUTE, 'other', 0 ]) }, 'double: plain attempt 1 arrived after it was recorded');

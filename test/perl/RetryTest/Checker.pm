@@ -259,7 +259,7 @@ sub _times
 	my @attempts = $self->_rows('attempts', $key);
 	my %finished = map { $_->{attempt} => $_->{finished} } @attempts;
 	my %unanswered = map { $_->{attempt} => $_->{status} == 0 } @attempts;
-	my (%held, $previous);
+	my (%held, %arrived, $previous);
 
 	foreach my $arrival ($self->_rows('arrivals', $key))
 	{
@@ -267,6 +267,8 @@ sub _times
 
 		# a network kept it until nobody waited for the answer any more
 		next if $unanswered{$n} && $self->_was_delayed($finished{$n}, $arrival->{wall});
+		# or it was on its way when it was given up: large, or the machine slow
+		next if $unanswered{$n} && !$arrived{$n}++ && grep { $arrival->{wall} > $_ && $arrival->{wall} < $_ + $RETRANSMIT_US } $self->_true_times($finished{$n});
 		# or until who had sent it was gone, and another had taken over: once, each
 		if (($previous && $n <= $previous->{attempt} || $self->_before($finished{$n}, $arrival->{wall}))
 			&& grep({ $self->_was_held($finished{$n}, $_->{wall}) } $arrival, $previous && $n == $previous->{attempt} ? $previous : ())
