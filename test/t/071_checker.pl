@@ -159,6 +159,8 @@ sub held
 }
 
 accepted('a network may deliver what was sent by one that is gone', sub { held($_[0], [ 1.9 * $MINUTE, 2.15 * $MINUTE, 'network', 1 ]) });
+accepted('what was sent by one that is gone may be on its way', sub {
+	held($_[0], [ 1 * $MINUTE, 1.1 * $MINUTE, 'network', 1 ]); $_[0]{arrivals}[-1]{wall} = 2.1 * $MINUTE + 900_000; });
 accepted('a network may deliver nothing of what dies', sub {
 	$_->{status} = 0 foreach rows($_[0], 'attempts', 'dead');
 	without($_[0], 'dead', 'arrivals'); });
@@ -211,6 +213,9 @@ caught('late, and not for the first time', sub { overtaken($_[0], 1_000_000); pu
 caught('late though it was given up before', sub { delayed($_[0]); push @{ $_[0]{faults} }, [ 3 * $MINUTE, 4.9 * $MINUTE, 'network', 1 ] },
 	'double: second attempt 1 arrived after it was recorded');
 caught('the same without a network at fault', sub { held($_[0], [ 1.9 * $MINUTE, 2.15 * $MINUTE, 'other', 0 ]) }, 'double: plain attempt 1 arrived after it was recorded');
+caught('the same when it is gone for a while', sub {
+	held($_[0], [ 1 * $MINUTE, 1.1 * $MINUTE, 'network', 1 ]); $_[0]{arrivals}[-1]{wall} = 2.1 * $MINUTE + 1_100_000; },
+	'double: plain attempt 1 arrived after it was recorded');
 caught('the same with the network back for long', sub { held($_[0], [ 1 * $MINUTE, 1.1 * $MINUTE, 'network', 1 ]) }, 'double: plain attempt 1 arrived after it was recorded');
 caught('the same twice', sub { held($_[0], [ 1.9 * $MINUTE, 2.15 * $MINUTE, 'network', 1 ]); push @{ $_[0]{arrivals} }, arrival('plain', 1, 500, 2.2 * $MINUTE) },
 	'double: plain attempt 1 arrived after it was recorded');

@@ -44,6 +44,9 @@ our %SAYS = (
 # A request may have been on its way for this long after a fault was over.
 my $SLACK_US = 200_000;
 
+# What was sent by a process that ended may be on its way for this long.
+my $ON_ITS_WAY_US = 1_000_000;
+
 # Until TCP tries again once a network passes packets again: its pauses double.
 my $RETRANSMIT_US = 10_000_000;
 
@@ -396,19 +399,19 @@ sub _was_delayed
 	return 0;
 }
 
-# Did a network keep requests at the end of those who had sent them, and may it have
-# let this one through then?  It was sent again, so it was recorded after they ended.
+# May this be a request of somebody who had ended by then, either just before, or while
+# a network kept it?  It was sent again, so it was recorded after that end.
 sub _was_held
 {
 	my ($self, $finished, $wall) = @_;
 
-	foreach my $network (grep { $_->[3] } @{ $self->{faults} })
+	my @networks = grep { $_->[3] && $wall >= $_->[0] && $wall <= $_->[1] + $RETRANSMIT_US } @{ $self->{faults} };
+	my @ends = grep { !$_->[3] && $_->[0] < $wall } @{ $self->{faults} };
+
+	foreach my $end (@ends)
 	{
-		next if $wall < $network->[0] || $wall > $network->[1] + $RETRANSMIT_US;
-		foreach my $end (grep { !$_->[3] && $_->[1] >= $network->[0] && $_->[0] < $wall } @{ $self->{faults} })
-		{
-			return 1 if !defined $finished || grep { $_ >= $end->[0] } $self->_true_times($finished);
-		}
+		next if $wall > $end->[1] + $ON_ITS_WAY_US && !grep { $end->[1] >= $_->[0] } @networks;
+		return 1 if !defined $finished || grep { $_ >= $end->[0] } $self->_true_times($finished);
 	}
 	return 0;
 }

@@ -37,10 +37,20 @@ sub faults
 			$chaos->try_sql("SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE backend_type LIKE 'retry%' OR backend_type = 'client backend' AND pid <> pg_backend_pid()");
 		} },
 		{ name => 'freeze', repeats => 1, lasts => 2,
-			begin => sub { kill 'STOP', $chaos->{frozen} = ($chaos->pids('retry dispatcher'))[0] // 0 },
+			begin => sub { _freeze($chaos) },
 			end => sub { _thaw($chaos) } },
 		{ name => 'stop-fast', repeats => 1, begin => sub { _stop_fast($chaos) } },
 		{ name => 'stop-immediate', repeats => 1, begin => sub { $node->stop('immediate'); $chaos->start; } });
+}
+
+# It may have what all others wait for, so it thaws by itself, whatever happens meanwhile.
+sub _freeze
+{
+	my ($chaos) = @_;
+	my $pid = $chaos->{frozen} = ($chaos->pids('retry dispatcher'))[0] // 0;
+
+	system("kill -STOP $pid; { sleep 3; kill -CONT $pid; } >/dev/null 2>&1 &") if $pid;
+	return;
 }
 
 # A frozen process ends by SIGKILL only, so nobody who waits for its end can leave it so.
