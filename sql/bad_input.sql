@@ -158,7 +158,10 @@ FROM (VALUES
 	(21, '{"Webhook-Id": "x"}'),
 	(22, '{"webhook-signature": "x"}'),
 	(23, '{"Retry-Attempt": "7"}'),
-	(24, '{"Retry-Deadline-Ms": "7"}')
+	(24, '{"Retry-Deadline-Ms": "7"}'),
+	(25, '{"Retry-Gid": "x"}'),
+	(26, '{"retry-branch": "x"}'),
+	(27, '{"Retry-Operation": "x"}')
 ) AS t (n, s), pg_temp.refused(format('SELECT retry.enqueue(''bad/url'', headers => %L)', s)) AS r
 ORDER BY n;
 SELECT r.code, r.message FROM pg_temp.refused($$SELECT retry.enqueue('bad/url', headers => jsonb_build_object('X', repeat('x', 32768)))$$) r;

@@ -131,7 +131,10 @@ retry_amend(PG_FUNCTION_ARGS)
 	RetryChange change;
 	RetryWriter *writer;
 	Datum		url;
+	Datum		on_success;
 	Datum		enqueued_by;
+	bool		no_url;
+	bool		no_callback;
 	bool		isnull;
 
 	retry_change_read(PG_GETARG_JSONB_P(1), GetCurrentTimestamp(), &change);
@@ -139,9 +142,10 @@ retry_amend(PG_FUNCTION_ARGS)
 	if (task.probe.terminal || task.probe.cancelled)
 		PG_RETURN_BOOL(false);
 	enqueued_by = heap_getattr(task.row, Task_enqueued_by + 1, task.desc, &isnull);
-	url = heap_getattr(task.row, Task_url + 1, task.desc, &isnull);
-	retry_change_check_task(&change, GetActiveSnapshot(), task.scene_id, isnull ? NULL : DatumGetTextPP(url),
-							DatumGetObjectId(enqueued_by));
+	url = heap_getattr(task.row, Task_url + 1, task.desc, &no_url);
+	on_success = heap_getattr(task.row, Task_on_success + 1, task.desc, &no_callback);
+	retry_change_check_task(&change, GetActiveSnapshot(), task.scene_id, no_url ? NULL : DatumGetTextPP(url),
+							no_callback ? NULL : DatumGetTextPP(on_success), DatumGetObjectId(enqueued_by));
 	writer = retry_writer_begin("retry.amend()");
 	retry_write_change(writer, &task.id, task.leaf, task.lane_hash, task.probe.attempts, GetUserId(), change.stored);
 	retry_writer_end(writer);

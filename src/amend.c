@@ -29,6 +29,7 @@
 #include "compat.h"
 #include "amend.h"
 #include "backoff.h"
+#include "decision.h"
 #include "enqueue.h"
 #include "sqltarget.h"
 
@@ -355,11 +356,18 @@ calls_function(Snapshot snapshot, int32 scene_id, const text *url)
 
 void
 retry_change_check_task(const RetryChange *change, Snapshot snapshot, int32 scene_id, const text *url,
-						Oid enqueued_by)
+						const text *on_success, Oid enqueued_by)
 {
 	RetrySceneRow scene;
+	bool		own = has_privs_of_role(GetUserId(), enqueued_by);
 
-	if (change->body && !has_privs_of_role(GetUserId(), enqueued_by) && calls_function(snapshot, scene_id, url))
+	if (!own && on_success != NULL && retry_is_check(text_to_cstring(on_success)))
+		ereport(ERROR,
+				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+				 errmsg("role \"%s\" may not change how a message of role \"%s\" is asked about",
+						GetUserNameFromId(GetUserId(), true), GetUserNameFromId(enqueued_by, true)),
+				 errhint("Members of the role that prepared the message may.")));
+	if (change->body && !own && calls_function(snapshot, scene_id, url))
 		ereport(ERROR,
 				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
 				 errmsg("role \"%s\" may not change what a function gets that runs as role \"%s\"",

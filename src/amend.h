@@ -37,11 +37,13 @@ extern void retry_change_read(Jsonb *given, TimestampTz now, RetryChange *change
  * ERROR (invalid_parameter_value) when the change cannot be made to a task of
  * this scene with this URL of its own (NULL: none): it would have no URL, or it
  * calls a function.  ERROR (insufficient_privilege) when another role would
- * change what a function is given that runs as the role which enqueued.  ERROR
+ * change what a function is given that runs as the role which enqueued, or a
+ * check ("on_success" of it says so) of a message that this role has prepared:
+ * who chooses whom to ask, or how often, decides.  ERROR
  * (program_limit_exceeded) when its group may not have such a body, or headers.
  */
 extern void retry_change_check_task(const RetryChange *change, Snapshot snapshot, int32 scene_id,
-									const text *url, Oid enqueued_by);
+									const text *url, const text *on_success, Oid enqueued_by);
 
 /*
  * The changes that were asked for of one task, as Jsonb in the current memory

@@ -103,7 +103,8 @@ take_task(RetryLiveWalk *walk, TupleTableSlot *slot, int leaf)
 	if (bulk->action == RETRY_SIGNAL_AMEND)
 	{
 		retry_change_check_task(&bulk->change, GetActiveSnapshot(), DatumGetInt32(retry_column(slot, Task_scene_id)),
-								text_or_null(slot, Task_url), DatumGetObjectId(retry_column(slot, Task_enqueued_by)));
+								text_or_null(slot, Task_url), text_or_null(slot, Task_on_success),
+								DatumGetObjectId(retry_column(slot, Task_enqueued_by)));
 		retry_write_change(walk->writer, id, leaf, DatumGetInt64(retry_column(slot, Task_lane_hash)), probe.attempts,
 						   bulk->selection.role, bulk->change.stored);
 	}

@@ -181,12 +181,15 @@ retry_check_task_url(const char *url)
 	retry_destination_check("", &parsed, NULL, NULL);
 }
 
-/* Headers whose meaning for receivers is retry's. */
+/*
+ * Headers whose meaning for receivers is retry's: who may enqueue a signed
+ * request is not to choose over which transaction it decides there.
+ */
 static bool
 is_reserved_header(const char *name, int len)
 {
 	static const char *const reserved[] = {
-		"Idempotency-Key", "Retry-Attempt", "Retry-Deadline-Ms"
+		"Idempotency-Key", "Retry-Attempt", "Retry-Branch", "Retry-Deadline-Ms", "Retry-Gid", "Retry-Operation"
 	};
 
 	for (int i = 0; i < lengthof(reserved); i++)
@@ -212,7 +215,7 @@ check_header(const JsonbValue *name, const JsonbValue *value)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("header \"%.*s\" is reserved", name->val.string.len, name->val.string.val),
-				 errhint("Idempotency-Key, Retry-Attempt, Retry-Deadline-Ms and webhook-* are set by retry itself.")));
+				 errhint("Idempotency-Key, Retry-Attempt, Retry-Branch, Retry-Deadline-Ms, Retry-Gid, Retry-Operation and webhook-* are set by retry itself.")));
 	if (!retry_header_check(name->val.string.val, name->val.string.len,
 							value->val.string.val, value->val.string.len, why, sizeof(why)))
 		ereport(ERROR,

@@ -331,7 +331,7 @@ is(raw("headers => '{\"$_\": \"x\"}'"), $any, 'injection: name ' . encode_utf8($
   foreach 'X-A\r\nX-Evil', 'X-A: 1\nX-Evil', 'X A', '', 'X-A:', 'X-É', ' X-A', 'X-A ';
 is(raw("headers => '{\"$_\": \"5\"}'"), $any, 'framing: ' . $_)
   foreach qw(Host host Content-Length CONTENT-LENGTH Transfer-Encoding Connection Upgrade Expect TE Trailer Keep-Alive Proxy-Authorization HTTP2-Settings);
-is(raw("headers => '{\"$_\": \"5\"}'"), $any, 'reserved: ' . $_) foreach qw(Idempotency-Key webhook-id webhook-signature Retry-Attempt);
+is(raw("headers => '{\"$_\": \"5\"}'"), $any, 'reserved: ' . $_) foreach qw(Idempotency-Key webhook-id webhook-signature Retry-Attempt Retry-Gid retry-branch Retry-Operation);
 is(raw("content_type => E'text/plain\\r\\nX-Evil: 1'"), $any, 'injection: content_type');
 is(raw("method => E'GET /evil HTTP/1.1\\r\\nX-Evil: 1\\r\\n\\r\\nPOST'"), $any, 'injection: method');
 is(raw("method => '$_'"), $any, "injection: method $_") foreach 'CONNECT', 'TRACE', 'GET /evil', 'G;ET';
