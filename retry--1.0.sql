@@ -1697,8 +1697,8 @@ BEGIN
 	IF NEW.tls_verify THEN
 		NEW.tls_unverified_by := NULL;
 		RETURN NEW;
-	ELSIF TG_OP = 'UPDATE' AND (NEW.tls_verify, NEW.url, NEW.targets, NEW.tls_pin)
-			IS NOT DISTINCT FROM (OLD.tls_verify, OLD.url, OLD.targets, OLD.tls_pin) THEN
+	ELSIF TG_OP = 'UPDATE' AND (NEW.tls_verify, NEW.url, NEW.targets, NEW.tls_pin, NEW.mail ->> 'url')
+			IS NOT DISTINCT FROM (OLD.tls_verify, OLD.url, OLD.targets, OLD.tls_pin, OLD.mail ->> 'url') THEN
 		NEW.tls_unverified_by := OLD.tls_unverified_by;
 		RETURN NEW;
 	ELSIF NOT (SELECT r.rolsuper FROM pg_roles r WHERE r.rolname = current_user) THEN
@@ -1859,14 +1859,17 @@ BEGIN
 		VALUES (NEW.group_name, 'alarm-' || NEW.name, address, retry.channel_success(NEW.kind), NEW.secret, use, post, 'scene', '1 day',
 			format('Messages of channel "%s"', NEW.name))
 		ON CONFLICT (group_name, name) DO UPDATE SET url = excluded.url, targets = NULL, success_when = excluded.success_when,
-			secret = excluded.secret, secret_use = excluded.secret_use, mail = excluded.mail, archived = false
+			secret = excluded.secret, secret_use = excluded.secret_use, mail = excluded.mail, archived = false,
+			tls_verify = s.tls_verify OR (s.url, s.mail ->> 'url') IS DISTINCT FROM (excluded.url, excluded.mail ->> 'url')
 		RETURNING s.id INTO scene;
 		UPDATE retry.channel c SET scene_id = scene WHERE c.group_name = NEW.group_name AND c.name = NEW.name;
 		RETURN NULL;
 	END IF;
+	-- this acts as the owner, who may except a scene from verification: what it excepted is the address of before
 	UPDATE retry.scene s
 	SET group_name = NEW.group_name, name = 'alarm-' || NEW.name, url = address, targets = NULL, success_when = retry.channel_success(NEW.kind),
-		secret = NEW.secret, secret_use = use, mail = post
+		secret = NEW.secret, secret_use = use, mail = post,
+		tls_verify = s.tls_verify OR (s.url, s.mail ->> 'url') IS DISTINCT FROM (address, post ->> 'url')
 	WHERE s.id = NEW.scene_id;
 	UPDATE retry.alarm_rule a SET channels = array_replace(a.channels, OLD.name, NEW.name)
 	WHERE a.group_name = NEW.group_name AND OLD.name = ANY (a.channels) AND OLD.name <> NEW.name;
@@ -3880,7 +3883,7 @@ RETURNS TABLE (rule_id int, subject text, detail text)
 LANGUAGE sql STABLE STRICT PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
 AS $$
 	WITH rule AS (
-		SELECT a.*, g.id AS group_id, coalesce(a.threshold, CASE a.condition WHEN 'failure_ratio' THEN 0.5 ELSE 1 END) AS least
+		SELECT a.*, g.id AS group_id, pg_has_role(g.owner, 'pg_monitor', 'USAGE') AS sees_all, coalesce(a.threshold, CASE a.condition WHEN 'failure_ratio' THEN 0.5 ELSE 1 END) AS least
 		FROM retry.alarm_rule a
 		JOIN retry.scene_group g ON g.name = a.group_name
 		WHERE a.active),
@@ -3971,7 +3974,8 @@ AS $$
 	LEFT JOIN due d ON d.scene_id = c.scene_id
 	WHERE r.condition = 'channel' AND (n.dead >= r.least OR d.oldest < alarm_subjects.at - r.age)
 	UNION ALL
-	SELECT r.id, h.check_name, h.detail
+	-- asked by the worker, these two name groups of others
+	SELECT r.id, h.check_name, CASE WHEN r.sees_all OR h.check_name NOT IN ('limits', 'tls') THEN h.detail ELSE format('is %s', h.status) END
 	FROM rule r, LATERAL (SELECT * FROM retry.health() x WHERE r.condition = 'health') h
 	WHERE r.condition = 'health' AND (h.status = 'critical' OR h.status = 'warning' AND r.least < 2)
 	UNION ALL

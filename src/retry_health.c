@@ -26,6 +26,7 @@
 #include "utils/timestamp.h"
 
 #include "compat.h"
+#include "access.h"
 #include "config.h"
 #include "crash.h"
 #include "extension.h"
@@ -477,34 +478,79 @@ check_secrets(ReturnSetInfo *result, RetryConfig *config)
 			   "Those without set_at in retry.secrets are not set; SELECT retry.set_secret() lets the tasks go");
 }
 
+/*
+ * What is listed to a role that asks: of its own groups by name, of others only
+ * that there is something.
+ */
+typedef struct Listed
+{
+	int32	   *groups;			/* that it may see */
+	int			ngroups;
+	StringInfoData text;
+	bool		others;
+} Listed;
+
+static void
+list_begin(Listed *list)
+{
+	list->groups = retry_visible_groups(GetActiveSnapshot(), GetUserId(), false, &list->ngroups);
+	list->others = false;
+	initStringInfo(&list->text);
+}
+
+static void
+list_add(Listed *list, int32 group_id, const char *what)
+{
+	for (int i = 0; i < list->ngroups; i++)
+	{
+		if (list->groups[i] == group_id)
+		{
+			appendStringInfo(&list->text, "%s%s", list->text.len > 0 ? ", " : "", what);
+			return;
+		}
+	}
+	list->others = true;
+}
+
+/* NULL: there is nothing to list. */
+static const char *
+list_end(Listed *list)
+{
+	if (list->others)
+		appendStringInfoString(&list->text, list->text.len > 0 ? ", and others" : "groups of others");
+	return list->text.len > 0 ? list->text.data : NULL;
+}
+
 /* Are there scenes that believe any server? */
 static void
 check_tls(ReturnSetInfo *result, RetryConfig *config)
 {
 	const RetryScene *scene;
-	StringInfoData names;
+	const char *names;
+	Listed		list;
 
-	initStringInfo(&names);
+	list_begin(&list);
 	for (int n = 0; (scene = retry_config_nth_scene(config, n)) != NULL; n++)
 	{
 		if (scene->tls != NULL && scene->tls->unverified)
-			appendStringInfo(&names, "%s%s", names.len > 0 ? ", " : "", scene->name);
+			list_add(&list, scene->group_id, scene->name);
 	}
-	if (names.len == 0)
+	names = list_end(&list);
+	if (names == NULL)
 		report(result, "tls", OK, "every scene verifies certificates", NULL);
 	else
 		report(result, "tls", WARN,
-			   psprintf("certificates are not verified in %s", names.data),
+			   psprintf("certificates are not verified in %s", names),
 			   "Set tls_ca to the certificates of the authority that they are from, and tls_verify to true");
 }
 
 static void
-add_near(StringInfo names, const RetryScene *scene, int64 used, int64 limit, const char *what)
+add_near(Listed *list, const RetryScene *scene, int64 used, int64 limit, const char *what)
 {
 	if (limit < 0 || used < limit * LIMIT_NEAR)
 		return;
-	appendStringInfo(names, "%s\"%.*s\" (" INT64_FORMAT " of " INT64_FORMAT " %s)", names->len > 0 ? ", " : "",
-					 (int) strcspn(scene->name, "/"), scene->name, used, limit, what);
+	list_add(list, scene->group_id, psprintf("\"%.*s\" (" INT64_FORMAT " of " INT64_FORMAT " %s)",
+											 (int) strcspn(scene->name, "/"), scene->name, used, limit, what));
 }
 
 /* Groups that will soon be refused tasks, or are. */
@@ -512,11 +558,12 @@ static void
 check_limits(ReturnSetInfo *result, RetryConfig *config)
 {
 	const RetryScene *scene;
-	StringInfoData names;
+	const char *names;
+	Listed		list;
 	int32	   *seen = palloc(sizeof(int32));
 	int			nseen = 0;
 
-	initStringInfo(&names);
+	list_begin(&list);
 	for (int n = 0; (scene = retry_config_nth_scene(config, n)) != NULL; n++)
 	{
 		RetryGroupUse *use = scene->counted ? retry_group_use_find(scene->group_id) : NULL;
@@ -528,13 +575,14 @@ check_limits(ReturnSetInfo *result, RetryConfig *config)
 			continue;
 		seen = repalloc(seen, (nseen + 1) * sizeof(int32));
 		seen[nseen++] = scene->group_id;
-		add_near(&names, scene, retry_group_use_pending(use), scene->max_pending, "tasks");
-		add_near(&names, scene, use->lanes, scene->max_lanes, "lanes");
+		add_near(&list, scene, retry_group_use_pending(use), scene->max_pending, "tasks");
+		add_near(&list, scene, use->lanes, scene->max_lanes, "lanes");
 	}
-	if (names.len == 0)
+	names = list_end(&list);
+	if (names == NULL)
 		report(result, "limits", OK, "no group is near its max_pending or max_lanes", NULL);
 	else
-		report(result, "limits", WARN, psprintf("groups near a limit: %s", names.data),
+		report(result, "limits", WARN, psprintf("groups near a limit: %s", names),
 			   "See retry.limits, and in retry.overview what keeps their tasks; at the limit enqueue is refused, to these groups alone");
 }
 
