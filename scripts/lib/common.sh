@@ -337,13 +337,21 @@ enter()
 	user=$(id -un)
 	[ "$(id -u)" != 0 ] || user=$(server_user)
 	pgc=$(find_pg_config) || die "no usable PostgreSQL found"
-	work=$(make_work "$user") || die "cannot make a temporary folder"
-	trap 'rm -rf "$work"' EXIT
-	trap 'exit 130' INT
-	trap 'exit 143' TERM HUP
-	mkdir "$work/home" "$work/tmp" "$work/run" "$work/log"
-	copy_sources "$top" "$work/src" || die "cannot copy the sources to $work"
-	pgc=$(copy_postgres "$pgc" "$work/pg") || die "cannot copy the PostgreSQL installation to $work"
+	if [ -n "${RETRY_AGAIN:-}" ]; then
+		# a folder that RETRY_KEEP has left, with sources that may have changed since
+		work=$RETRY_AGAIN
+		rm -rf "${work:?}/tmp" "$work/run" "$work/log" "$work/tmp_check" "$work"/data*
+		mkdir "$work/tmp" "$work/run" "$work/log" || die "cannot use the folder $work again"
+		pgc=$(find "$work/pg" -type f -name pg_config) || die "there is no PostgreSQL in $work"
+	else
+		work=$(make_work "$user") || die "cannot make a temporary folder"
+		trap 'rm -rf "$work"' EXIT
+		trap 'exit 130' INT
+		trap 'exit 143' TERM HUP
+		mkdir "$work/home" "$work/tmp" "$work/run" "$work/log"
+		copy_sources "$top" "$work/src" || die "cannot copy the sources to $work"
+		pgc=$(copy_postgres "$pgc" "$work/pg") || die "cannot copy the PostgreSQL installation to $work"
+	fi
 
 	# Of the caller's environment only what a script or a test understands.
 	for var in TERM CI COLUMNS NO_COLOR CC CFLAGS COPT FUZZ_SECONDS TAP_JOBS TAP_LIMIT TAP_FILE_LIMIT TAP_TAIL \
