@@ -121,6 +121,21 @@ is(sql("SELECT count(*) FROM (SELECT xmin::text FROM retry.attempt a WHERE a.tas
 my ($request) = $bank->ledger(sql("SELECT check_id FROM retry.transactions WHERE gid = '$id{$tells[0][0]}'"));
 is($request->{path}, '/status/200?body=commit', 'the check reached whom it was to ask');
 
+# Who answers may say when to ask again; and a scene that is paused asks nobody.
+my $later = prepare("check_after => '0', check_every => '10 ms', check_target => '" . $bank->url('/retry-after/3600?status=500') . "'");
+wait_sql($node, "SELECT k.attempts || '|' || (k.next_due > now() + interval '50 min')
+	FROM retry.transactions t JOIN retry.tasks k ON k.id = t.check_id WHERE t.gid = '$later' AND k.attempts > 0",
+	'Retry-After puts the next question off', expected => '1|true');
+sql("UPDATE retry.scene SET paused = true WHERE name = 'ask'");
+my $paused = prepare("check_after => '0', check_every => '10 ms', check_target => 'm/ask'");
+my $question = sql("SELECT check_id FROM retry.transactions WHERE gid = '$paused'");
+others_go_on($node, $shop, 'while the scene of a check is paused');
+is(sql("SELECT concat_ws('|', t.state, k.attempts, k.held_reason) FROM retry.transactions t JOIN retry.tasks k ON k.id = t.check_id WHERE t.gid = '$paused'"),
+	'undecided|0|scene paused', 'a paused scene asks nobody, and that does not count');
+is(scalar(() = $bank->ledger($question)), 0, '... indeed nobody');
+sql("UPDATE retry.scene SET paused = false WHERE name = 'ask'");
+decided($paused, 'rolled back|limit|2', 'when it goes on it asks as often as ever');
+
 # A session that is about to decide is not waited for; what it decides holds.
 my $hold = session($node);
 for my $end ([ 'COMMIT', 'committed|caller|1' ], [ 'ROLLBACK', 'rolled back|check|1' ])
