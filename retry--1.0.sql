@@ -4080,6 +4080,16 @@ BEGIN
 		END
 	WHERE (s.firing, s.subjects, s.details) IS DISTINCT FROM (excluded.firing, excluded.subjects, excluded.details);
 
+	INSERT INTO retry.event (at, group_id, kind, detail)
+	SELECT moment, g.id, CASE WHEN s.firing THEN 'alarm fires' ELSE 'alarm over' END,
+		left(format('%s (%s)%s', a.name, a.condition, (
+			SELECT ': ' || string_agg(format('%s %s', d ->> 'subject', d ->> 'detail'), '; ' ORDER BY n)
+			FROM jsonb_array_elements(s.details) WITH ORDINALITY AS e (d, n) WHERE n <= 5)), 1000)
+	FROM retry.alarm_state s
+	JOIN retry.alarm_rule a ON a.id = s.rule_id
+	JOIN retry.scene_group g ON g.name = a.group_name
+	WHERE s.since = moment;
+
 	RETURN QUERY
 	WITH ripe AS (
 		SELECT DISTINCT a.group_name

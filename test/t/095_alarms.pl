@@ -113,6 +113,11 @@ sql("UPDATE retry.alarm_rule SET tell_recovery = false WHERE name = 'failing'; U
 is($own[2]{all}[0]{state}, 'recovered', 'as the end');
 is((told('ops', 4, 'to all channels'))[3]{alarms}[1], undef, 'but for rules that do not say so');
 is(sql("SELECT count(*) FROM retry.alarms"), 0, 'nothing fires');
+is(sql("SELECT string_agg(concat_ws(' ', kind, group_name, detail), E'\n' ORDER BY at, detail COLLATE \"C\") FROM retry.events WHERE kind LIKE 'alarm %'"),
+	"alarm fires shop deaths (dead): shop/mail 2 dead letters in 5m; shop/orders 3 dead letters in 5m\n"
+	. "alarm fires shop failing (failure_ratio): shop/orders 100% of 6 attempts failed in 5m\n"
+	. "alarm over shop deaths (dead)\nalarm over shop failing (failure_ratio)", 'both are events, once each');
+is(sql("SET ROLE stranger; SELECT count(*) FROM retry.events WHERE kind LIKE 'alarm %'"), 0, 'not to others');
 
 # A restart tells nothing anew.
 sql("UPDATE retry.alarm_rule SET active = true WHERE name = 'deaths'");
