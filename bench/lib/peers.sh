@@ -172,6 +172,18 @@ arrived()
 	done
 }
 
+# backlog WHO N PATH: prints the statement that enqueues N tasks for those who work
+# at their best; for retry in 16 lanes, which its two dispatchers share.
+backlog()
+{
+	if [ "$1" = retry ]; then
+		say "SELECT count(*) FROM generate_series(1, 16) lane, LATERAL retry.enqueue_many('$RECEIVER$3',
+			array(SELECT $BODY FROM generate_series(1, $2 / 16) n), lane => 'lane-' || lane)"
+	else
+		fill "$@"
+	fi
+}
+
 # drain WHO N PATH DELAY-MS [some]: N tasks wait, are vacuumed and checkpointed, and
 # are let go; prints how many were delivered and recorded a second, from the moment
 # that a fifth has arrived, so that nobody's start counts.  With "some": how many
@@ -180,7 +192,7 @@ drain()
 {
 	local who=$1 n=$2 before since from to
 
-	sql -c "$(fill "$who" "$n" "$3")" >/dev/null
+	sql -c "$(backlog "$who" "$n" "$3")" >/dev/null
 	sql -c "VACUUM ANALYZE" -c "CHECKPOINT"
 	before=$(attempts)
 	receiver_request POST /_reset >/dev/null
@@ -242,6 +254,13 @@ they_retry()
 	done
 }
 
+# in_flight N: so many by both dispatchers of retry together; a lane may have an eighth.
+in_flight()
+{
+	setting "retry.max_in_flight = $(($1 / 2))"
+	setting "retry.lane_max_in_flight = $(($1 / 8))"
+}
+
 scenario_peers()
 {
 	local who delay flight
@@ -249,11 +268,13 @@ scenario_peers()
 	want_peers || return 0
 	setting "retry.enabled = off"
 	they_retry
+	TASKS=$((TASKS / 16 * 16))
+	setting "retry.dispatchers = 2"
 	for delay in 0 5 50; do
 		flight=256
 		[ $delay != 50 ] || flight=1000
 		receiver --count-only --delay-ms $delay
-		setting "retry.lane_max_in_flight = $flight"
+		in_flight $flight
 		for _ in $(seq "$ROUNDS"); do
 			keep "requests/s, $delay ms" "bare curl multi, $delay ms" "$(bare_curl epoll "$TASKS" $flight "$RECEIVER/ok")"
 			for who in retry "${PEERS[@]}"; do
@@ -264,7 +285,7 @@ scenario_peers()
 		against_best "$delay ms" ">=" "$([ $delay = 0 ] && echo 2.0 || echo 1.0)"
 	done
 	receiver --count-only --fail-percent 10
-	setting "retry.lane_max_in_flight = 256"
+	in_flight 256
 	for _ in $(seq "$ROUNDS"); do
 		for who in retry "${PEERS[@]}"; do
 			keep "attempts/s" "$who, 10 % failing" "$(drain "$who" "$TASKS" /ok 0 some)"
