@@ -3,6 +3,7 @@
 
 scenario bodies "bodies of 200 B, 10 kB and 1 MB, against bare curl multi"
 scenario tls "TLS with HTTP/1.1 and, where nghttpd is installed, HTTP/2, against bare curl multi"
+scenario tls_options "what scenes ask of TLS, on connections that are kept, and with one for each request"
 scenario dispatchers "1, 2 and 4 dispatchers with 16 lanes"
 
 # beside_curl WHAT TASKS IN-FLIGHT BYTES [OPTION...]: rounds of both at the
@@ -80,6 +81,61 @@ scenario_tls()
 	nghttpd_receiver
 	beside_curl "HTTP/2" $((TASKS / 2)) 256 200 --ca "$WORK/cert.pem"
 	ratio_of "HTTP/2" ">=" 0.7
+}
+
+# What the scenes of tls_options ask for.
+TLS_OPTIONS=("nothing of its own" "1.3 at least" "own authority" "pinned key" "client certificate" "all of them")
+
+# Scenes for each of these, at a path of the receiver; they are called NAME-0 and so on.
+tls_scenes()
+{
+	sql -v url="$RECEIVER$2" -v name="$1" -v ca="$(cat "$WORK/cert.pem")" -v pin="$(
+		openssl x509 -in "$WORK/cert.pem" -noout -pubkey | openssl pkey -pubin -outform DER | openssl dgst -sha256 -binary | base64)" <<-'SQL'
+		INSERT INTO retry.scene (name, url, timeout, tls_min_version, tls_ca, tls_pin, tls_cert)
+		SELECT :'name' || '-' || n, :'url', '60 s', CASE WHEN n IN (1, 5) THEN '1.3' ELSE '1.2' END,
+			CASE WHEN n IN (2, 5) THEN :'ca' END, CASE WHEN n IN (3, 5) THEN 'sha256//' || :'pin' END,
+			CASE WHEN n IN (4, 5) THEN 'me' END
+		FROM generate_series(0, 5) n
+	SQL
+}
+
+# deliver_scene N SCENE: as deliver does to a URL.
+deliver_scene()
+{
+	release "$1" "SELECT count(*) FROM retry.enqueue_many('$2', array(
+		SELECT jsonb_build_object('n', n, 'pad', repeat('x', 175)) FROM generate_series(1, $1) n))"
+}
+
+# A connection is made for many requests, unless the receiver closes it: then each
+# request has the whole price of what its scene asks for.
+scenario_tls_options()
+{
+	local i new=$((TASKS / 20)) pids before
+
+	command -v openssl >/dev/null && make_certificate || { skipped "no certificate without openssl"; return; }
+	setting "retry.ca_bundle = '$WORK/cert.pem'"
+	setting "retry.lane_max_in_flight = 64"
+	receiver --count-only --tls "$WORK/cert.pem" "$WORK/key.pem" --clients-of "$WORK/cert.pem"
+	RECEIVER=${RECEIVER/http:/https:}
+	sql -v me="$(cat "$WORK/cert.pem" "$WORK/key.pem")" <<<"SELECT retry.set_secret('me', :'me')" >/dev/null
+	tls_scenes kept /ok
+	tls_scenes new "/header?name=Connection&value=close"
+	deliver_scene $((TASKS / 5)) kept-0 >/dev/null
+	for _ in $(seq "$ROUNDS"); do
+		for i in "${!TLS_OPTIONS[@]}"; do
+			keep requests/s "kept: ${TLS_OPTIONS[i]}" "$(deliver_scene $((TASKS / 5)) "kept-$i")"
+			mapfile -t pids < <(dispatcher_pids)
+			before=$(ticks "${pids[@]}")
+			deliver_scene "$new" "new-$i" >/dev/null
+			keep "us of CPU" "a connection each: ${TLS_OPTIONS[i]}" \
+				"$(awk -v t=$(($(ticks "${pids[@]}") - before)) -v n="$new" 'BEGIN { printf "%.0f", t * 1e4 / n }')"
+		done
+	done
+	results "${TLS_OPTIONS[@]/#/kept: }" "${TLS_OPTIONS[@]/#/a connection each: }"
+	for i in "${TLS_OPTIONS[@]:1}"; do
+		result tls_options "kept, $i, ratio" "$(of_middles "kept: $i" "kept: ${TLS_OPTIONS[0]}")" - 0
+		result tls_options "a connection each, $i, more CPU" "$(of_middles "a connection each: $i" "a connection each: ${TLS_OPTIONS[0]}")" - 0
+	done
 }
 
 # As many tasks in 16 lanes.

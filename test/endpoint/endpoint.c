@@ -53,7 +53,8 @@ static void
 usage(int code)
 {
 	fputs("usage: endpoint [--port N] [--port-file FILE] [--bind ADDRESS] [--ledger FILE] [--count-only]\n"
-		  "                [--delay-ms N] [--fail-percent P] [--seed N] [--tls CERT KEY]\n",
+		  "                [--delay-ms N] [--fail-percent P] [--seed N]\n"
+		  "                [--tls CERT KEY [--clients-of CERT]]\n",
 		  code ? stderr : stdout);
 	exit(code);
 }
@@ -71,6 +72,7 @@ parse_options(int argc, char **argv)
 		{"fail-percent", required_argument, NULL, 'f'},
 		{"seed", required_argument, NULL, 's'},
 		{"tls", required_argument, NULL, 't'},
+		{"clients-of", required_argument, NULL, 'C'},
 		{"help", no_argument, NULL, 'h'},
 		{NULL, 0, NULL, 0}
 	};
@@ -107,6 +109,9 @@ parse_options(int argc, char **argv)
 			case 't':
 				settings.tls_cert = optarg;
 				settings.tls_key = optind < argc ? argv[optind++] : NULL;
+				break;
+			case 'C':
+				settings.tls_clients = optarg;
 				break;
 			default:
 				usage(opt == 'h' ? 0 : 2);
@@ -248,7 +253,7 @@ main(int argc, char **argv)
 		setrlimit(RLIMIT_NOFILE, &files);
 	}
 #ifdef ENDPOINT_TLS
-	if (settings.tls_cert && !tls_init(settings.tls_cert, settings.tls_key))
+	if (settings.tls_cert && !tls_init(settings.tls_cert, settings.tls_key, settings.tls_clients))
 		return 1;
 #else
 	if (settings.tls_cert)

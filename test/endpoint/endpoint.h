@@ -29,6 +29,7 @@ typedef struct Settings
 	const char *ledger;
 	const char *tls_cert;
 	const char *tls_key;
+	const char *tls_clients;	/* whose client certificates are asked for, or NULL */
 	bool		count_only;
 	int64_t		delay_us;
 	double		fail_percent;
@@ -66,7 +67,7 @@ extern void answer_json(Conn *c, const Request *req, int status, const char *jso
 #include <sys/types.h>
 
 /* tls.c; tls_read and tls_write answer as recv and send do. */
-extern bool tls_init(const char *cert, const char *key);
+extern bool tls_init(const char *cert, const char *key, const char *clients);
 extern void tls_attach(Conn *c);
 extern void tls_detach(Conn *c, bool polite);
 extern bool tls_pending(Conn *c);

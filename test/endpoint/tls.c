@@ -30,12 +30,13 @@ choose_http11(SSL *ssl, const unsigned char **out, unsigned char *outlen,
 }
 
 bool
-tls_init(const char *cert, const char *key)
+tls_init(const char *cert, const char *key, const char *clients)
 {
 	ctx = SSL_CTX_new(TLS_server_method());
 	if (ctx == NULL ||
 		SSL_CTX_use_certificate_chain_file(ctx, cert) != 1 ||
-		SSL_CTX_use_PrivateKey_file(ctx, key, SSL_FILETYPE_PEM) != 1)
+		SSL_CTX_use_PrivateKey_file(ctx, key, SSL_FILETYPE_PEM) != 1 ||
+		(clients != NULL && SSL_CTX_load_verify_locations(ctx, clients, NULL) != 1))
 	{
 		ERR_print_errors_fp(stderr);
 		return false;
@@ -43,6 +44,12 @@ tls_init(const char *cert, const char *key)
 	SSL_CTX_set_mode(ctx, SSL_MODE_ENABLE_PARTIAL_WRITE | SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER |
 					 SSL_MODE_RELEASE_BUFFERS);
 	SSL_CTX_set_alpn_select_cb(ctx, choose_http11, NULL);
+	if (clients != NULL)
+	{
+		/* asked for, and looked at when there is one; sessions are of no use otherwise */
+		SSL_CTX_set_verify(ctx, SSL_VERIFY_PEER, NULL);
+		SSL_CTX_set_session_id_context(ctx, (const unsigned char *) "retry", 5);
+	}
 	return true;
 }
 
