@@ -1118,16 +1118,22 @@ CREATE TABLE retry.global_transaction
 	begun_at		timestamptz NOT NULL,
 	at_limit		text NOT NULL
 					CONSTRAINT global_transaction_at_limit_valid CHECK (at_limit IN ('commit', 'rollback')),
-	check_id		uuid NOT NULL
+	check_id		uuid,
+	expires_at		timestamptz,
+	key				text,
+	reference		text
 );
 COMMENT ON TABLE retry.global_transaction IS 'Facts: one row for each global transaction, never changed; look at retry.transactions instead';
 COMMENT ON COLUMN retry.global_transaction.gid IS 'Its id, UUIDv7; of a message also its task''s';
-COMMENT ON COLUMN retry.global_transaction.mode IS 'Its kind: message';
+COMMENT ON COLUMN retry.global_transaction.mode IS 'Its kind: message, saga, tcc or 2pc';
 COMMENT ON COLUMN retry.global_transaction.scene_id IS 'The scene that it belongs to, whose group says who may decide';
 COMMENT ON COLUMN retry.global_transaction.begun_by IS 'Role that began it';
 COMMENT ON COLUMN retry.global_transaction.begun_at IS 'When';
 COMMENT ON COLUMN retry.global_transaction.at_limit IS 'What is decided when nobody else has: commit or rollback';
-COMMENT ON COLUMN retry.global_transaction.check_id IS 'The task that asks about it';
+COMMENT ON COLUMN retry.global_transaction.check_id IS 'The task that decides if nobody else does: it asks about a message, or ends when the time is over; null: none';
+COMMENT ON COLUMN retry.global_transaction.expires_at IS 'at_limit is decided then, if nothing else was; null: never, or when the check has told nothing';
+COMMENT ON COLUMN retry.global_transaction.key IS 'Idempotency key given by the caller; of a message it is in the message';
+COMMENT ON COLUMN retry.global_transaction.reference IS 'Business number given by the caller; of a message it is in the message';
 
 CREATE TABLE retry.global_decision
 (
@@ -1137,7 +1143,7 @@ CREATE TABLE retry.global_decision
 	decision		text NOT NULL
 					CONSTRAINT global_decision_valid CHECK (decision IN ('commit', 'rollback')),
 	how				text NOT NULL
-					CONSTRAINT global_decision_how_valid CHECK (how IN ('caller', 'check', 'limit'))
+					CONSTRAINT global_decision_how_valid CHECK (how IN ('caller', 'check', 'limit', 'answers', 'timeout'))
 );
 CREATE INDEX global_decision_decided_at ON retry.global_decision (decided_at);
 COMMENT ON TABLE retry.global_decision IS 'Facts: one row for each global transaction that is decided, stored with what it brings about';
@@ -1145,7 +1151,7 @@ COMMENT ON COLUMN retry.global_decision.gid IS 'The transaction';
 COMMENT ON COLUMN retry.global_decision.decided_at IS 'When';
 COMMENT ON COLUMN retry.global_decision.decided_by IS 'Role that called; null: a check has told, or nobody';
 COMMENT ON COLUMN retry.global_decision.decision IS 'commit or rollback';
-COMMENT ON COLUMN retry.global_decision.how IS 'What decided: caller (a function was called), check (an answer), limit (nobody has told)';
+COMMENT ON COLUMN retry.global_decision.how IS 'What decided: caller (a function was called), check (an answer), limit (nobody has told), answers (of the operations), timeout';
 
 CREATE TABLE retry.global_message
 (
@@ -1154,6 +1160,50 @@ CREATE TABLE retry.global_message
 );
 CREATE INDEX global_message_scene ON retry.global_message (scene_id);
 COMMENT ON TABLE retry.global_message IS 'Facts: what retry.prepare() was given, as the task that it becomes when it is committed';
+
+/*
+ * What a transaction consists of, in every mode but message.  Each operation is
+ * stored as the task that it becomes; whoever decides, or records the end of
+ * another operation, puts it among the tasks when its turn has come.  What is
+ * known of it then is another fact: how it ended, or that it will not begin.
+ */
+CREATE TABLE retry.global_operation
+(
+	LIKE retry.task INCLUDING COMMENTS,
+	gid				uuid NOT NULL,
+	branch_no		smallint NOT NULL,
+	op				text NOT NULL
+					CONSTRAINT global_operation_op_valid
+					CHECK (op IN ('action', 'compensate', 'try', 'confirm', 'cancel', 'commit', 'rollback')),
+	branch			text NOT NULL,
+	needs			bigint NOT NULL DEFAULT 0,
+	PRIMARY KEY (gid, branch_no, op)
+);
+COMMENT ON TABLE retry.global_operation IS 'Facts: the operations of global transactions, as the tasks that they become when their turn comes; look at retry.branches instead';
+COMMENT ON COLUMN retry.global_operation.gid IS 'The transaction';
+COMMENT ON COLUMN retry.global_operation.branch_no IS 'The branch, from 1';
+COMMENT ON COLUMN retry.global_operation.op IS 'What is done there: first action or try; when it is decided confirm or commit, or compensate, cancel or rollback';
+COMMENT ON COLUMN retry.global_operation.branch IS 'Name of the branch';
+COMMENT ON COLUMN retry.global_operation.needs IS 'Of an action: the branches whose actions must be done before it begins, as bits: 1 the first, 2 the second, 4 the third';
+
+CREATE TABLE retry.global_outcome
+(
+	gid				uuid NOT NULL,
+	branch_no		smallint NOT NULL,
+	op				text NOT NULL,
+	outcome			text NOT NULL
+					CONSTRAINT global_outcome_valid CHECK (outcome IN ('done', 'failed', 'not begun', 'asked')),
+	at				timestamptz NOT NULL,
+	settled_by		regrole,
+	PRIMARY KEY (gid, branch_no, op)
+);
+COMMENT ON TABLE retry.global_outcome IS 'Facts: how operations of global transactions have ended, each once, stored with the record of their task''s end';
+COMMENT ON COLUMN retry.global_outcome.gid IS 'The transaction';
+COMMENT ON COLUMN retry.global_outcome.branch_no IS 'The branch; 0: the transaction as a whole';
+COMMENT ON COLUMN retry.global_outcome.op IS 'The operation';
+COMMENT ON COLUMN retry.global_outcome.outcome IS 'done, failed, not begun (it was rolled back before), or asked (a commit, to be decided when all tries are done)';
+COMMENT ON COLUMN retry.global_outcome.at IS 'When that was recorded';
+COMMENT ON COLUMN retry.global_outcome.settled_by IS 'Role that said so; null: its task has told';
 
 CREATE TABLE retry.checkpoint_a
 (
@@ -2144,6 +2194,8 @@ SELECT pg_extension_config_dump('retry.barrier_note', '');
 SELECT pg_extension_config_dump('retry.global_transaction', '');
 SELECT pg_extension_config_dump('retry.global_decision', '');
 SELECT pg_extension_config_dump('retry.global_message', '');
+SELECT pg_extension_config_dump('retry.global_operation', '');
+SELECT pg_extension_config_dump('retry.global_outcome', '');
 SELECT pg_extension_config_dump('retry.event', '');
 SELECT pg_extension_config_dump('retry.audit_entry', '');
 SELECT pg_extension_config_dump('retry.disabled_url', '');
@@ -2240,12 +2292,60 @@ COMMENT ON FUNCTION retry.prepare IS
 CREATE FUNCTION retry.commit(id uuid) RETURNS boolean
 LANGUAGE C STRICT VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'retry_commit';
 COMMENT ON FUNCTION retry.commit(uuid) IS
-'Decides that a message of retry.prepare() is delivered: it becomes a task of that id in the caller''s transaction. False when that was decided before; an error when it was rolled back';
+'Decides that a message of retry.prepare() is delivered: it becomes a task of that id in the caller''s transaction; or that a TCC transaction is confirmed, as soon as all its tries are done. False when that was decided or asked for before; an error when it was rolled back, and for a saga, which commits by itself';
 
 CREATE FUNCTION retry.rollback(id uuid) RETURNS boolean
 LANGUAGE C STRICT VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'retry_rollback';
 COMMENT ON FUNCTION retry.rollback(uuid) IS
-'Decides that a message of retry.prepare() is never delivered. False when that was decided before; an error when it was committed';
+'Decides that a message of retry.prepare() is never delivered, or that a saga or TCC transaction is undone: what has begun is compensated or cancelled. False when that was decided before; an error when it was committed';
+
+CREATE FUNCTION retry.saga(
+	steps			jsonb,
+	payload			jsonb DEFAULT NULL,
+	timeout			interval DEFAULT NULL,
+	concurrent		boolean DEFAULT false,
+	key				text DEFAULT NULL,
+	reference		text DEFAULT NULL
+) RETURNS uuid
+LANGUAGE C VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'retry_saga';
+COMMENT ON FUNCTION retry.saga IS
+'Begins a saga and returns its gid. steps is an array of objects: name, action and compensate (targets), payload (else that of the saga), needs (names of steps that must be done before; else the step before, or with concurrent none), and headers, timeout, backoff, max_attempts, lane, method, content_type, reference as of retry.enqueue(). When an action fails, or timeout is over, what has begun is compensated in reverse, until that succeeds';
+
+CREATE FUNCTION retry.tcc_begin(
+	timeout			interval DEFAULT '1 min',
+	scene			text DEFAULT 'default',
+	key				text DEFAULT NULL,
+	reference		text DEFAULT NULL
+) RETURNS uuid
+LANGUAGE C VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'retry_tcc_begin';
+COMMENT ON FUNCTION retry.tcc_begin IS
+'Begins a TCC transaction (try, confirm, cancel) and returns its gid. It is cancelled when timeout is over and nothing is decided. scene: whose group says who may decide';
+
+CREATE FUNCTION retry.tcc_branch(
+	gid				uuid,
+	name			text,
+	try				text,
+	confirm			text,
+	cancel			text,
+	payload			jsonb DEFAULT NULL,
+	options			jsonb DEFAULT NULL
+) RETURNS void
+LANGUAGE C VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'retry_tcc_branch';
+COMMENT ON FUNCTION retry.tcc_branch IS
+'Gives a TCC transaction a branch, whose try (a target; null: the caller has tried itself) begins at once. confirm or cancel follows from the decision, and is repeated until it succeeds. options: headers, timeout, backoff, max_attempts (of the try), lane, method, content_type, reference as of retry.enqueue()';
+
+CREATE FUNCTION retry.tcc_commit(gid uuid) RETURNS boolean
+LANGUAGE C STRICT VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'retry_commit';
+COMMENT ON FUNCTION retry.tcc_commit(uuid) IS 'As retry.commit()';
+
+CREATE FUNCTION retry.tcc_rollback(gid uuid) RETURNS boolean
+LANGUAGE C STRICT VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'retry_rollback';
+COMMENT ON FUNCTION retry.tcc_rollback(uuid) IS 'As retry.rollback()';
+
+CREATE FUNCTION retry.settle(gid uuid, branch text, op text, done boolean DEFAULT true) RETURNS boolean
+LANGUAGE C VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'retry_settle';
+COMMENT ON FUNCTION retry.settle(uuid, text, text, boolean) IS
+'Regards an operation of a global transaction as done, or (an action or a try) as failed, whatever its task says: that is cancelled, and the transaction goes on. For what was done by hand. False: it has ended already';
 
 CREATE FUNCTION retry.digest_key(target text, payload jsonb) RETURNS text
 LANGUAGE C IMMUTABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'retry_digest_key';
@@ -3582,43 +3682,85 @@ COMMENT ON COLUMN retry.audit.after IS 'What differs, as it is then; of a call f
 
 CREATE VIEW retry.transactions WITH (security_barrier) AS
 SELECT
-	t.gid, t.mode, s.group_name || '/' || s.name AS scene, m.key, m.reference,
-	CASE d.decision WHEN 'commit' THEN 'committed' WHEN 'rollback' THEN 'rolled back' ELSE 'undecided' END AS state,
-	t.begun_at, t.begun_by, t.at_limit, d.decided_at, d.decided_by, d.how AS decided_how, t.check_id
+	t.gid, t.mode, s.group_name || '/' || s.name AS scene,
+	coalesce(m.key, t.key) AS key, coalesce(m.reference, t.reference) AS reference,
+	CASE
+		WHEN d.gid IS NULL THEN 'undecided'
+		WHEN d.decision = 'commit' THEN CASE WHEN p.open = 0 THEN 'committed' ELSE 'committing' END
+		ELSE CASE WHEN p.open = 0 THEN 'rolled back' ELSE 'rolling back' END
+	END AS state,
+	p.open AS open_operations,
+	t.begun_at, t.begun_by, t.expires_at, t.at_limit, d.decided_at, d.decided_by, d.how AS decided_how, t.check_id
 FROM retry.global_transaction t
 LEFT JOIN retry.global_decision d ON d.gid = t.gid
 LEFT JOIN retry.global_message m ON m.id = t.gid
 LEFT JOIN retry.scene s ON s.id = t.scene_id
+CROSS JOIN LATERAL (
+	SELECT count(*)::int AS open
+	FROM retry.global_operation o
+	WHERE o.gid = t.gid
+		AND CASE d.decision
+				WHEN 'commit' THEN o.op IN ('confirm', 'commit')
+				WHEN 'rollback' THEN o.op NOT IN ('confirm', 'commit')
+				ELSE o.op IN ('action', 'try')
+			END
+		AND NOT EXISTS (SELECT FROM retry.global_outcome x WHERE x.gid = o.gid AND x.branch_no = o.branch_no AND x.op = o.op)) AS p
 WHERE t.scene_id IN (SELECT retry.my_scenes(false))
 	OR t.scene_id IN (SELECT retry.my_scenes(true)) AND pg_has_role(t.begun_by, 'USAGE');
 COMMENT ON VIEW retry.transactions IS 'Global transactions that the current role may decide over, with what is decided';
 COMMENT ON COLUMN retry.transactions.gid IS 'Its id; of a message what retry.prepare() returned';
-COMMENT ON COLUMN retry.transactions.mode IS 'Its kind: message';
+COMMENT ON COLUMN retry.transactions.mode IS 'Its kind: message, saga, tcc or 2pc';
 COMMENT ON COLUMN retry.transactions.scene IS 'group/scene';
 COMMENT ON COLUMN retry.transactions.key IS 'Idempotency key given by the caller';
 COMMENT ON COLUMN retry.transactions.reference IS 'Business number given by the caller';
-COMMENT ON COLUMN retry.transactions.state IS 'undecided, committed or rolled back';
+COMMENT ON COLUMN retry.transactions.state IS 'undecided; committing and rolling back while operations are open that follow from the decision; then committed or rolled back';
+COMMENT ON COLUMN retry.transactions.open_operations IS 'Operations that are to be done and have not ended: while it is undecided, actions and tries; then what follows from the decision';
 COMMENT ON COLUMN retry.transactions.begun_at IS 'When it was begun';
 COMMENT ON COLUMN retry.transactions.begun_by IS 'Role that began it';
+COMMENT ON COLUMN retry.transactions.expires_at IS 'at_limit is decided then, if nothing else was; null: no such time';
 COMMENT ON COLUMN retry.transactions.at_limit IS 'What is decided when nobody else has: commit or rollback';
 COMMENT ON COLUMN retry.transactions.decided_at IS 'When it was decided; null: it is not';
-COMMENT ON COLUMN retry.transactions.decided_by IS 'Role that decided; null: a check has told, or nobody';
-COMMENT ON COLUMN retry.transactions.decided_how IS 'What decided: caller (retry.commit() or retry.rollback()), check (an answer), limit (nobody has told)';
-COMMENT ON COLUMN retry.transactions.check_id IS 'The task that asks about it';
+COMMENT ON COLUMN retry.transactions.decided_by IS 'Role that decided; null: no role has';
+COMMENT ON COLUMN retry.transactions.decided_how IS 'What decided: caller (retry.commit(), retry.rollback() and the like), check (an answer), limit (nobody has told), answers (of the operations), timeout';
+COMMENT ON COLUMN retry.transactions.check_id IS 'The task that decides if nobody else does: it asks about a message, or ends when the time is over; null: none';
+
+CREATE VIEW retry.operations WITH (security_barrier) AS
+SELECT o.gid, o.branch_no, o.branch, o.op, o.id AS task_id, x.outcome, x.settled_by
+FROM retry.global_transaction t
+JOIN retry.global_operation o ON o.gid = t.gid
+LEFT JOIN retry.global_outcome x ON x.gid = o.gid AND x.branch_no = o.branch_no AND x.op = o.op
+WHERE t.scene_id IN (SELECT retry.my_scenes(false))
+	OR t.scene_id IN (SELECT retry.my_scenes(true)) AND pg_has_role(t.begun_by, 'USAGE');
+COMMENT ON VIEW retry.operations IS 'Arm of retry.branches: the operations that are stored as such, with how they ended';
+COMMENT ON COLUMN retry.operations.gid IS 'The transaction';
+COMMENT ON COLUMN retry.operations.branch_no IS 'The branch, from 1';
+COMMENT ON COLUMN retry.operations.branch IS 'Its name';
+COMMENT ON COLUMN retry.operations.op IS 'The operation';
+COMMENT ON COLUMN retry.operations.task_id IS 'The task that it becomes';
+COMMENT ON COLUMN retry.operations.outcome IS 'How it ended; null: it has not';
+COMMENT ON COLUMN retry.operations.settled_by IS 'Role that said so; null: its task has told';
 
 CREATE VIEW retry.branches AS
 SELECT
-	b.gid, b.branch, b.op, b.task_id, k.state, k.attempts, k.last_status, k.last_error, k.next_due, k.finished_at
+	b.gid, b.branch, b.op, b.task_id, b.outcome, b.settled_by,
+	k.state, k.attempts, k.last_status, k.last_error, k.next_due, k.finished_at
 FROM (
-	SELECT t.gid, 'message' AS branch, 'message' AS op, t.gid AS task_id FROM retry.transactions t
+	SELECT t.gid, 'message' AS branch, 'message' AS op, t.gid AS task_id, NULL::text AS outcome, NULL::regrole AS settled_by
+	FROM retry.transactions t WHERE t.mode = 'message'
 	UNION ALL
-	SELECT t.gid, 'message', 'check', t.check_id FROM retry.transactions t) AS b
+	SELECT t.gid, 'message', 'check', t.check_id, NULL, NULL
+	FROM retry.transactions t WHERE t.mode = 'message'
+	UNION ALL
+	SELECT o.gid, o.branch, o.op, o.task_id, o.outcome, o.settled_by
+	FROM retry.operations o) AS b
 LEFT JOIN LATERAL (SELECT * FROM retry.tasks k WHERE k.id = b.task_id) AS k ON true;
 COMMENT ON VIEW retry.branches IS 'What global transactions consist of: operations of branches, each with its task; filter on gid';
 COMMENT ON COLUMN retry.branches.gid IS 'The transaction';
 COMMENT ON COLUMN retry.branches.branch IS 'Name of the branch; message: that of a message';
-COMMENT ON COLUMN retry.branches.op IS 'What is done there: message (it is delivered) or check (somebody is asked what to do)';
-COMMENT ON COLUMN retry.branches.task_id IS 'The task that does it; a message has none before it is committed';
+COMMENT ON COLUMN retry.branches.op IS 'What is done there: message (it is delivered), check (somebody is asked what to do), action, compensate, try, confirm, cancel, commit or rollback';
+COMMENT ON COLUMN retry.branches.task_id IS 'The task that does it; it is there when its turn has come';
+COMMENT ON COLUMN retry.branches.outcome IS 'How it ended: done, failed, or not begun (rolled back before); null: it has not, or (message, check) its task says it';
+COMMENT ON COLUMN retry.branches.settled_by IS 'Role that said so; null: its task has told';
 COMMENT ON COLUMN retry.branches.state IS 'State of the task; null: there is none (yet, or any more)';
 COMMENT ON COLUMN retry.branches.attempts IS 'Attempts of the task';
 COMMENT ON COLUMN retry.branches.last_status IS 'HTTP status of its last attempt';

@@ -25,6 +25,7 @@
 #include "amend.h"
 #include "audit.h"
 #include "locate.h"
+#include "part.h"
 #include "statement.h"
 #include "writer.h"
 
@@ -89,6 +90,23 @@ signal_task(const char *function, char action, const RetryLocated *task)
 	retry_writer_end(writer);
 }
 
+/* Nobody would tell its transaction that it is not going to be done. */
+static void
+refuse_operation(const RetryLocated *task)
+{
+	bool		isnull;
+	Datum		on_dead = heap_getattr(task->row, Task_on_dead + 1, task->desc, &isnull);
+	Datum		gid;
+
+	if (isnull || !retry_part_is_operation(TextDatumGetCString(on_dead)))
+		return;
+	gid = heap_getattr(task->row, Task_parent_id + 1, task->desc, &isnull);
+	ereport(ERROR,
+			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+			 errmsg("task %s is an operation of transaction %s", retry_id_text(&task->id), retry_id_text(DatumGetUUIDP(gid))),
+			 errhint("retry.rollback() ends an undecided transaction; retry.settle() regards one operation as done or failed.")));
+}
+
 /*
  * retry.cancel(id): asking again for what is already asked stores nothing and
  * is true.
@@ -103,6 +121,7 @@ retry_cancel(PG_FUNCTION_ARGS)
 		PG_RETURN_BOOL(false);
 	if (!task.probe.cancelled)
 	{
+		refuse_operation(&task);
 		signal_task("retry.cancel()", RETRY_SIGNAL_CANCEL, &task);
 		retry_audit_task("task cancelled", &task, NULL);
 	}

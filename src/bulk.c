@@ -23,6 +23,7 @@
 #include "amend.h"
 #include "audit.h"
 #include "live_walk.h"
+#include "part.h"
 #include "progress.h"
 #include "selection.h"
 #include "uuid7.h"
@@ -65,6 +66,13 @@ text_or_null(TupleTableSlot *slot, int attribute)
 	return isnull ? NULL : DatumGetTextPP(value);
 }
 
+/* Of a global transaction, which waits for its end: retry.cancel() refuses it, too. */
+static bool
+is_operation(const text *on_dead)
+{
+	return on_dead != NULL && retry_part_is_operation(text_to_cstring(on_dead));
+}
+
 /* Is the error of the task's last attempt one that is meant? */
 static bool
 has_error(const Bulk *bulk, RetryReader *reader, const pg_uuid_t *id, int leaf, int outcome)
@@ -96,6 +104,8 @@ take_task(RetryLiveWalk *walk, TupleTableSlot *slot, int leaf)
 							 DatumGetObjectId(retry_column(slot, Task_enqueued_by))) ||
 		!in_time(&bulk->selection, id) ||
 		!retry_selection_has_key(&bulk->selection, text_or_null(slot, Task_key)))
+		return;
+	if (bulk->action == RETRY_SIGNAL_CANCEL && is_operation(text_or_null(slot, Task_on_dead)))
 		return;
 	retry_probe_task(walk->reader, leaf, id, &probe);
 	if (probe.terminal || probe.cancelled || !has_error(bulk, walk->reader, id, leaf, probe.outcome))

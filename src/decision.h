@@ -22,18 +22,6 @@ typedef enum RetryDecision
 } RetryDecision;
 
 /*
- * Stands in on_success and on_dead of a check, in place of a target: its end
- * decides.  No text that a user gives can be this, since it is no target.
- */
-#define RETRY_DECIDES	"retry:decide"
-
-static inline bool
-retry_is_check(const char *on_success)
-{
-	return on_success != NULL && strcmp(on_success, RETRY_DECIDES) == 0;
-}
-
-/*
  * What a body says, of so many bytes: commit or rollback, as the bare word, as a
  * JSON string, or as the member "decision" of a JSON object.  Everything else is
  * undecided, an object that breaks off or says both among it.  Reads no byte

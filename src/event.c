@@ -76,6 +76,7 @@ static const char *const words[RETRY_EVENT_KINDS] = {
 	[RETRY_EVENT_ALARM_UNTOLD] = "alarm not told",
 	[RETRY_EVENT_NOT_NOTIFIED] = "not notified",
 	[RETRY_EVENT_DECIDED] = "decided at the limit",
+	[RETRY_EVENT_GIVEN_UP] = "operation given up",
 	[RETRY_EVENT_DROPPED] = "events dropped"
 };
 

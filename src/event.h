@@ -39,6 +39,7 @@ typedef enum RetryEventKind
 	RETRY_EVENT_ALARM_UNTOLD,	/* no message about it could be made */
 	RETRY_EVENT_NOT_NOTIFIED,	/* of the ends of tasks, for want of room */
 	RETRY_EVENT_DECIDED,		/* over a message, since nobody told */
+	RETRY_EVENT_GIVEN_UP,		/* an operation that must be done is dead */
 	RETRY_EVENT_DROPPED,		/* events, since there were too many */
 	RETRY_EVENT_KINDS
 } RetryEventKind;

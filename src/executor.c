@@ -321,9 +321,8 @@ judge(const Work *work, RetryEnded *ended)
 
 	retry_judge_limits(work->scene, work->prepared.max_attempts, work->prepared.expires_at,
 					   work->prepared.backoff, &limits, &zone);
-	ended->verdict = retry_is_check(ended->on_success) ?
-		retry_judge_check(&limits, &answer, &at, &ended->decision) :
-		retry_judge_exchange(work->scene, &limits, &answer, &at);
+	ended->verdict = retry_judge_part(retry_part(ended->on_dead), work->scene, &limits, &answer, &at,
+									  &ended->decision);
 	ended->pendings = retry_policy_pendings(at.pendings, ended->verdict.outcome);
 	ended->error = ended->verdict.why != NULL ? ended->verdict.why : "";
 }
@@ -380,6 +379,10 @@ run(Work *work, RetryJobResult *result)
 	enable_timeout_after(STATEMENT_TIMEOUT, work->job.timeout_ms);
 
 	call(work);
+	if (retry_part_is_operation(work->told.on_dead) && retry_judge_returned(work->answer, "failure"))
+		ereport(ERROR,
+				(errcode(RETRY_ERRCODE_FAILURE),
+				 errmsg("the function returned failure")));
 	work->recording = true;
 	record(work, result);
 

@@ -25,8 +25,7 @@
 #include "global.h"
 #include "row.h"
 
-/* The mode of transactions that this library makes. */
-#define MODE_MESSAGE	"message"
+static const char *const modes[] = {"message", "saga", "tcc", "2pc"};
 
 /*
  * The row with this id in its first or ("column") another column, as committed
@@ -66,6 +65,20 @@ retry_decision_in(Datum value)
 	return retry_decision_of_word(VARDATA_ANY(word), VARSIZE_ANY_EXHDR(word));
 }
 
+static RetryGlobalMode
+mode_in(Datum value)
+{
+	const text *word = DatumGetTextPP(value);
+
+	for (int i = 0; i < lengthof(modes); i++)
+	{
+		if (strlen(modes[i]) == VARSIZE_ANY_EXHDR(word) &&
+			memcmp(modes[i], VARDATA_ANY(word), VARSIZE_ANY_EXHDR(word)) == 0)
+			return (RetryGlobalMode) i;
+	}
+	return RETRY_MODE_MESSAGE;	/* the table's constraint lets no other in */
+}
+
 static void
 read_global(HeapTuple tuple, TupleDesc desc, RetryGlobal *found)
 {
@@ -74,10 +87,15 @@ read_global(HeapTuple tuple, TupleDesc desc, RetryGlobal *found)
 
 	retry_row_read(tuple, desc, Global_natts, values, isnull);
 	found->gid = *DatumGetUUIDP(values[Global_gid]);
+	found->mode = mode_in(values[Global_mode]);
 	found->scene_id = DatumGetInt32(values[Global_scene_id]);
 	found->begun_by = DatumGetObjectId(values[Global_begun_by]);
 	found->at_limit = retry_decision_in(values[Global_at_limit]);
-	found->check_id = *DatumGetUUIDP(values[Global_check_id]);
+	found->has_check = !isnull[Global_check_id];
+	if (found->has_check)
+		found->check_id = *DatumGetUUIDP(values[Global_check_id]);
+	found->expires_at = isnull[Global_expires_at] ? 0 : DatumGetTimestampTz(values[Global_expires_at]);
+	found->key = found->reference = NULL;
 }
 
 bool
@@ -92,9 +110,8 @@ retry_global_find(const pg_uuid_t *gid, RetryGlobal *global)
 	return tuple != NULL;
 }
 
-/* What is decided; false when that cannot be read at once. */
-static bool
-read_decision(const pg_uuid_t *gid, bool wait, RetryDecision *decision)
+bool
+retry_global_decided(const pg_uuid_t *gid, bool wait, RetryDecision *decision)
 {
 	Relation	rel = open_table("global_decision", RowExclusiveLock, wait);
 	HeapTuple	tuple;
@@ -157,7 +174,7 @@ retry_global_lock(const pg_uuid_t *gid, bool wait, RetryGlobal *global, RetryDec
 	table_close(rel, NoLock);
 
 	/* who had the lock before may have decided */
-	if (lock == RETRY_GLOBAL_LOCKED && !read_decision(gid, wait, decision))
+	if (lock == RETRY_GLOBAL_LOCKED && !retry_global_decided(gid, wait, decision))
 		return RETRY_GLOBAL_BUSY;
 	return lock;
 }
@@ -172,22 +189,29 @@ append(const char *table, int natts, const Datum *values, const bool *isnull)
 }
 
 void
-retry_global_store(const RetryGlobal *global, TimestampTz now, const Datum *message,
-				   const bool *message_isnull)
+retry_global_store(const RetryGlobal *global, TimestampTz now)
 {
 	Datum		values[Global_natts];
 	bool		isnull[Global_natts];
 
 	memset(isnull, true, sizeof(isnull));
 	RETRY_FILL(Global_gid, true, UUIDPGetDatum(&global->gid));
-	RETRY_FILL(Global_mode, true, CStringGetTextDatum(MODE_MESSAGE));
+	RETRY_FILL(Global_mode, true, CStringGetTextDatum(modes[global->mode]));
 	RETRY_FILL(Global_scene_id, true, Int32GetDatum(global->scene_id));
 	RETRY_FILL(Global_begun_by, true, ObjectIdGetDatum(global->begun_by));
 	RETRY_FILL(Global_begun_at, true, TimestampTzGetDatum(now));
 	RETRY_FILL(Global_at_limit, true, CStringGetTextDatum(retry_decision_word(global->at_limit)));
-	RETRY_FILL(Global_check_id, true, UUIDPGetDatum(&global->check_id));
+	RETRY_FILL(Global_check_id, global->has_check, UUIDPGetDatum(&global->check_id));
+	RETRY_FILL(Global_expires_at, global->expires_at != 0, TimestampTzGetDatum(global->expires_at));
+	RETRY_FILL(Global_key, global->key != NULL, PointerGetDatum(global->key));
+	RETRY_FILL(Global_reference, global->reference != NULL, PointerGetDatum(global->reference));
 	append("global_transaction", Global_natts, values, isnull);
-	append("global_message", Task_natts, message, message_isnull);
+}
+
+void
+retry_global_store_message(const Datum *values, const bool *isnull)
+{
+	append("global_message", Task_natts, values, isnull);
 }
 
 void
@@ -228,5 +252,5 @@ retry_global_decision(const pg_uuid_t *gid, RetryDecision *decision)
 {
 	RetryGlobal global;
 
-	return retry_global_find(gid, &global) && read_decision(gid, true, decision);
+	return retry_global_find(gid, &global) && retry_global_decided(gid, true, decision);
 }

@@ -20,7 +20,7 @@
 enum
 {
 	Global_gid, Global_mode, Global_scene_id, Global_begun_by, Global_begun_at,
-	Global_at_limit, Global_check_id, Global_natts
+	Global_at_limit, Global_check_id, Global_expires_at, Global_key, Global_reference, Global_natts
 };
 
 /* Columns of retry.global_decision. */
@@ -30,13 +30,27 @@ enum
 	Decision_how, Decision_natts
 };
 
+/* Its kind. */
+typedef enum RetryGlobalMode
+{
+	RETRY_MODE_MESSAGE,			/* delivered when it is committed */
+	RETRY_MODE_SAGA,			/* actions, which are compensated */
+	RETRY_MODE_TCC,				/* tries, which are confirmed or cancelled */
+	RETRY_MODE_2PC				/* prepared transactions of other servers */
+} RetryGlobalMode;
+
 typedef struct RetryGlobal
 {
 	pg_uuid_t	gid;
+	RetryGlobalMode mode;
 	int32		scene_id;
 	Oid			begun_by;
 	RetryDecision at_limit;		/* when nobody else has decided */
-	pg_uuid_t	check_id;		/* the task that asks about it */
+	bool		has_check;
+	pg_uuid_t	check_id;		/* the task that decides if nobody else does */
+	TimestampTz expires_at;		/* 0: never */
+	text	   *key;			/* NULL: none.  These two are not read back */
+	text	   *reference;
 } RetryGlobal;
 
 typedef enum RetryGlobalLock
@@ -60,13 +74,15 @@ extern bool retry_global_find(const pg_uuid_t *gid, RetryGlobal *global);
 extern RetryGlobalLock retry_global_lock(const pg_uuid_t *gid, bool wait, RetryGlobal *global,
 										 RetryDecision *decision);
 
-/* Stores a transaction of mode message; "values" are its message's, whole, as of retry.task. */
-extern void retry_global_store(const RetryGlobal *global, TimestampTz now, const Datum *values,
-							   const bool *isnull);
+/* Stores a transaction, as begun at this moment. */
+extern void retry_global_store(const RetryGlobal *global, TimestampTz now);
+
+/* Stores the message of one; the values are whole, as of retry.task. */
+extern void retry_global_store_message(const Datum *values, const bool *isnull);
 
 /*
  * A row of retry.global_decision, in the current memory context.  "how" says
- * what decided: caller, check or limit; "by" is InvalidOid but for a caller.
+ * what decided, a word that the column knows; "by" is InvalidOid but for a caller.
  */
 extern void retry_global_decision_row(const pg_uuid_t *gid, RetryDecision decision, const char *how,
 									  Oid by, TimestampTz at, Datum *values, bool *isnull);
@@ -79,6 +95,9 @@ extern void retry_global_decision_row(const pg_uuid_t *gid, RetryDecision decisi
  */
 extern bool retry_global_message(const pg_uuid_t *gid, bool wait, Datum *values, bool *isnull,
 								 TimestampTz *due_at, bool *busy);
+
+/* What is decided, by what is committed now; false when that cannot be read at once, without "wait". */
+extern bool retry_global_decided(const pg_uuid_t *gid, bool wait, RetryDecision *decision);
 
 /* What is decided over it, as of now; false when there is no such transaction. */
 extern bool retry_global_decision(const pg_uuid_t *gid, RetryDecision *decision);

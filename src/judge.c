@@ -211,6 +211,87 @@ retry_judge_check(const RetryLimits *limits, const RetryAnswer *answer, const Re
 	return verdict;
 }
 
+bool
+retry_judge_returned(const Jsonb *answer, const char *word)
+{
+	JsonbContainer *root;
+	JsonbValue *value;
+
+	if (answer == NULL)
+		return false;
+	root = unconstify(JsonbContainer *, &answer->root);
+	if (!JsonContainerIsScalar(root))
+		return false;
+	value = getIthJsonbValueFromContainer(root, 0);
+	return value != NULL && value->type == jbvString && value->val.string.len == strlen(word) &&
+		memcmp(value->val.string.val, word, value->val.string.len) == 0;
+}
+
+/* An operation that may fail. */
+static RetryVerdict
+judge_first(const RetryScene *scene, const RetryLimits *limits, const RetryAnswer *answer, const RetryAttemptAt *at)
+{
+	RetryAnswer ongoing = {
+		.exchange = RETRY_EXCHANGE_ANSWERED,.http_status = 425,.retry_after = answer->retry_after,
+		.retry_control = "processing"
+	};
+	RetryVerdict verdict = retry_judge_exchange(scene, limits, answer, at);
+	bool		answered = answer->exchange == RETRY_EXCHANGE_ANSWERED;
+
+	if (verdict.terminal && verdict.reason == RETRY_DEAD_GONE)
+		verdict.reason = RETRY_DEAD_STOPPED;	/* nothing is disabled by it */
+	if (verdict.outcome == RETRY_FAILED && answered && answer->http_status == 425)
+		return retry_judge_exchange(scene, limits, &ongoing, at);
+	if (verdict.outcome == RETRY_SUCCEEDED && retry_judge_returned(answer->json, "ongoing"))
+		return retry_judge_exchange(scene, limits, &ongoing, at);
+	if ((verdict.outcome == RETRY_FAILED && answered && answer->http_status == 409) ||
+		(answer->exchange == RETRY_EXCHANGE_FAILED && answer->sqlstate == RETRY_ERRCODE_FAILURE))
+	{
+		verdict.outcome = RETRY_STOPPED;
+		verdict.terminal = true;
+		verdict.reason = RETRY_DEAD_STOPPED;
+		verdict.next_due = 0;
+		verdict.why = NULL;
+	}
+	return verdict;
+}
+
+/* One that must be done, however long it takes. */
+static RetryVerdict
+judge_must(const RetryScene *scene, const RetryLimits *limits, const RetryAnswer *answer, const RetryAttemptAt *at)
+{
+	RetryAnswer plain = {
+		.exchange = RETRY_EXCHANGE_ANSWERED,.http_status = 500,.retry_after = answer->retry_after
+	};
+	RetryVerdict verdict = retry_judge_exchange(scene, limits, answer, at);
+	const char *why = verdict.why;
+
+	if (retry_judge_returned(answer->json, "ongoing"))
+		why = "the function says that it is not done";
+	else if (!verdict.terminal || verdict.outcome == RETRY_SUCCEEDED)
+		return verdict;
+	verdict = retry_judge_exchange(NULL, limits, &plain, at);
+	verdict.why = why;
+	return verdict;
+}
+
+RetryVerdict
+retry_judge_part(RetryPart part, const RetryScene *scene, const RetryLimits *limits, const RetryAnswer *answer,
+				 const RetryAttemptAt *at, RetryDecision *decision)
+{
+	switch (part)
+	{
+		case RETRY_PART_CHECK:
+			return retry_judge_check(limits, answer, at, decision);
+		case RETRY_PART_FIRST:
+			return judge_first(scene, limits, answer, at);
+		case RETRY_PART_MUST:
+			return judge_must(scene, limits, answer, at);
+		default:
+			return retry_judge_exchange(scene, limits, answer, at);
+	}
+}
+
 RetryFlowKind
 retry_judge_endpoint(const RetryAnswer *answer, RetryOutcome outcome)
 {

@@ -13,6 +13,7 @@
 #include "config.h"
 #include "decision.h"
 #include "http.h"
+#include "part.h"
 #include "policy.h"
 
 /* One exchange as it has ended.  Everything belongs to the caller. */
@@ -70,6 +71,22 @@ extern void retry_judge_limits(const RetryScene *scene, int32 max_attempts, Time
  */
 extern RetryVerdict retry_judge_exchange(const RetryScene *scene, const RetryLimits *limits,
 										 const RetryAnswer *answer, const RetryAttemptAt *at);
+
+/* SQLSTATE of a function's error that means that an operation has failed: RT409. */
+#define RETRY_ERRCODE_FAILURE	MAKE_SQLSTATE('R', 'T', '4', '0', '9')
+
+/* Is what a function returned this string?  "answer" may be NULL. */
+extern bool retry_judge_returned(const Jsonb *answer, const char *word);
+
+/*
+ * The same for a task that is part of a global transaction.  A first operation
+ * has failed with 409, or when a function raises RT409; 425 or
+ * the string "ongoing" means that it is to be asked again.  What must be done is
+ * over when it succeeds, and with nothing else.  *decision is set for a check.
+ */
+extern RetryVerdict retry_judge_part(RetryPart part, const RetryScene *scene, const RetryLimits *limits,
+									 const RetryAnswer *answer, const RetryAttemptAt *at,
+									 RetryDecision *decision);
 
 /*
  * The same for a check, which is over when the answer is a decision, put into

@@ -28,11 +28,13 @@
 
 #include "compat.h"
 #include "access.h"
+#include "advance.h"
 #include "arguments.h"
 #include "audit.h"
 #include "enqueue.h"
 #include "global.h"
 #include "locate.h"
+#include "part.h"
 #include "row.h"
 #include "scene_use.h"
 #include "statement.h"
@@ -232,8 +234,8 @@ make_check(const RetryNewTask *message, const CheckRules *rules, RetryNewTask *c
 	refuse_fanout("check", check);
 	error_context_stack = context.previous;
 
-	RETRY_FILL(Task_on_success, true, CStringGetTextDatum(RETRY_DECIDES));
-	RETRY_FILL(Task_on_dead, true, CStringGetTextDatum(RETRY_DECIDES));
+	RETRY_FILL(Task_on_success, true, CStringGetTextDatum(RETRY_PART_CHECK_WORD));
+	RETRY_FILL(Task_on_dead, true, CStringGetTextDatum(RETRY_PART_CHECK_WORD));
 	RETRY_FILL(Task_parent_id, true, UUIDPGetDatum(&message->id));
 	RETRY_FILL(Task_headers, !check->options.sql, JsonbPGetDatum(question_headers(message)));
 }
@@ -261,8 +263,8 @@ store_message(RetryWriter *writer, RetryNewTask *message, RetryNewTask *check, R
 	Datum	   *values = message->values;
 	bool	   *isnull = message->isnull;
 	RetryGlobal global = {
-		.gid = message->id,.scene_id = message->options.scene.id,.begun_by = GetUserId(),
-		.at_limit = at_limit,.check_id = check->id
+		.gid = message->id,.mode = RETRY_MODE_MESSAGE,.scene_id = message->options.scene.id,
+		.begun_by = GetUserId(),.at_limit = at_limit,.has_check = true,.check_id = check->id
 	};
 
 	(void) retry_store_new_task(writer, check);
@@ -271,7 +273,8 @@ store_message(RetryWriter *writer, RetryNewTask *message, RetryNewTask *check, R
 	RETRY_FILL(Task_id, true, UUIDPGetDatum(&message->id));
 	RETRY_FILL(Task_xid, true, FullTransactionIdGetDatum(GetTopFullTransactionId()));
 	RETRY_FILL(Task_due_at, true, TimestampTzGetDatum(message->due_at));
-	retry_global_store(&global, message->now, values, isnull);
+	retry_global_store(&global, message->now);
+	retry_global_store_message(values, isnull);
 	retry_scene_keep(&message->options.scene);
 }
 
@@ -329,6 +332,8 @@ cancel_check(RetryWriter *writer, const RetryGlobal *global)
 	RetryProbe	probe;
 	int			leaf = -1;
 
+	if (!global->has_check)
+		return;
 	PushActiveSnapshot(GetLatestSnapshot());
 	reader = retry_reader_begin(GetActiveSnapshot(), false);
 	slot = retry_find_task(reader, &global->check_id, NULL, &leaf);
@@ -400,6 +405,8 @@ decide(const char *function, const pg_uuid_t *gid, RetryDecision decision)
 	retry_require_writable(function);
 	if (!retry_global_find(gid, &global))
 		no_such_message(gid);
+	if (global.mode != RETRY_MODE_MESSAGE)
+		return retry_advance_decide(function, &global, decision);
 	check_rights(&global, &scene);
 	if (retry_global_lock(gid, true, &global, &before) != RETRY_GLOBAL_LOCKED)
 		no_such_message(gid);

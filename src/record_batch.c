@@ -38,6 +38,8 @@ typedef struct Needs
 	int			leaf;
 	RetryHeadDuty head;			/* what it means to its ordered lane */
 	RetryRecordDecision *decision;	/* what a check decides; NULL: it is none */
+	RetryRecordOperation *operation;	/* what the end of an operation brings
+										 * about; NULL: nothing */
 } Needs;
 
 static bool
@@ -139,33 +141,59 @@ open_callback(RetryRecordBatch *batch, int32 scene_id, const char *column, const
 		(open_letters(batch) && open_attempts(batch, needs->leaf));
 }
 
+/*
+ * What the end of a task that is part of a global transaction means to that.  Of
+ * an operation of which the transaction was rolled back it makes the last attempt.
+ */
+static bool
+open_part(RetryRecordBatch *batch, RetryEnded *ended, RetryPart part, Needs *needs)
+{
+	if (part == RETRY_PART_CHECK)
+	{
+		if (!ended->verdict.terminal)
+			return true;
+		needs->decision = palloc(sizeof(RetryRecordDecision));
+	}
+	if (needs->task == NULL && !find_task(batch, ended, &needs->task))
+		return false;
+	if (needs->task == NULL)
+	{
+		needs->decision = NULL;
+		return true;
+	}
+	if (part == RETRY_PART_CHECK)
+		return retry_record_decision_open(batch, ended, needs->task, needs->decision);
+	return retry_record_operation_open(batch, ended, needs->task, part, &needs->operation);
+}
+
 /* Takes the locks that an item needs; false when one cannot be had at once. */
 static bool
-open_tables(RetryRecordBatch *batch, const RetryEnded *ended, Needs *needs)
+open_tables(RetryRecordBatch *batch, RetryEnded *ended, Needs *needs)
 {
-	bool		letter = is_dead(ended) && !batch->has_letter;
+	bool		told = batch->form.callback != RETRY_CALLBACK_NONE;
+	RetryPart	part = ended->row_unread ? RETRY_PART_NONE : retry_part(ended->on_dead);
 	const char *column;
-	const char *target = batch->form.callback == RETRY_CALLBACK_NONE ? NULL :
-	retry_callback_of(ended, &column);
+	const char *target;
+	bool		letter;
 
 	memset(needs, 0, sizeof(*needs));
 	if (!open_attempts(batch, ended->entry.leaf))
 		return false;
+	if (part != RETRY_PART_NONE && (told || part != RETRY_PART_CHECK) && !open_part(batch, ended, part, needs))
+		return false;
+	letter = is_dead(ended) && !batch->has_letter;
+	target = told && part == RETRY_PART_NONE ? retry_callback_of(ended, &column) : NULL;
 	if (letter && !open_letters(batch))
 		return false;
 	if (ended->row_unread)
 		return true;
 	if (!retry_head_duty(&batch->head_notes, batch->config, ended, batch->wait, &needs->head))
 		return false;
-	if ((letter || target != NULL || retry_head_needs_task(&needs->head)) && !find_task(batch, ended, &needs->task))
+	if (needs->task == NULL && (letter || target != NULL || retry_head_needs_task(&needs->head)) &&
+		!find_task(batch, ended, &needs->task))
 		return false;
 	if (target == NULL || needs->task == NULL)
 		return true;
-	if (retry_is_check(target))
-	{
-		needs->decision = palloc(sizeof(RetryRecordDecision));
-		return retry_record_decision_open(batch, ended, needs->task, needs->decision);
-	}
 	return open_callback(batch, ended->scene_id, column, target, needs);
 }
 
@@ -302,8 +330,15 @@ end_batch(RetryRecordBatch *batch)
 		retry_append_end(batch->letters);
 	if (batch->gone != NULL)
 		retry_append_end(batch->gone);
+	for (int i = 0; i < RETRY_LEAVES; i++)
+	{
+		if (batch->signals[i] != NULL)
+			retry_append_end(batch->signals[i]);
+	}
 	if (batch->decisions != NULL)
 		retry_append_end(batch->decisions);
+	if (batch->outcomes != NULL)
+		retry_append_end(batch->outcomes);
 	if (batch->reader != NULL)
 		retry_reader_end(batch->reader);
 }
@@ -331,6 +366,8 @@ store_item(RetryRecordBatch *batch, RetryEnded *ended)
 		add_callbacks(batch, ended, &needs);
 	if (needs.decision != NULL)
 		retry_record_decision_put(batch, needs.decision);
+	if (needs.operation != NULL)
+		retry_record_operation_put(batch, needs.operation);
 	add_attempt(batch, ended);
 	ended->gone_stored = ended->gone != NULL && !batch->form.bare && retry_gone_append(&batch->gone, batch->context, ended->gone);
 	MemoryContextSwitchTo(old);

@@ -37,7 +37,7 @@ retry_record_decision_open(RetryRecordBatch *batch, const RetryEnded *ended, Tup
 	lock = retry_global_lock(&gid, batch->wait, &need->global, &before);
 	if (lock == RETRY_GLOBAL_BUSY)
 		return false;
-	if (lock == RETRY_GLOBAL_MISSING || before != RETRY_UNDECIDED)
+	if (lock == RETRY_GLOBAL_MISSING || before != RETRY_UNDECIDED || need->global.mode != RETRY_MODE_MESSAGE)
 		return true;
 
 	if (batch->decisions == NULL)

@@ -2,16 +2,19 @@
  * record_private.h
  *		What the files share that record attempts: record.c tries, and tries
  *		smaller, record_batch.c puts a batch in, record_decision.c what a check
- *		decides, record_values.c makes its values.
+ *		decides, record_operation.c what follows from the end of an operation,
+ *		record_values.c makes its values.
  *
- * Included by those four only.
+ * Included by those five only.
  */
 #ifndef RETRY_RECORD_PRIVATE_H
 #define RETRY_RECORD_PRIVATE_H
 
+#include "utils/hsearch.h"
 #include "callback.h"
 #include "dead_head.h"
 #include "global.h"
+#include "part.h"
 #include "record.h"
 #include "store.h"
 
@@ -45,6 +48,9 @@ typedef struct RetryRecordBatch
 	bool		letters_locked;
 	RetryAppender *gone;
 	RetryAppender *decisions;
+	RetryAppender *outcomes;
+	RetryAppender *signals[RETRY_LEAVES];
+	HTAB	   *wholes;			/* global transactions that were read */
 	RetryReader *reader;
 	RetryAppender *tasks[RETRY_LEAVES]; /* for callbacks */
 	TimestampTz now;			/* when these are enqueued */
@@ -96,6 +102,23 @@ extern bool retry_record_decision_open(RetryRecordBatch *batch, const RetryEnded
 
 /* Puts it in. */
 extern void retry_record_decision_put(RetryRecordBatch *batch, RetryRecordDecision *need);
+
+/* record_operation.c */
+
+/* What the end of an operation brings about; of batch->context's time or less. */
+typedef struct RetryRecordOperation RetryRecordOperation;
+
+/*
+ * Finds out what an attempt of an operation, or a timer's end, means to its
+ * transaction, locks that and opens what is needed; *need is NULL when nothing is
+ * to be stored for it.  Of what was rolled back it makes the last attempt: so it
+ * may change the verdict.  False when something cannot be had at once.
+ */
+extern bool retry_record_operation_open(RetryRecordBatch *batch, RetryEnded *ended, TupleTableSlot *task,
+										RetryPart part, RetryRecordOperation **need);
+
+/* Puts it in. */
+extern void retry_record_operation_put(RetryRecordBatch *batch, RetryRecordOperation *need);
 
 /* record_values.c: in the current memory context, but for what a batch keeps. */
 

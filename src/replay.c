@@ -32,6 +32,7 @@
 #include "audit.h"
 #include "live_walk.h"
 #include "locate.h"
+#include "part.h"
 #include "progress.h"
 #include "row.h"
 #include "scene_use.h"
@@ -173,6 +174,20 @@ find_limits(int32 scene_id, RetryGroupRow *group)
 }
 
 /*
+ * What may fail in a global transaction has had its consequences, and must not
+ * be done after them; what must be done there may be tried again.
+ */
+static bool
+is_past(HeapTuple row, TupleDesc desc)
+{
+	bool		isnull;
+	Datum		on_dead = heap_getattr(row, Task_on_dead + 1, desc, &isnull);
+	RetryPart	part = isnull ? RETRY_PART_NONE : retry_part(TextDatumGetCString(on_dead));
+
+	return part == RETRY_PART_FIRST || part == RETRY_PART_TIMER;
+}
+
+/*
  * retry.replay(id): explicit, so a dead letter may be replayed so again; it
  * then still shows the first replay.
  */
@@ -192,6 +207,12 @@ retry_replay(PG_FUNCTION_ARGS)
 				 errmsg("task %s has not finished", retry_id_text(&task.id)),
 				 errhint("retry.run_now() makes its next attempt now.")));
 
+	if (is_past(task.row, task.desc))
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("task %s is an action or a try of a global transaction, which has gone on without it",
+						retry_id_text(&task.id)),
+				 errhint("Begin the transaction again.")));
 	writer = retry_writer_begin("retry.replay()");
 	if (find_limits(task.scene_id, &group))
 	{
@@ -234,7 +255,7 @@ replay_row(ReplayDead *call, HeapTuple row, TupleDesc desc)
 	TimestampTz due_at;
 	pg_uuid_t	new_id;
 
-	if (!retry_selection_has(&call->selection, scene_id, enqueued_by))
+	if (!retry_selection_has(&call->selection, scene_id, enqueued_by) || is_past(row, desc))
 		return;
 	due_at = retry_spread_due(call->selection.now, call->selection.spread_us,
 							  call->seen++, call->total);

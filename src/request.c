@@ -13,6 +13,7 @@
 #include "utils/builtins.h"
 #include "utils/timestamp.h"
 
+#include "part.h"
 #include "request.h"
 #include "scene_mail.h"
 #include "scene_secret.h"
@@ -443,7 +444,8 @@ retry_request_prepare(TupleTableSlot *slot, const RetryScene *scene, int32 attem
 					  TimestampTz now, RetryPrepared *prepared)
 {
 	RetryHttpRequest *http = &prepared->http;
-	TimestampTz budget_end;
+	TimestampTz budget_end = DT_NOEND;
+	bool		must;
 
 	slot_getallattrs(slot);
 	memset(prepared, 0, sizeof(*prepared));
@@ -489,7 +491,10 @@ retry_request_prepare(TupleTableSlot *slot, const RetryScene *scene, int32 attem
 	}
 	http->timeout_ms = slot->tts_isnull[Task_timeout_ms] ? scene->timeout_ms :
 		DatumGetInt32(slot->tts_values[Task_timeout_ms]);
-	budget_end = limit_after(DatumGetTimestampTz(slot->tts_values[Task_due_at]), scene->time_budget_us);
+	must = !slot->tts_isnull[Task_on_dead] &&
+		retry_part(text_column(slot, Task_on_dead)) == RETRY_PART_MUST;
+	if (!must)
+		budget_end = limit_after(DatumGetTimestampTz(slot->tts_values[Task_due_at]), scene->time_budget_us);
 	http->timeout_ms = cut_timeout(http->timeout_ms, budget_end, now);
 	http->connect_timeout_ms = scene->connect_timeout_ms;
 	http->tls = scene->tls;
@@ -497,6 +502,11 @@ retry_request_prepare(TupleTableSlot *slot, const RetryScene *scene, int32 attem
 	prepared->max_attempts = slot->tts_isnull[Task_max_attempts] ? scene->max_attempts :
 		DatumGetInt32(slot->tts_values[Task_max_attempts]);
 	prepared->expires_at = expiry(slot, scene, budget_end);
+	if (must)
+	{
+		prepared->max_attempts = PG_INT32_MAX;
+		prepared->expires_at = DT_NOEND;
+	}
 	if (!slot->tts_isnull[Task_backoff])
 		prepared->backoff = (RetryBackoff *) PG_DETOAST_DATUM_COPY(slot->tts_values[Task_backoff]);
 

@@ -130,13 +130,15 @@ static const char *const tasks_are_written =
 " AND l.pid IS DISTINCT FROM pg_catalog.pg_backend_pid()"
 " AND l.database OPERATOR(pg_catalog.=) (SELECT d.oid FROM pg_catalog.pg_database d"
 "  WHERE d.datname OPERATOR(pg_catalog.=) pg_catalog.current_database())"
-" AND l.relation OPERATOR(pg_catalog.=) ANY (SELECT i.inhrelid FROM pg_catalog.pg_inherits i"
-"  WHERE i.inhparent OPERATOR(pg_catalog.=) 'retry.task'::pg_catalog.regclass))";
+" AND (l.relation OPERATOR(pg_catalog.=) ANY (SELECT i.inhrelid FROM pg_catalog.pg_inherits i"
+"   WHERE i.inhparent OPERATOR(pg_catalog.=) 'retry.task'::pg_catalog.regclass)"
+"  OR l.relation OPERATOR(pg_catalog.=) 'retry.global_operation'::pg_catalog.regclass))";
 
 static const char *const is_referred_to =
 "SELECT EXISTS (SELECT FROM retry.task t WHERE t.scene_id OPERATOR(pg_catalog.=) $1)"
 " OR EXISTS (SELECT FROM retry.dead_letter d WHERE d.scene_id OPERATOR(pg_catalog.=) $1)"
 " OR EXISTS (SELECT FROM retry.global_message m WHERE m.scene_id OPERATOR(pg_catalog.=) $1)"
+" OR EXISTS (SELECT FROM retry.global_operation o WHERE o.scene_id OPERATOR(pg_catalog.=) $1)"
 " OR EXISTS (SELECT FROM retry.key k WHERE k.scene_id OPERATOR(pg_catalog.=) $1)";
 
 /*

@@ -42,9 +42,8 @@ judge(RetryDispatcher *d, Transfer *t, const RetryAnswer *answer)
 
 	retry_judge_limits(scene, t->prepared.max_attempts, t->prepared.expires_at,
 					   t->prepared.backoff, &limits, &zone);
-	retry_sending_set_verdict(t, retry_is_check(t->ended.on_success) ?
-							  retry_judge_check(&limits, answer, &at, &t->ended.decision) :
-							  retry_judge_exchange(scene, &limits, answer, &at));
+	retry_sending_set_verdict(t, retry_judge_part(retry_part(t->ended.on_dead), scene, &limits, answer, &at,
+												  &t->ended.decision));
 	if (t->result != NULL)
 	{
 		retry_scene_mask(scene, unconstify(char *, t->result->body), t->result->body_len);

@@ -18,6 +18,7 @@
 #include "amend.h"
 #include "callback.h"
 #include "disabled.h"
+#include "global.h"
 #include "govern.h"
 #include "guc.h"
 #include "judge.h"
@@ -270,6 +271,46 @@ end_condemned(RetryTurn *turn, Transfer *t, RetrySuspicion as)
 }
 
 /*
+ * Is it a timer, or part of a transaction that was rolled back before it ended?
+ * Then nothing is sent, and it ends here: though its scene is paused, when its
+ * next attempt was asked for.
+ */
+static bool
+end_part(RetryTurn *turn, Transfer *t, TupleTableSlot *slot)
+{
+	static const RetryVerdict time_over = {.outcome = RETRY_SUCCEEDED,.terminal = true};
+	static const RetryVerdict rolled_back = {
+		.outcome = RETRY_STOPPED,.terminal = true,.reason = RETRY_DEAD_STOPPED,
+		.why = "its transaction was rolled back"
+	};
+	RetryPart	part = retry_part(t->ended.on_dead);
+	RetryDecision decision;
+	bool		isnull;
+	Datum		gid;
+
+	if (part != RETRY_PART_TIMER && part != RETRY_PART_FIRST)
+		return false;
+	t->ended.ordered = t->lane->ordered;
+	if (part == RETRY_PART_TIMER)
+	{
+		retry_sending_end_unsent(turn->d, t, turn->now, time_over);
+		return true;
+	}
+	gid = slot_getattr(slot, Task_parent_id + 1, &isnull);
+	if (isnull)
+		return false;
+	if (!retry_global_decided(DatumGetUUIDP(gid), false, &decision))
+	{
+		retry_sending_put_back(turn->d, t); /* the table is locked */
+		return true;
+	}
+	if (decision != RETRY_ROLLBACK)
+		return false;
+	retry_sending_end_unsent(turn->d, t, turn->now, rolled_back);
+	return true;
+}
+
+/*
  * The row of an entry, with what was asked to be changed in it; NULL: it is not
  * to be sent, or cannot be read now, and is dealt with.
  */
@@ -347,7 +388,7 @@ prepare(RetryTurn *turn, Transfer *t)
 		retry_sending_end_unsent(d, t, turn->now, rejected);
 		return;
 	}
-	if (is_held(turn, t, scene, slot) || end_condemned(turn, t, RETRY_SUSPECT_CONDEMNED))
+	if (end_part(turn, t, slot) || is_held(turn, t, scene, slot) || end_condemned(turn, t, RETRY_SUSPECT_CONDEMNED))
 		return;
 	if (!retry_request_prepare(slot, scene, entry->attempts + 1, turn->now, &t->prepared))
 	{

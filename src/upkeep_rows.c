@@ -194,10 +194,19 @@ retry_upkeep_barriers(RetryUpkeep *upkeep, int unused)
 
 /* ---------------------------------------------------------------- global transactions */
 
-/* What is not decided stays, however old it is. */
+/*
+ * What is not decided stays, however old it is, and so does what has not ended:
+ * an operation is open that follows from the decision.
+ */
 static const char *const delete_decided =
 "WITH old AS MATERIALIZED (SELECT x.gid FROM retry.global_decision x WHERE x.decided_at < $1"
+"  AND NOT EXISTS (SELECT FROM retry.global_operation o WHERE o.gid = x.gid"
+"   AND (x.decision = 'commit') = (o.op IN ('confirm', 'commit'))"
+"   AND NOT EXISTS (SELECT FROM retry.global_outcome y"
+"    WHERE y.gid = o.gid AND y.branch_no = o.branch_no AND y.op = o.op))"
 "  ORDER BY x.decided_at LIMIT $2 FOR UPDATE SKIP LOCKED),"
+" outcome AS (DELETE FROM retry.global_outcome o USING old WHERE o.gid = old.gid),"
+" operation AS (DELETE FROM retry.global_operation o USING old WHERE o.gid = old.gid),"
 " message AS (DELETE FROM retry.global_message m USING old WHERE m.id = old.gid),"
 " begun AS (DELETE FROM retry.global_transaction t USING old WHERE t.gid = old.gid)"
 "DELETE FROM retry.global_decision d USING old WHERE d.gid = old.gid";
@@ -494,6 +503,7 @@ static const char *const delete_scenes =
 " AND NOT EXISTS (SELECT FROM retry.key k WHERE k.scene_id = s.id)"
 " AND NOT EXISTS (SELECT FROM retry.task t WHERE t.scene_id = s.id)"
 " AND NOT EXISTS (SELECT FROM retry.global_message m WHERE m.scene_id = s.id)"
+" AND NOT EXISTS (SELECT FROM retry.global_operation o WHERE o.scene_id = s.id)"
 " AND NOT EXISTS (SELECT FROM retry.scene c"
 " WHERE s.group_name || '/' || s.name IN (c.on_success, c.on_dead, c.check_target)"
 " OR s.group_name = 'default' AND s.name IN (c.on_success, c.on_dead, c.check_target))";

@@ -8,6 +8,7 @@
 #include "postgres.h"
 
 #include "../../src/decision.h"
+#include "../../src/part.h"
 #include "check.h"
 
 static void
@@ -94,7 +95,10 @@ main(void)
 	test_words();
 	test_objects();
 	test_cut();
-	CHECK(retry_is_check(RETRY_DECIDES) && !retry_is_check(NULL) && !retry_is_check("shop/paid"),
-		  "a check is told by its mark");
+	CHECK(retry_part("retry:decide") == RETRY_PART_CHECK && retry_part("retry:must") == RETRY_PART_MUST &&
+		  retry_part("retry:first") == RETRY_PART_FIRST && retry_part("retry:timer") == RETRY_PART_TIMER &&
+		  retry_part(NULL) == RETRY_PART_NONE && retry_part("shop/paid") == RETRY_PART_NONE &&
+		  retry_part("retry:") == RETRY_PART_NONE && retry_part("retry:decided") == RETRY_PART_NONE,
+		  "what a task is to a transaction is told by its mark");
 	return check_done();
 }

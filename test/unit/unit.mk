@@ -9,6 +9,7 @@ UNIT_backoff = backoff.c backoff_text.c cron.c
 UNIT_breaker = breaker.c
 UNIT_budget = budget.c
 UNIT_cron = cron.c
+UNIT_coordinate = coordinate.c decision.c
 UNIT_decision = decision.c
 UNIT_flow = flow.c breaker.c budget.c throttle.c rate.c
 UNIT_hedging = hedging.c histogram.c

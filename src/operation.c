@@ -1,0 +1,319 @@
+/*
+ * operation.c
+ *		The operations of global transactions: rows of retry.global_operation
+ *		and retry.global_outcome.
+ */
+#include "postgres.h"
+
+#include "access/genam.h"
+#include "access/htup_details.h"
+#include "access/stratnum.h"
+#include "access/table.h"
+#include "catalog/pg_type.h"
+#include "storage/lmgr.h"
+#include "utils/builtins.h"
+#include "utils/fmgroids.h"
+#include "utils/rel.h"
+#include "utils/snapmgr.h"
+#include "utils/timestamp.h"
+
+#include "compat.h"
+#include "operation.h"
+#include "row.h"
+
+/* Operations that are made room for at once. */
+#define ROOM	8
+
+static const struct
+{
+	const char *word;
+	RetryOpPhase phase;
+}			ops[RETRY_OPS] = {
+	[RETRY_OP_ACTION] = {"action", RETRY_PHASE_FIRST},
+	[RETRY_OP_COMPENSATE] = {"compensate", RETRY_PHASE_UNDO},
+	[RETRY_OP_TRY] = {"try", RETRY_PHASE_FIRST},
+	[RETRY_OP_CONFIRM] = {"confirm", RETRY_PHASE_CONFIRM},
+	[RETRY_OP_CANCEL] = {"cancel", RETRY_PHASE_UNDO},
+	[RETRY_OP_COMMIT] = {"commit", RETRY_PHASE_CONFIRM},
+	[RETRY_OP_ROLLBACK] = {"rollback", RETRY_PHASE_UNDO}
+};
+
+const char *
+retry_op_word(RetryOp op)
+{
+	return ops[op].word;
+}
+
+RetryOpPhase
+retry_op_phase(RetryOp op)
+{
+	return ops[op].phase;
+}
+
+bool
+retry_op_of_word(const char *word, RetryOp *op)
+{
+	for (int i = 0; i < RETRY_OPS; i++)
+	{
+		if (strcmp(word, ops[i].word) == 0)
+		{
+			*op = (RetryOp) i;
+			return true;
+		}
+	}
+	return false;
+}
+
+/* Is the column's text this word? */
+static bool
+is_word(Datum value, const char *word)
+{
+	const text *given = DatumGetTextPP(value);
+	Size		len = strlen(word);
+
+	return VARSIZE_ANY_EXHDR(given) == len && memcmp(VARDATA_ANY(given), word, len) == 0;
+}
+
+static RetryOp
+op_in(Datum value)
+{
+	for (int i = 0; i < RETRY_OPS; i++)
+	{
+		if (is_word(value, ops[i].word))
+			return (RetryOp) i;
+	}
+	ereport(ERROR,
+			(errcode(ERRCODE_DATA_CORRUPTED),
+			 errmsg("unknown operation in retry.global_operation: \"%s\"", TextDatumGetCString(value))));
+}
+
+/* As global.c does: who has the table locked is not waited for without "wait". */
+static Relation
+open_table(const char *name, bool wait)
+{
+	Oid			oid = retry_relation_oid(name);
+
+	if (wait)
+		LockRelationOid(oid, RowExclusiveLock);
+	else if (!ConditionalLockRelationOid(oid, RowExclusiveLock))
+		return NULL;
+	return table_open(oid, NoLock);
+}
+
+/* One row more of the transaction's operations. */
+static void
+add_operation(RetryWhole *whole, HeapTuple row)
+{
+	RetryOperation *o;
+	RetryBranchSet branch;
+	bool		isnull;
+
+	/* most have few */
+	if (whole->n % ROOM == 0)
+		whole->operations = whole->n == 0 ? palloc(ROOM * sizeof(RetryOperation)) :
+			repalloc(whole->operations, (whole->n + ROOM) * sizeof(RetryOperation));
+	o = &whole->operations[whole->n++];
+#define COLUMN(n)	heap_getattr(row, (n) + 1, whole->desc, &isnull)
+	o->row = row;
+	o->id = *DatumGetUUIDP(COLUMN(Task_id));
+	o->scene_id = DatumGetInt32(COLUMN(Task_scene_id));
+	o->branch = DatumGetInt16(COLUMN(Operation_branch_no)) - 1;
+	o->op = op_in(COLUMN(Operation_op));
+	o->name = TextDatumGetCString(COLUMN(Operation_branch));
+	if (o->branch < 0 || o->branch >= RETRY_MAX_BRANCHES)
+		ereport(ERROR,
+				(errcode(ERRCODE_DATA_CORRUPTED),
+				 errmsg("branch %d of retry.global_operation is not between 1 and %d", o->branch + 1, RETRY_MAX_BRANCHES)));
+	branch = RETRY_BRANCH(o->branch);
+	whole->known.n = Max(whole->known.n, o->branch + 1);
+	switch (ops[o->op].phase)
+	{
+		case RETRY_PHASE_FIRST:
+			whole->known.first |= branch;
+			whole->known.needs[o->branch] = (RetryBranchSet) DatumGetInt64(COLUMN(Operation_needs));
+			break;
+		case RETRY_PHASE_CONFIRM:
+			whole->known.confirm |= branch;
+			break;
+		case RETRY_PHASE_UNDO:
+			whole->known.undo |= branch;
+			break;
+	}
+#undef COLUMN
+}
+
+static void
+read_operations(RetryWhole *whole, Relation rel, ScanKey key)
+{
+	SysScanDesc scan = systable_beginscan(rel, retry_relation_oid("global_operation_pkey"), true,
+										  GetActiveSnapshot(), 1, key);
+	HeapTuple	row;
+
+	whole->desc = CreateTupleDescCopy(RelationGetDescr(rel));
+	if (whole->desc->natts < Operation_natts)
+		retry_require_columns(rel, Operation_natts);
+	while (HeapTupleIsValid(row = systable_getnext(scan)))
+		add_operation(whole, heap_copytuple(row));
+	systable_endscan(scan);
+}
+
+/* One outcome. */
+static void
+add_outcome(RetryWhole *whole, HeapTuple row, TupleDesc desc)
+{
+	Datum		values[Outcome_natts];
+	bool		isnull[Outcome_natts];
+	RetryOperation o;
+
+	retry_row_read(row, desc, Outcome_natts, values, isnull);
+	o.branch = DatumGetInt16(values[Outcome_branch_no]) - 1;
+	if (o.branch < 0)
+	{
+		whole->known.may_commit = true; /* it was asked for */
+		return;
+	}
+	o.op = op_in(values[Outcome_op]);
+	if (is_word(values[Outcome_outcome], "not begun"))
+		whole->known.not_begun |= RETRY_BRANCH(o.branch);
+	else
+		retry_operation_note(&whole->known, &o, is_word(values[Outcome_outcome], "done"));
+}
+
+static void
+read_outcomes(RetryWhole *whole, Relation rel, ScanKey key)
+{
+	SysScanDesc scan = systable_beginscan(rel, retry_relation_oid("global_outcome_pkey"), true,
+										  GetActiveSnapshot(), 1, key);
+	HeapTuple	row;
+
+	while (HeapTupleIsValid(row = systable_getnext(scan)))
+		add_outcome(whole, row, RelationGetDescr(rel));
+	systable_endscan(scan);
+}
+
+bool
+retry_whole_read(RetryWhole *whole, RetryDecision decision, bool wait)
+{
+	Relation	operations = open_table("global_operation", wait);
+	Relation	outcomes = operations == NULL ? NULL : open_table("global_outcome", wait);
+	ScanKeyData key;
+
+	memset(&whole->known, 0, sizeof(whole->known));
+	whole->n = 0;
+	whole->operations = NULL;
+	whole->known.decision = decision;
+	whole->known.may_commit = whole->global.mode == RETRY_MODE_SAGA;
+	if (outcomes != NULL)
+	{
+		PushActiveSnapshot(GetLatestSnapshot());
+		ScanKeyInit(&key, Operation_gid + 1, BTEqualStrategyNumber, F_UUID_EQ, UUIDPGetDatum(&whole->global.gid));
+		read_operations(whole, operations, &key);
+		ScanKeyInit(&key, Outcome_gid + 1, BTEqualStrategyNumber, F_UUID_EQ, UUIDPGetDatum(&whole->global.gid));
+		read_outcomes(whole, outcomes, &key);
+		PopActiveSnapshot();
+		table_close(outcomes, NoLock);
+	}
+	if (operations != NULL)
+		table_close(operations, NoLock);
+	return outcomes != NULL;
+}
+
+RetryOperation *
+retry_whole_find(RetryWhole *whole, const pg_uuid_t *task_id)
+{
+	for (int i = 0; i < whole->n; i++)
+	{
+		if (memcmp(&whole->operations[i].id, task_id, sizeof(pg_uuid_t)) == 0)
+			return &whole->operations[i];
+	}
+	return NULL;
+}
+
+RetryOperation *
+retry_whole_of(RetryWhole *whole, int branch, RetryOpPhase phase)
+{
+	for (int i = 0; i < whole->n; i++)
+	{
+		if (whole->operations[i].branch == branch && ops[whole->operations[i].op].phase == phase)
+			return &whole->operations[i];
+	}
+	return NULL;
+}
+
+bool
+retry_operation_ended(const RetryWhole *whole, const RetryOperation *operation)
+{
+	const RetryBranches *b = &whole->known;
+	RetryBranchSet branch = RETRY_BRANCH(operation->branch);
+
+	switch (ops[operation->op].phase)
+	{
+		case RETRY_PHASE_FIRST:
+			return ((b->done | b->failed | b->not_begun) & branch) != 0;
+		case RETRY_PHASE_CONFIRM:
+			return (b->confirmed & branch) != 0;
+		default:
+			return ((b->undone | b->not_begun) & branch) != 0;
+	}
+}
+
+bool
+retry_operation_begun(const RetryWhole *whole, const RetryOperation *operation)
+{
+	RetryBranchSet turn;
+
+	switch (ops[operation->op].phase)
+	{
+		case RETRY_PHASE_FIRST:
+			turn = retry_branches_first(&whole->known);
+			break;
+		case RETRY_PHASE_CONFIRM:
+			turn = retry_branches_confirm(&whole->known);
+			break;
+		default:
+			turn = retry_branches_undo(&whole->known);
+			break;
+	}
+	return (turn & RETRY_BRANCH(operation->branch)) != 0;
+}
+
+void
+retry_operation_note(RetryBranches *known, const RetryOperation *operation, bool done)
+{
+	RetryBranchSet branch = RETRY_BRANCH(operation->branch);
+
+	switch (ops[operation->op].phase)
+	{
+		case RETRY_PHASE_FIRST:
+			if (done)
+				known->done |= branch;
+			else
+				known->failed |= branch;
+			break;
+		case RETRY_PHASE_CONFIRM:
+			known->confirmed |= branch;
+			break;
+		case RETRY_PHASE_UNDO:
+			known->undone |= branch;
+			break;
+	}
+}
+
+void
+retry_operation_task(const RetryWhole *whole, const RetryOperation *operation, Datum *values, bool *isnull)
+{
+	retry_row_read(operation->row, whole->desc, Task_natts, values, isnull);
+}
+
+void
+retry_outcome_row(const pg_uuid_t *gid, int branch, const char *op, const char *outcome,
+				  TimestampTz at, Oid by, Datum *values, bool *isnull)
+{
+	memset(isnull, true, Outcome_natts * sizeof(bool));
+	RETRY_FILL(Outcome_gid, true, UUIDPGetDatum(gid));
+	RETRY_FILL(Outcome_branch_no, true, Int16GetDatum(branch + 1));
+	RETRY_FILL(Outcome_op, true, CStringGetTextDatum(op));
+	RETRY_FILL(Outcome_outcome, true, CStringGetTextDatum(outcome));
+	RETRY_FILL(Outcome_at, true, TimestampTzGetDatum(at));
+	RETRY_FILL(Outcome_settled_by, OidIsValid(by), ObjectIdGetDatum(by));
+}
