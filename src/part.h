@@ -20,8 +20,8 @@ typedef enum RetryPart
 	RETRY_PART_FIRST,			/* an action or try: its failure rolls back */
 	RETRY_PART_MUST,			/* follows from the decision: it is repeated
 								 * until it succeeds */
-	RETRY_PART_TIMER			/* nothing is sent: when it is due, the time of
-								 * the transaction is over */
+	RETRY_PART_TIMER			/* nothing is sent: when it is due, the time
+								 * of the transaction is over */
 } RetryPart;
 
 #define RETRY_PART_CHECK_WORD	"retry:decide"

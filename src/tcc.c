@@ -103,32 +103,32 @@ retry_tcc_begin(PG_FUNCTION_ARGS)
 {
 	pg_uuid_t  *gid = palloc(sizeof(pg_uuid_t));
 	TimestampTz now = GetCurrentTimestamp();
-	RetryGlobal global = {.mode = RETRY_MODE_TCC,.begun_by = GetUserId(),.at_limit = RETRY_ROLLBACK,.has_check = true};
+	RetryGlobal begun = {.mode = RETRY_MODE_TCC,.begun_by = GetUserId(),.at_limit = RETRY_ROLLBACK,.has_check = true};
 	RetrySceneRow scene;
 	RetryWriter *writer;
 
 	retry_require_argument(fcinfo, Begin_timeout, "timeout");
 	retry_require_argument(fcinfo, Begin_scene, "scene");
-	global.expires_at = end_of_time(PG_GETARG_DATUM(Begin_timeout), now);
+	begun.expires_at = end_of_time(PG_GETARG_DATUM(Begin_timeout), now);
 	if (!PG_ARGISNULL(Begin_key))
-		global.key = PG_GETARG_TEXT_PP(Begin_key);
+		begun.key = PG_GETARG_TEXT_PP(Begin_key);
 	if (!PG_ARGISNULL(Begin_reference))
-		global.reference = PG_GETARG_TEXT_PP(Begin_reference);
-	if (global.key != NULL)
-		retry_check_short_text("key", global.key);
-	if (global.reference != NULL)
-		retry_check_short_text("reference", global.reference);
+		begun.reference = PG_GETARG_TEXT_PP(Begin_reference);
+	if (begun.key != NULL)
+		retry_check_short_text("key", begun.key);
+	if (begun.reference != NULL)
+		retry_check_short_text("reference", begun.reference);
 	find_scene(PG_GETARG_TEXT_PP(Begin_scene), &scene);
-	global.scene_id = scene.id;
+	begun.scene_id = scene.id;
 	retry_new_id(now, gid);
-	retry_new_id(now, &global.check_id);
+	retry_new_id(now, &begun.check_id);
 
 	writer = retry_writer_begin("retry.tcc_begin()");
-	if (retry_operation_claim(&scene, global.key, now, gid))
+	if (retry_operation_claim(&scene, begun.key, now, gid))
 	{
-		global.gid = *gid;
-		retry_global_store(&global, now);
-		store_timer(writer, &global, &scene, global.expires_at);
+		begun.gid = *gid;
+		retry_global_store(&begun, now);
+		store_timer(writer, &begun, &scene, begun.expires_at);
 	}
 	retry_writer_end(writer);
 	PG_RETURN_UUID_P(gid);
