@@ -121,19 +121,6 @@ retry_advance_signal(RetryWriter *writer, const pg_uuid_t *task_id, char action)
 	PopActiveSnapshot();
 }
 
-static void
-store_decision(const RetryGlobal *global, RetryDecision decision)
-{
-	Datum		values[Decision_natts];
-	bool		isnull[Decision_natts];
-	RetryAppender *appender = retry_append_begin(retry_relation_oid("global_decision"), Decision_natts, false);
-
-	retry_global_decision_row(&global->gid, decision, "caller", GetUserId(), GetCurrentTimestamp(),
-							  values, isnull);
-	retry_append_row(appender, values, isnull);
-	retry_append_end(appender);
-}
-
 /* Does this for the operation of that phase in each of these branches. */
 static void
 begin_all(RetryWriter *writer, RetryWhole *whole, RetryBranchSet branches, RetryOpPhase phase)
@@ -156,7 +143,7 @@ retry_advance(RetryWriter *writer, RetryWhole *whole, RetryBranches *after)
 	retry_branches_go_on(&whole->known, after, &course);
 	if (course.decision != RETRY_UNDECIDED)
 	{
-		store_decision(global, course.decision);
+		retry_global_decide(&global->gid, course.decision);
 		if (global->has_check)
 			retry_advance_signal(writer, &global->check_id, RETRY_SIGNAL_CANCEL);
 	}

@@ -1,6 +1,9 @@
 /*
  * coordinate.c
  *		What follows, in a global transaction, from what is known of it.
+ *
+ * Sets of branches instead of lists: each rule is a line, and all of them can be
+ * held against random transactions without a server (test_coordinate.c).
  */
 #include "coordinate.h"
 

@@ -14,6 +14,7 @@
 #include "access/tableam.h"
 #include "access/xact.h"
 #include "executor/tuptable.h"
+#include "miscadmin.h"
 #include "storage/lmgr.h"
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
@@ -44,9 +45,8 @@ find_row(Relation rel, const char *index, int column, const pg_uuid_t *id)
 	return tuple;
 }
 
-/* NULL: it cannot be locked at once. */
-static Relation
-open_table(const char *name, LOCKMODE mode, bool wait)
+Relation
+retry_global_open(const char *name, LOCKMODE mode, bool wait)
 {
 	Oid			oid = retry_relation_oid(name);
 
@@ -101,7 +101,7 @@ read_global(HeapTuple tuple, TupleDesc desc, RetryGlobal *found)
 bool
 retry_global_find(const pg_uuid_t *gid, RetryGlobal *global)
 {
-	Relation	rel = open_table("global_transaction", AccessShareLock, true);
+	Relation	rel = retry_global_open("global_transaction", AccessShareLock, true);
 	HeapTuple	tuple = find_row(rel, "global_transaction_pkey", Global_gid, gid);
 
 	if (tuple != NULL)
@@ -113,7 +113,7 @@ retry_global_find(const pg_uuid_t *gid, RetryGlobal *global)
 bool
 retry_global_decided(const pg_uuid_t *gid, bool wait, RetryDecision *decision)
 {
-	Relation	rel = open_table("global_decision", RowExclusiveLock, wait);
+	Relation	rel = retry_global_open("global_decision", RowExclusiveLock, wait);
 	HeapTuple	tuple;
 
 	if (rel == NULL)
@@ -159,7 +159,7 @@ lock_row(Relation rel, ItemPointer tid, bool wait)
 RetryGlobalLock
 retry_global_lock(const pg_uuid_t *gid, bool wait, RetryGlobal *global, RetryDecision *decision)
 {
-	Relation	rel = open_table("global_transaction", RowExclusiveLock, wait);
+	Relation	rel = retry_global_open("global_transaction", RowExclusiveLock, wait);
 	RetryGlobalLock lock = RETRY_GLOBAL_MISSING;
 	HeapTuple	tuple;
 
@@ -226,12 +226,22 @@ retry_global_decision_row(const pg_uuid_t *gid, RetryDecision decision, const ch
 	RETRY_FILL(Decision_how, true, CStringGetTextDatum(how));
 }
 
+void
+retry_global_decide(const pg_uuid_t *gid, RetryDecision decision)
+{
+	Datum		values[Decision_natts];
+	bool		isnull[Decision_natts];
+
+	retry_global_decision_row(gid, decision, "caller", GetUserId(), GetCurrentTimestamp(), values, isnull);
+	append("global_decision", Decision_natts, values, isnull);
+}
+
 bool
 retry_global_message(const pg_uuid_t *gid, bool wait, Datum *values, bool *isnull,
 					 TimestampTz *due_at, bool *busy)
 {
 	/* a lock that keeps others from its index, too, for which it would wait */
-	Relation	rel = open_table("global_message", RowExclusiveLock, wait);
+	Relation	rel = retry_global_open("global_message", RowExclusiveLock, wait);
 	HeapTuple	tuple;
 
 	*busy = rel == NULL;

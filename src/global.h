@@ -11,6 +11,8 @@
 #define RETRY_GLOBAL_H
 
 #include "datatype/timestamp.h"
+#include "storage/lockdefs.h"
+#include "utils/relcache.h"
 #include "utils/snapshot.h"
 #include "utils/uuid.h"
 #include "decision.h"
@@ -79,6 +81,15 @@ extern void retry_global_store(const RetryGlobal *global, TimestampTz now);
 
 /* Stores the message of one; the values are whole, as of retry.task. */
 extern void retry_global_store_message(const Datum *values, const bool *isnull);
+
+/*
+ * Opens one of these tables, locked until the end of the transaction; NULL when,
+ * without "wait", that cannot be had at once.
+ */
+extern Relation retry_global_open(const char *name, LOCKMODE mode, bool wait);
+
+/* Stores a decision of the current role, in the current transaction. */
+extern void retry_global_decide(const pg_uuid_t *gid, RetryDecision decision);
 
 /*
  * A row of retry.global_decision, in the current memory context.  "how" says

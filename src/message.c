@@ -323,33 +323,6 @@ check_rights(const RetryGlobal *global, RetrySceneRow *scene)
 		no_such_message(&global->gid);
 }
 
-/* Nobody need be asked any more, unless the check has ended by itself. */
-static void
-cancel_check(RetryWriter *writer, const RetryGlobal *global)
-{
-	RetryReader *reader;
-	TupleTableSlot *slot;
-	RetryProbe	probe;
-	int			leaf = -1;
-
-	if (!global->has_check)
-		return;
-	PushActiveSnapshot(GetLatestSnapshot());
-	reader = retry_reader_begin(GetActiveSnapshot(), false);
-	slot = retry_find_task(reader, &global->check_id, NULL, &leaf);
-	if (slot != NULL)
-	{
-		int64		lane_hash = DatumGetInt64(retry_column(slot, Task_lane_hash));
-
-		retry_probe_task(reader, leaf, &global->check_id, &probe);
-		if (!probe.terminal && !probe.cancelled)
-			retry_write_signal(writer, RETRY_SIGNAL_CANCEL, &global->check_id, leaf, lane_hash,
-							   probe.attempts, GetUserId());
-	}
-	retry_reader_end(reader);
-	PopActiveSnapshot();
-}
-
 /* The message becomes a task like any other, which its group must have room for. */
 static void
 deliver(RetryWriter *writer, const RetryGlobal *global, const RetrySceneRow *scene)
@@ -365,19 +338,6 @@ deliver(RetryWriter *writer, const RetryGlobal *global, const RetrySceneRow *sce
 	retry_writer_group(writer, &scene->group);
 	retry_write_task(writer, &global->gid, due_at, values, isnull);
 	retry_scene_keep(scene);
-}
-
-static void
-store_decision(const RetryGlobal *global, RetryDecision decision)
-{
-	Datum		values[Decision_natts];
-	bool		isnull[Decision_natts];
-	RetryAppender *appender = retry_append_begin(retry_relation_oid("global_decision"), Decision_natts, false);
-
-	retry_global_decision_row(&global->gid, decision, "caller", GetUserId(), GetCurrentTimestamp(),
-							  values, isnull);
-	retry_append_row(appender, values, isnull);
-	retry_append_end(appender);
 }
 
 /* Somebody else decides over what another role has begun: that is to be known later. */
@@ -420,10 +380,11 @@ decide(const char *function, const pg_uuid_t *gid, RetryDecision decision)
 				 errhint("A decision is final; the view retry.transactions shows when and by whom it was made.")));
 
 	writer = retry_writer_begin(function);
-	store_decision(&global, decision);
+	retry_global_decide(gid, decision);
 	if (decision == RETRY_COMMIT)
 		deliver(writer, &global, &scene);
-	cancel_check(writer, &global);
+	if (global.has_check)		/* nobody need be asked any more */
+		retry_advance_signal(writer, &global.check_id, RETRY_SIGNAL_CANCEL);
 	retry_writer_end(writer);
 	note_forced(&global, &scene, decision);
 	return true;

@@ -2,6 +2,9 @@
  * operation.c
  *		The operations of global transactions: rows of retry.global_operation
  *		and retry.global_outcome.
+ *
+ * All that is known of one transaction is read at once and in one place, so
+ * that a session and a dispatcher judge by the same.
  */
 #include "postgres.h"
 
@@ -10,7 +13,6 @@
 #include "access/stratnum.h"
 #include "access/table.h"
 #include "catalog/pg_type.h"
-#include "storage/lmgr.h"
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
 #include "utils/rel.h"
@@ -85,19 +87,6 @@ op_in(Datum value)
 	ereport(ERROR,
 			(errcode(ERRCODE_DATA_CORRUPTED),
 			 errmsg("unknown operation in retry.global_operation: \"%s\"", TextDatumGetCString(value))));
-}
-
-/* As global.c does: who has the table locked is not waited for without "wait". */
-static Relation
-open_table(const char *name, bool wait)
-{
-	Oid			oid = retry_relation_oid(name);
-
-	if (wait)
-		LockRelationOid(oid, RowExclusiveLock);
-	else if (!ConditionalLockRelationOid(oid, RowExclusiveLock))
-		return NULL;
-	return table_open(oid, NoLock);
 }
 
 /* One row more of the transaction's operations. */
@@ -194,8 +183,8 @@ read_outcomes(RetryWhole *whole, Relation rel, ScanKey key)
 bool
 retry_whole_read(RetryWhole *whole, RetryDecision decision, bool wait)
 {
-	Relation	operations = open_table("global_operation", wait);
-	Relation	outcomes = operations == NULL ? NULL : open_table("global_outcome", wait);
+	Relation	operations = retry_global_open("global_operation", RowExclusiveLock, wait);
+	Relation	outcomes = operations == NULL ? NULL : retry_global_open("global_outcome", RowExclusiveLock, wait);
 	ScanKeyData key;
 
 	memset(&whole->known, 0, sizeof(whole->known));
