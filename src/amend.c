@@ -29,8 +29,8 @@
 #include "compat.h"
 #include "amend.h"
 #include "backoff.h"
-#include "decision.h"
 #include "enqueue.h"
+#include "part.h"
 #include "sqltarget.h"
 
 /* backoff_type.c, known to SQL only */
@@ -361,7 +361,7 @@ retry_change_check_task(const RetryChange *change, Snapshot snapshot, int32 scen
 	RetrySceneRow scene;
 	bool		own = has_privs_of_role(GetUserId(), enqueued_by);
 
-	if (!own && on_success != NULL && retry_is_check(text_to_cstring(on_success)))
+	if (!own && on_success != NULL && retry_part(text_to_cstring(on_success)) == RETRY_PART_CHECK)
 		ereport(ERROR,
 				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
 				 errmsg("role \"%s\" may not change how a message of role \"%s\" is asked about",
