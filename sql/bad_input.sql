@@ -18,8 +18,9 @@ INSERT INTO retry.scene (group_name, name) VALUES ('bad', 'nourl');
 INSERT INTO retry.scene (group_name, name, url, archived) VALUES ('bad', 'old', 'http://bad.example/', true);
 
 CREATE TEMP TABLE stored AS
-SELECT (SELECT count(*) FROM retry.task) AS tasks, (SELECT count(*) FROM retry.key) AS keys,
-	(SELECT count(*) FROM retry.signal) AS signals;
+SELECT (SELECT count(*) FROM retry.task) AS tasks, (SELECT count(*) FROM retry.signal) AS signals;
+-- upkeep may take away what other tests have left
+CREATE TEMP TABLE keys_before AS SELECT * FROM retry.key;
 
 -- the target
 SELECT s AS statement, r.code, r.message, r.hint
@@ -227,7 +228,8 @@ SELECT * FROM retry.enqueue_many('bad/url', ARRAY['1']::jsonb[]);
 ROLLBACK;
 
 -- nothing was stored
-SELECT (SELECT count(*) FROM retry.task) - tasks AS tasks, (SELECT count(*) FROM retry.key) - keys AS keys,
+SELECT (SELECT count(*) FROM retry.task) - tasks AS tasks,
+	(SELECT count(*) FROM (SELECT scene_id, role, key FROM retry.key EXCEPT SELECT scene_id, role, key FROM keys_before) k) AS keys,
 	(SELECT count(*) FROM retry.signal) - signals AS signals
 FROM stored;
 
