@@ -11,7 +11,8 @@
  *
  * Whoever is to be told of an outcome gets a task in the same transaction, too
  * (callback.c).  That is a trimming as well: it becomes smaller, and in the end
- * goes, before an outcome stays unrecorded.
+ * goes, before an outcome stays unrecorded.  What it brings about in a global
+ * transaction is none: the outcome would never be told again, and nobody decide.
  *
  * Nothing here waits for a lock that a session may hold: attempts of a leaf
  * that is locked stay with the caller too, and the others go on.
@@ -142,6 +143,13 @@ try_single(RetryRecordBatch *batch, RetryRecordForm form)
 	return error;
 }
 
+/* Is it told to a global transaction, by a word that no target can be? */
+static bool
+is_awaited(const char *target)
+{
+	return target != NULL && strncmp(target, "retry:", strlen("retry:")) == 0;
+}
+
 /* The ladder for one attempt; false when nothing of it could be stored. */
 static bool
 record_single(RetryEnded *ended, RetryConfig *config, bool *finished)
@@ -165,6 +173,8 @@ record_single(RetryEnded *ended, RetryConfig *config, bool *finished)
 		/* without a callback these would be the same again */
 		if (target == NULL && i != 0 && i != lengthof(ladder) - 1)
 			continue;
+		if (is_awaited(target) && ladder[i].callback == RETRY_CALLBACK_NONE)
+			break;
 		if (error != NULL)
 			batch.why = error->message;
 		error = try_single(&batch, ladder[i]);

@@ -5,6 +5,7 @@
 use strict;
 use warnings FATAL => 'all';
 
+use PostgreSQL::Test::Utils;
 use RetryTest;
 use Test::More;
 
@@ -210,6 +211,21 @@ never_delivered($halfway, 'crash before the decision was committed');
 decided($crashed, 'committed|check|1', 'crash before the record: the check decides when it is asked again');
 delivered_once($crashed, 'crash before the record');
 is(sql("SELECT count(*) FROM retry.global_decision WHERE gid = '$crashed'"), '1', '... once');
+
+# What cannot be stored of a decision holds up the record of its check, which is
+# not asked again; nothing of it is dropped.
+$id = prepare("check_after => '1 h', check_target => '" . $bank->url('/status/200?body=commit') . "'");
+$check = sql("SELECT check_id FROM retry.transactions WHERE gid = '$id'");
+sql("CREATE INDEX poison ON retry.global_decision ((1 / (CASE WHEN gid = '$id' THEN 0 ELSE 1 END)))");
+sql("SELECT retry.run_now('$check')");
+wait_for(sub { slurp_file($node->logfile) =~ /LOG:  retry: attempt 1 of task $check cannot be recorded: division by zero/ },
+	'a decision that cannot be stored: the log tells of it');
+others_go_on($node, $shop, 'a decision that cannot be stored');
+is(sql("SELECT count(*) FROM retry.attempt WHERE task_id = '$check'"), '0', '... and of its check nothing is recorded');
+sql('DROP INDEX retry.poison');
+decided($id, 'committed|check|1', '... until it can');
+delivered_once($id, '... until it can');
+is(scalar(() = $bank->ledger($check)), 1, '... and nobody was asked again');
 
 # A restored message is asked about when the copy is adopted.
 $id = prepare("check_after => '1 h', check_target => '" . $bank->url('/status/200?body=commit') . "'");
