@@ -36,7 +36,7 @@ no_such_transaction(const pg_uuid_t *gid)
 void
 retry_advance_open(const pg_uuid_t *gid, RetryWhole *whole, RetrySceneRow *scene)
 {
-	RetryDecision decision;
+	RetryDecision decision = RETRY_UNDECIDED;
 	bool		allowed;
 
 	if (!retry_global_find(gid, &whole->global) || whole->global.mode == RETRY_MODE_MESSAGE)

@@ -93,22 +93,23 @@ op_in(Datum value)
 static void
 add_operation(RetryWhole *whole, HeapTuple row)
 {
+	Datum		values[Operation_natts];
+	bool		isnull[Operation_natts];
 	RetryOperation *o;
 	RetryBranchSet branch;
-	bool		isnull;
 
 	/* most have few */
 	if (whole->n % ROOM == 0)
 		whole->operations = whole->n == 0 ? palloc(ROOM * sizeof(RetryOperation)) :
 			repalloc(whole->operations, (whole->n + ROOM) * sizeof(RetryOperation));
 	o = &whole->operations[whole->n++];
-#define COLUMN(n)	heap_getattr(row, (n) + 1, whole->desc, &isnull)
+	retry_row_read(row, whole->desc, Operation_natts, values, isnull);
 	o->row = row;
-	o->id = *DatumGetUUIDP(COLUMN(Task_id));
-	o->scene_id = DatumGetInt32(COLUMN(Task_scene_id));
-	o->branch = DatumGetInt16(COLUMN(Operation_branch_no)) - 1;
-	o->op = op_in(COLUMN(Operation_op));
-	o->name = TextDatumGetCString(COLUMN(Operation_branch));
+	o->id = *DatumGetUUIDP(values[Task_id]);
+	o->scene_id = DatumGetInt32(values[Task_scene_id]);
+	o->branch = DatumGetInt16(values[Operation_branch_no]) - 1;
+	o->op = op_in(values[Operation_op]);
+	o->name = TextDatumGetCString(values[Operation_branch]);
 	if (o->branch < 0 || o->branch >= RETRY_MAX_BRANCHES)
 		ereport(ERROR,
 				(errcode(ERRCODE_DATA_CORRUPTED),
@@ -119,7 +120,7 @@ add_operation(RetryWhole *whole, HeapTuple row)
 	{
 		case RETRY_PHASE_FIRST:
 			whole->known.first |= branch;
-			whole->known.needs[o->branch] = (RetryBranchSet) DatumGetInt64(COLUMN(Operation_needs));
+			whole->known.needs[o->branch] = (RetryBranchSet) DatumGetInt64(values[Operation_needs]);
 			break;
 		case RETRY_PHASE_CONFIRM:
 			whole->known.confirm |= branch;
@@ -128,7 +129,6 @@ add_operation(RetryWhole *whole, HeapTuple row)
 			whole->known.undo |= branch;
 			break;
 	}
-#undef COLUMN
 }
 
 static void
