@@ -8,7 +8,7 @@ ARG PG_MAJOR=17
 FROM postgres:${PG_MAJOR}-bookworm AS build
 # PG_MAJOR is a variable of the official image from here on.
 RUN apt-get update && apt-get install -y --no-install-recommends \
-	gcc libc6-dev make libcurl4-openssl-dev libssl-dev "postgresql-server-dev-$PG_MAJOR"
+	gcc libc6-dev make libcurl4-openssl-dev libpq-dev libssl-dev "postgresql-server-dev-$PG_MAJOR"
 COPY . /src
 # Bitcode, for the just-in-time compiler, would need clang.
 RUN make -C /src -j2 with_llvm=no && make -C /src install with_llvm=no DESTDIR=/out

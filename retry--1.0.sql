@@ -275,6 +275,11 @@ LANGUAGE C IMMUTABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'retry_check_hosts';
 COMMENT ON FUNCTION retry.check_hosts(text[]) IS
 'True for an array of hosts, each a host, *.domain or *, with a port or without, and for null; an ERROR that says why for any other';
 
+CREATE FUNCTION retry.check_conninfo(conninfo text) RETURNS boolean
+LANGUAGE C IMMUTABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'retry_check_conninfo';
+COMMENT ON FUNCTION retry.check_conninfo(text) IS
+'True for a connection string of libpq that names host, dbname and user and no password, and for null; an ERROR that says why for any other';
+
 CREATE FUNCTION retry.origin(url text) RETURNS text
 LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'retry_origin';
 COMMENT ON FUNCTION retry.origin(text) IS
@@ -579,6 +584,43 @@ COMMENT ON COLUMN retry.secret.signs_until IS 'A former value: it signs, besides
 COMMENT ON COLUMN retry.secret.signs IS 'The value is a key that signs';
 COMMENT ON COLUMN retry.secret.certificate IS 'The value is a client certificate with its private key';
 COMMENT ON COLUMN retry.secret.value IS 'The value';
+
+CREATE TABLE retry.server
+(
+	group_name		text NOT NULL DEFAULT 'default'
+					REFERENCES retry.scene_group (name) ON UPDATE CASCADE ON DELETE CASCADE,
+	name			text NOT NULL
+					CONSTRAINT server_name_valid CHECK (name ~ '^[a-z0-9_-]{1,63}$'),
+	conninfo		text NOT NULL
+					CONSTRAINT server_conninfo_valid CHECK (retry.check_conninfo(conninfo)),
+	secret			text
+					CONSTRAINT server_secret_valid CHECK (secret ~ '^[a-z0-9_-]{1,63}$'),
+	timeout			interval NOT NULL DEFAULT '10 s'
+					CONSTRAINT server_timeout_valid CHECK (timeout BETWEEN '1 ms' AND '1 min'),
+	description		text,
+	PRIMARY KEY (group_name, name)
+);
+COMMENT ON TABLE retry.server IS 'Other PostgreSQL servers, on which branches of two-phase commits are prepared';
+COMMENT ON COLUMN retry.server.group_name IS 'The group whose transactions may have branches there';
+COMMENT ON COLUMN retry.server.name IS 'Name, unique in the group: lower-case letters, digits, _ and -';
+COMMENT ON COLUMN retry.server.conninfo IS 'How this server connects to it, as libpq has it: host, dbname and user at least, and no password';
+COMMENT ON COLUMN retry.server.secret IS 'Name of the secret of the group that is the password; null: none is needed';
+COMMENT ON COLUMN retry.server.timeout IS 'How long one command to it may take, connecting included';
+COMMENT ON COLUMN retry.server.description IS 'For people';
+
+CREATE TABLE retry.global_branch
+(
+	gid				uuid NOT NULL,
+	branch_no		smallint NOT NULL,
+	server			text NOT NULL,
+	name			text NOT NULL,
+	PRIMARY KEY (gid, branch_no)
+);
+COMMENT ON TABLE retry.global_branch IS 'Facts: the branches of two-phase commits, and where each is prepared; look at retry.branches instead';
+COMMENT ON COLUMN retry.global_branch.gid IS 'The transaction';
+COMMENT ON COLUMN retry.global_branch.branch_no IS 'The branch, from 1';
+COMMENT ON COLUMN retry.global_branch.server IS 'Server, of the group of the transaction''s scene';
+COMMENT ON COLUMN retry.global_branch.name IS 'Name of the prepared transaction there';
 
 CREATE TABLE retry.lane_override
 (
@@ -2089,6 +2131,8 @@ CREATE TRIGGER audit_row AFTER INSERT OR UPDATE OR DELETE ON retry.scene
 	FOR EACH ROW EXECUTE FUNCTION retry.audit_row();
 CREATE TRIGGER audit_row AFTER INSERT OR UPDATE OR DELETE ON retry.lane_override
 	FOR EACH ROW EXECUTE FUNCTION retry.audit_row();
+CREATE TRIGGER audit_row AFTER INSERT OR UPDATE OR DELETE ON retry.server
+	FOR EACH ROW EXECUTE FUNCTION retry.audit_row();
 CREATE TRIGGER audit_row AFTER INSERT OR UPDATE OR DELETE ON retry.group_member
 	FOR EACH ROW EXECUTE FUNCTION retry.audit_row();
 CREATE TRIGGER audit_row AFTER INSERT OR UPDATE OR DELETE ON retry.schedule_definition
@@ -2179,6 +2223,8 @@ SELECT pg_extension_config_dump('retry.scene_group', '');
 SELECT pg_extension_config_dump('retry.group_member', '');
 SELECT pg_extension_config_dump('retry.scene', '');
 SELECT pg_extension_config_dump('retry.lane_override', '');
+SELECT pg_extension_config_dump('retry.server', '');
+SELECT pg_extension_config_dump('retry.global_branch', '');
 SELECT pg_extension_config_dump('retry.channel', '');
 SELECT pg_extension_config_dump('retry.alarm_rule', '');
 SELECT pg_extension_config_dump('retry.alarm_rule_id_seq', '');
@@ -2346,6 +2392,38 @@ CREATE FUNCTION retry.settle(gid uuid, branch text, op text, done boolean DEFAUL
 LANGUAGE C VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'retry_settle';
 COMMENT ON FUNCTION retry.settle(uuid, text, text, boolean) IS
 'Regards an operation of a global transaction as done, or (an action or a try) as failed, whatever its task says: that is cancelled, and the transaction goes on. For what was done by hand. False: it has ended already';
+
+CREATE FUNCTION retry.twophase_begin(
+	scene			text DEFAULT 'default',
+	timeout			interval DEFAULT '1 min',
+	reference		text DEFAULT NULL
+) RETURNS uuid
+LANGUAGE C VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'retry_twophase_begin';
+COMMENT ON FUNCTION retry.twophase_begin IS
+'Begins a two-phase commit over several PostgreSQL servers and returns its id, over which retry.commit() or retry.rollback() decide. scene: whose group''s servers it is about, and by whose rules it is finished; timeout: it is rolled back when nothing was decided so long after; reference: to search by';
+
+CREATE FUNCTION retry.twophase_branch(gid uuid, server text) RETURNS text
+LANGUAGE C VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'retry_twophase_branch';
+COMMENT ON FUNCTION retry.twophase_branch(uuid, text) IS
+'A new branch of a two-phase commit: returns the name to be given to PREPARE TRANSACTION on that server, which is a row of retry.server';
+
+CREATE FUNCTION retry.settle_branch(task jsonb) RETURNS text
+LANGUAGE C STRICT VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'retry_settle_branch';
+COMMENT ON FUNCTION retry.settle_branch(jsonb) IS
+'Target of the tasks of a two-phase commit: does COMMIT PREPARED or ROLLBACK PREPARED on the server of a branch, as is decided, and says what it found';
+
+CREATE FUNCTION retry.settle_server(task jsonb) RETURNS text
+LANGUAGE C STRICT VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'retry_settle_server';
+COMMENT ON FUNCTION retry.settle_server(jsonb) IS
+'Looks for transactions of this database that are prepared on a server, members server and group (default) of its argument, and commits or rolls back those over which is decided, or can never be decided. For the group''s owner; a target for retry.schedule()';
+
+CREATE FUNCTION retry.in_doubt(server text DEFAULT NULL, group_name text DEFAULT 'default')
+RETURNS TABLE (
+	on_server text, name text, state text, gid uuid, branch int,
+	prepared_at timestamptz, owner text, locked text[], waiting int[], error text)
+LANGUAGE C VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'retry_in_doubt';
+COMMENT ON FUNCTION retry.in_doubt(text, text) IS
+'What is prepared on a server (null: on all of the group) under names of two-phase commits. state: open (who registered it has not ended), undecided, to be committed, to be rolled back, orphan (nobody can decide any more: retry.settle_server() rolls it back), prepared again (after it was committed), foreign (of another database); locked: tables that it holds locks of; waiting: processes there that wait for it; error: why the server could not be asked. For the group''s owner';
 
 CREATE FUNCTION retry.digest_key(target text, payload jsonb) RETURNS text
 LANGUAGE C IMMUTABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'retry_digest_key';

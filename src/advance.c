@@ -21,6 +21,7 @@
 #include "audit.h"
 #include "locate.h"
 #include "statement.h"
+#include "twophase.h"
 
 PG_FUNCTION_INFO_V1(retry_settle);
 
@@ -209,6 +210,12 @@ retry_advance_decide(const char *function, RetryGlobal *global, RetryDecision de
 	if (decision == RETRY_COMMIT)
 	{
 		refuse_commit(&whole);
+		if (whole.global.mode == RETRY_MODE_2PC)
+		{
+			retry_twophase_before_commit(&whole.global, &scene);
+			(void) retry_whole_read(&whole, RETRY_UNDECIDED, true);
+			after = whole.known;
+		}
 		if (whole.known.may_commit)
 			return false;
 		after.may_commit = true;

@@ -58,6 +58,7 @@ static const struct
 	{"lane_override", false, "lane", "lane override added", "lane override changed", "lane override deleted"},
 	{"channel", true, "name", "channel added", "channel changed", "channel deleted"},
 	{"alarm_rule", true, "name", "alarm rule added", "alarm rule changed", "alarm rule deleted"},
+	{"server", true, "name", "server added", "server changed", "server deleted"},
 	{"group_member", false, "role", "group granted", "grant changed", "group revoked"},
 	{"schedule_definition", true, "name", "schedule added", "schedule changed", "schedule deleted"},
 	{"purge_request", false, "before", "purge asked for", "purge changed", "purge deleted"},

@@ -157,7 +157,8 @@ retry_judge_exchange(const RetryScene *scene, const RetryLimits *limits,
 	else if (defaults.pending_interval_us == 0)
 		retry_rules_default(&defaults);
 
-	end.exchange = answer->exchange;
+	end.exchange = answer->exchange == RETRY_EXCHANGE_FAILED && answer->sqlstate == RETRY_ERRCODE_STOP ?
+		RETRY_EXCHANGE_REFUSED : answer->exchange;
 	end.http_status = answer->http_status;
 	end.body_cut = answer->body_cut;
 	end.error_class = answer->error_class;
@@ -266,6 +267,8 @@ judge_must(const RetryScene *scene, const RetryLimits *limits, const RetryAnswer
 	RetryVerdict verdict = retry_judge_exchange(scene, limits, answer, at);
 	const char *why = verdict.why;
 
+	if (answer->exchange == RETRY_EXCHANGE_FAILED && answer->sqlstate == RETRY_ERRCODE_STOP)
+		return verdict;			/* it can never be done */
 	if (retry_judge_returned(answer->json, "ongoing"))
 		why = "the function says that it is not done";
 	else if (!verdict.terminal || verdict.outcome == RETRY_SUCCEEDED)

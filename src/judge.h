@@ -34,6 +34,12 @@ typedef struct RetryAnswer
 	const char *retry_control;	/* lower case; NULL or "": absent */
 } RetryAnswer;
 
+/*
+ * A function that raises this SQLSTATE, RTSTP, is not called again: as
+ * Retry-Control: stop.
+ */
+#define RETRY_ERRCODE_STOP	MAKE_SQLSTATE('R','T','S','T','P')
+
 /* Which attempt of its task it was. */
 typedef struct RetryAttemptAt
 {

@@ -207,6 +207,7 @@ static const char *const delete_decided =
 "  ORDER BY x.decided_at LIMIT $2 FOR UPDATE SKIP LOCKED),"
 " outcome AS (DELETE FROM retry.global_outcome o USING old WHERE o.gid = old.gid),"
 " operation AS (DELETE FROM retry.global_operation o USING old WHERE o.gid = old.gid),"
+" branch AS (DELETE FROM retry.global_branch b USING old WHERE b.gid = old.gid),"
 " message AS (DELETE FROM retry.global_message m USING old WHERE m.id = old.gid),"
 " begun AS (DELETE FROM retry.global_transaction t USING old WHERE t.gid = old.gid)"
 "DELETE FROM retry.global_decision d USING old WHERE d.gid = old.gid";

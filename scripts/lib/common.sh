@@ -89,6 +89,7 @@ missing_packages()
 	command -v make >/dev/null || say make
 	has_header curl/curl.h || say libcurl4-openssl-dev
 	has_header openssl/evp.h || say libssl-dev
+	has_libpq || say libpq-dev
 	case " $* " in *" perl "*)
 		command -v prove >/dev/null || say perl
 		perl -MIPC::Run -e 1 2>/dev/null || say libipc-run-perl
@@ -154,6 +155,15 @@ has_header()
 		[ -e "$d/$1" ] && return 0
 	done
 	return 1
+}
+
+# Beside the server's headers, or as another package has it.
+has_libpq()
+{
+	local pgc
+
+	pgc=$(find_pg_config) || return 0	# comes with them
+	[ -e "$("$pgc" --includedir)/libpq-fe.h" ] || has_header libpq-fe.h
 }
 
 # The major version to install where none is complete: that of an installed

@@ -46,7 +46,8 @@ INSERT INTO chapter VALUES
 	(6, 'Schedules', '{schedule,unschedule,run_schedules,cron_next}'),
 	(7, 'Running it', '{health,maintain,purge,adopt}'),
 	(8, 'Alarms', '{test_channel,drop_channel,drop_alarm_rule}'),
-	(9, 'For receivers in PostgreSQL', '{once}');
+	(9, 'For receivers in PostgreSQL', '{once}'),
+	(11, 'Two-phase commit', '{twophase_begin,twophase_branch,in_doubt,settle_server,settle_branch}');
 
 CREATE TEMP VIEW placed AS
 SELECT f.*, coalesce(c.n, 10) AS chapter, coalesce(c.title, 'Helpers') AS title,

@@ -24,6 +24,7 @@ UNIT_lane = backlog.c lane.c lane_queue.c lane_ring.c lane_dormant.c adaptive.c 
 UNIT_mail_message = mail_message.c
 UNIT_mail_talk = mail_talk.c
 UNIT_netguard = netguard.c
+UNIT_prepared_name = prepared_name.c
 UNIT_rate = rate.c
 UNIT_pem = pem.c
 UNIT_policy = policy.c status_list.c backoff.c backoff_text.c cron.c httpdate.c

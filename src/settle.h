@@ -1,0 +1,22 @@
+/*
+ * settle.h
+ *		COMMIT PREPARED and ROLLBACK PREPARED on other servers.
+ *
+ * What a commit must know of its branches before it may be decided; what comes
+ * after it are targets of tasks, and need no header.
+ */
+#ifndef RETRY_SETTLE_H
+#define RETRY_SETTLE_H
+
+#include "prepared.h"
+#include "server.h"
+
+/*
+ * Asks the servers of these branches (RetryPreparedBranch *) whether each is prepared
+ * there, and can be committed by the role that we are there.  ERROR, naming the
+ * branch, unless that is so of all; else the transaction numbers (8 bytes) that
+ * they have there, in order, palloc'd.
+ */
+extern uint64 *retry_settle_verify(const RetryGroupRow *group, const List *branches);
+
+#endif							/* RETRY_SETTLE_H */
