@@ -370,7 +370,7 @@ retry_record_operation_put(RetryRecordBatch *batch, RetryRecordOperation *need)
 		put_event(batch, RETRY_EVENT_DECIDED, global->scene_id,
 				  psprintf("transaction %s: %s, since its time is over", retry_id_text(&global->gid),
 						   retry_decision_word(need->course.decision)));
-	if (need->given_up)
+	else if (need->given_up)
 		put_event(batch, RETRY_EVENT_GIVEN_UP, need->operation->scene_id,
 				  psprintf("transaction %s: %s of branch \"%s\" is dead, and has not been done",
 						   retry_id_text(&global->gid), retry_op_word(need->operation->op), need->operation->name));

@@ -80,9 +80,9 @@ refuse_unknown_members(JsonbContainer *object, const char *step)
 	static const char *const known[] = {"name", "action", "compensate", "payload", "needs"};
 	JsonbIterator *it = JsonbIteratorInit(object);
 	JsonbValue	value;
-	JsonbIteratorToken token = JsonbIteratorNext(&it, &value, false);
 
-	while ((token = JsonbIteratorNext(&it, &value, true)) == WJB_KEY)
+	(void) JsonbIteratorNext(&it, &value, false);
+	while (JsonbIteratorNext(&it, &value, true) == WJB_KEY)
 	{
 		bool		found = retry_operation_option(value.val.string.val, value.val.string.len);
 
