@@ -63,6 +63,7 @@
 #include "pool.h"
 #include "record.h"
 #include "request.h"
+#include "settle.h"
 #include "shmem.h"
 #include "sqltarget.h"
 #include "store.h"
@@ -305,10 +306,15 @@ keep_response(const Work *work, RetryEnded *ended)
 	ended->response_len = Min(utf8 == text.data ? text.len : strlen(utf8), retry_max_response_bytes);
 }
 
-/* The verdict over what the function returned, by the rules of its scene. */
+/*
+ * The verdict over what the function returned, by the rules of its scene; which
+ * knows nothing of what settles a branch, that has done so when it returns.
+ */
 static void
 judge(const Work *work, RetryEnded *ended)
 {
+	RetryPart	part = retry_part(ended->on_dead);
+	bool		settles = part == RETRY_PART_MUST && strcmp(work->target.text, RETRY_SETTLE_TARGET) == 0;
 	RetryAnswer answer = {.exchange = RETRY_EXCHANGE_RETURNED,.json = work->answer};
 	RetryAttemptAt at = {
 		.attempt_no = ended->entry.attempts + 1,
@@ -321,7 +327,7 @@ judge(const Work *work, RetryEnded *ended)
 
 	retry_judge_limits(work->scene, work->prepared.max_attempts, work->prepared.expires_at,
 					   work->prepared.backoff, &limits, &zone);
-	ended->verdict = retry_judge_part(retry_part(ended->on_dead), work->scene, &limits, &answer, &at,
+	ended->verdict = retry_judge_part(part, settles ? NULL : work->scene, &limits, &answer, &at,
 									  &ended->decision);
 	ended->pendings = retry_policy_pendings(at.pendings, ended->verdict.outcome);
 	ended->error = ended->verdict.why != NULL ? ended->verdict.why : "";

@@ -11,6 +11,9 @@
 #include "prepared.h"
 #include "server.h"
 
+/* Target of the tasks that do it: what its scene says of answers is not about them. */
+#define RETRY_SETTLE_TARGET "sql:retry.settle_branch"
+
 /*
  * Asks the servers of these branches (RetryPreparedBranch *) whether each is prepared
  * there, and can be committed by the role that we are there.  ERROR, naming the

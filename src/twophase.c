@@ -35,8 +35,6 @@
 PG_FUNCTION_INFO_V1(retry_twophase_begin);
 PG_FUNCTION_INFO_V1(retry_twophase_branch);
 
-#define SETTLE_TARGET	"sql:retry.settle_branch"
-
 /* In place of the scene's: locks are held on a server until it is done. */
 #define SETTLE_BACKOFF	"exponential 500ms factor 2 max 30s jitter full"
 
@@ -78,7 +76,7 @@ make_task(const Plan *plan, RetryNewTask *task)
 		args->args[i].isnull = true;
 #define GIVE(arg, datum) (args->args[arg].isnull = false, args->args[arg].value = (datum))
 	GIVE(Arg_target, CStringGetTextDatum(plan->scene));
-	GIVE(Arg_url, CStringGetTextDatum(SETTLE_TARGET));
+	GIVE(Arg_url, CStringGetTextDatum(RETRY_SETTLE_TARGET));
 	GIVE(Arg_lane, CStringGetTextDatum(plan->lane));
 	GIVE(Arg_backoff, DirectFunctionCall1(retry_backoff_in, CStringGetDatum(SETTLE_BACKOFF)));
 	if (plan->payload != NULL)

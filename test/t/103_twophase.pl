@@ -34,7 +34,9 @@ for my $at ($east, $west)
 
 hold_nothing($node);
 sql("INSERT INTO retry.scene_group (name) VALUES ('bank')");
-sql("INSERT INTO retry.scene (group_name, name, backoff) VALUES ('bank', 'transfer', 'fixed 50ms')");
+# Its conditions would have each answer of a server be none.
+sql(q{INSERT INTO retry.scene (group_name, name, backoff, success_when, pending_when)
+	VALUES ('bank', 'transfer', 'fixed 50ms', '$.never == true', '$ == "committed"')});
 for my $name (sort keys %server)
 {
 	sql("INSERT INTO retry.server (group_name, name, conninfo, secret, timeout) VALUES ('bank', '$name',
