@@ -31,6 +31,9 @@ PG_FUNCTION_INFO_V1(retry_check_conninfo);
 /* Connections that a process keeps. */
 #define KEPT	16
 
+/* More than libpq has for a connection, with those that are ours. */
+#define MAX_OPTIONS	80
+
 /* Its place is taken by the server that comes next when all are taken. */
 struct RetryRemote
 {
@@ -213,14 +216,45 @@ wait_socket(RetryRemote *remote, int events)
 	}
 }
 
+/*
+ * libpq asks the environment for what a string does not say, and that of this
+ * server was made for others.  It does so when a connection is begun.
+ */
+static PGconn *
+start_without_environment(const PQconninfoOption * options, const char *const *keywords,
+						  const char *const *values)
+{
+	char	   *kept[MAX_OPTIONS];
+	PGconn	   *conn;
+
+	for (int i = 0; options[i].keyword != NULL && i < MAX_OPTIONS; i++)
+	{
+		const char *value = options[i].envvar != NULL ? getenv(options[i].envvar) : NULL;
+
+		kept[i] = value != NULL ? pstrdup(value) : NULL;
+	}
+	for (int i = 0; options[i].keyword != NULL && i < MAX_OPTIONS; i++)
+	{
+		if (kept[i] != NULL)
+			unsetenv(options[i].envvar);
+	}
+	conn = PQconnectStartParams(keywords, values, 0);
+	for (int i = 0; options[i].keyword != NULL && i < MAX_OPTIONS; i++)
+	{
+		if (kept[i] != NULL)
+			setenv(options[i].envvar, kept[i], 1);
+	}
+	return conn;
+}
+
 /* The parameters of the connection: those of the string, and what is ours. */
 static PGconn *
 start_connection(const RetryServer *server)
 {
 	char	   *why = NULL;
 	PQconninfoOption *options = PQconninfoParse(server->conninfo, &why);
-	const char *keywords[64];
-	const char *values[64];
+	const char *keywords[MAX_OPTIONS];
+	const char *values[MAX_OPTIONS];
 	int			n = 0;
 	PGconn	   *conn;
 
@@ -230,7 +264,7 @@ start_connection(const RetryServer *server)
 		return NULL;
 	}
 #define ADD(keyword, value) (keywords[n] = (keyword), values[n++] = (value))
-	for (PQconninfoOption * o = options; o->keyword != NULL && n < 56; o++)
+	for (PQconninfoOption * o = options; o->keyword != NULL && n < MAX_OPTIONS - 8; o++)
 	{
 		if (o->val != NULL && o->val[0] != '\0')
 			ADD(o->keyword, o->val);
@@ -247,7 +281,7 @@ start_connection(const RetryServer *server)
 	ADD("client_encoding", GetDatabaseEncodingName());
 #undef ADD
 	keywords[n] = values[n] = NULL;
-	conn = PQconnectStartParams(keywords, values, 0);
+	conn = start_without_environment(options, keywords, values);
 	PQconninfoFree(options);
 	return conn;
 }

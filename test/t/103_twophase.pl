@@ -8,7 +8,13 @@ use PostgreSQL::Test::Utils;
 use RetryTest;
 use Test::More;
 
-my $node = new_node('coordinator', conf => "retry.sql_workers = 2\n");
+# The environment of a server is not that of its connections: this would refuse them all.
+my $node = new_node('coordinator', conf => "retry.sql_workers = 2\n", start => 0);
+{
+	local $ENV{PGREQUIREPEER} = 'nobody';
+	$node->start;
+}
+$node->safe_psql('postgres', 'CREATE EXTENSION retry');
 my $east = new_node('east', preload => 0, extension => 0);
 my $west = new_node('west', preload => 0, extension => 0);
 my %server = (east => $east, west => $west);
