@@ -28,9 +28,6 @@
 
 PG_FUNCTION_INFO_V1(retry_check_conninfo);
 
-/* Connections that a process keeps. */
-#define KEPT	16
-
 /* More than libpq has for a connection, with those that are ours. */
 #define MAX_OPTIONS	80
 
@@ -55,7 +52,7 @@ struct RetryRemote
 	char		why[512];		/* "" : nothing */
 };
 
-static RetryRemote remotes[KEPT];
+static RetryRemote remotes[RETRY_REMOTES];
 static uint64 commands = 0;
 static bool at_exit = false;
 
@@ -164,7 +161,7 @@ disconnect(RetryRemote *remote)
 static void
 disconnect_all(int code, Datum arg)
 {
-	for (int i = 0; i < KEPT; i++)
+	for (int i = 0; i < RETRY_REMOTES; i++)
 		disconnect(&remotes[i]);
 }
 
@@ -187,6 +184,9 @@ fail(RetryRemote *remote, int sqlstate, const char *why)
 			*to++ = ' ';
 	}
 	*to = '\0';
+
+	/* not in the middle of a character */
+	remote->why[pg_mbcliplen(remote->why, to - remote->why, to - remote->why)] = '\0';
 }
 
 /* Until the socket is ready; false when the time is up. */
@@ -348,7 +348,7 @@ find_place(const RetryServer *server)
 	Size		named = strlen(server->group) + strlen(server->name) + 2;
 	RetryRemote *place = NULL;
 
-	for (int i = 0; i < KEPT; i++)
+	for (int i = 0; i < RETRY_REMOTES; i++)
 	{
 		RetryRemote *remote = &remotes[i];
 

@@ -12,6 +12,9 @@
 
 #include "server.h"
 
+/* Connections that a process keeps; so many servers can be asked at once. */
+#define RETRY_REMOTES	16
+
 /* What came of a command; in the memory context in which it was waited for. */
 typedef struct RetryRemoteResult
 {

@@ -121,6 +121,8 @@ retry_settle_verify(const RetryGroupRow *group, const List *branches)
 	RetryRemoteResult *answers = palloc0(Max(n, 1) * sizeof(RetryRemoteResult));
 	int		   *asked_by = palloc(Max(n, 1) * sizeof(int));
 
+	StaticAssertStmt(RETRY_MAX_PREPARED <= RETRY_REMOTES, "a commit asks all servers of its branches at once");
+
 	/* all servers at once, each once */
 	for (int i = 0; i < n; i++)
 	{
