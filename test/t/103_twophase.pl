@@ -129,6 +129,29 @@ like(doubts(), qr/^west: server "west": .*password authentication failed for use
 sql("SELECT retry.set_secret('west-password', 'pass word''s', group_name => 'bank')");
 is(doubts(), 'none', 'the right password: nothing is in doubt');
 
+# A session keeps its connection, until it is lost or another is asked for.
+my $app = session($node);
+sub ask_west
+{
+	return $app->query_safe("SELECT coalesce(string_agg(error, ' '), 'well') FROM retry.in_doubt('west', 'bank')");
+}
+sub connections
+{
+	return $west->safe_psql('postgres', "SELECT string_agg(pid || ' ' || application_name, ',') FROM pg_stat_activity WHERE usename = 'bank'");
+}
+is(ask_west(), 'well', 'a session asks a server');
+wait_for(sub { return connections() =~ /^\d+ retry$/; }, '... over a connection of its own');
+my $kept = connections();
+is(ask_west() . ' ' . connections(), "well $kept", '... which it keeps');
+$west->safe_psql('postgres', "SELECT pg_terminate_backend(pid, 60000) FROM pg_stat_activity WHERE usename = 'bank'");
+is(ask_west(), 'well', '... and makes anew when it was lost');
+sql("SELECT retry.set_secret('west-password', 'changed', group_name => 'bank')");
+like(ask_west(), qr/password authentication failed/, 'another password: another connection');
+sql("SELECT retry.set_secret('west-password', 'pass word''s', group_name => 'bank')");
+sql("UPDATE retry.server SET conninfo = conninfo || ' application_name=moved' WHERE name = 'west'");
+is(ask_west(), 'well', 'another connection string');
+like(connections(), qr/^\d+ moved$/, '... likewise, and the former one is closed');
+
 # All goes well.
 my ($gid, @names) = begin_and_prepare(10);
 is(prepared(), '1,1', 'both branches are prepared');
@@ -172,7 +195,6 @@ is(sql("SELECT string_agg(DISTINCT at_limit || ',' || decided_how, ' ') FROM ret
 	'rollback,timeout', '... for want of a decision');
 
 # Crash point: the application's transaction that has begun it is not committed.
-my $app = session($node);
 my $lost = $app->query_safe("BEGIN; SELECT retry.twophase_begin('bank/transfer')");
 my $name = $app->query_safe("SELECT retry.twophase_branch('$lost', 'east')");
 prepare('east', $name, 5);
@@ -306,8 +328,13 @@ is(doubts(), 'west: max_prepared_transactions is 0: nothing can be prepared ther
 $gid = sql("SELECT retry.twophase_begin('bank/transfer')");
 sql("SELECT retry.twophase_branch('$gid', 'west')");
 sql_fails($node, "SELECT retry.commit('$gid')", '55000', qr/max_prepared_transactions is 0/, '... cannot be committed on');
-is(sql("SELECT count(*) FROM retry.global_branch b WHERE NOT EXISTS (SELECT FROM retry.global_transaction t WHERE t.gid = b.gid)"), '0',
-	'no branch without its transaction');
+
+# What has ended long ago is forgotten, its branches too; what is undecided is not.
+wait_sql($node, "SELECT count(*) FROM retry.transactions WHERE state IN ('committing', 'rolling back')", 'all that is decided ends', expected => '0');
+sql("UPDATE retry.global_decision SET decided_at = decided_at - interval '10 years'");
+sql('CALL retry.maintain()');
+is(sql("SELECT string_agg(DISTINCT gid::text, ',') FROM (SELECT gid FROM retry.global_branch UNION ALL SELECT gid FROM retry.global_transaction
+	UNION ALL SELECT gid FROM retry.global_operation UNION ALL SELECT gid FROM retry.global_outcome) x"), $gid, 'upkeep leaves nothing of what is over');
 
 $_->stop for $node, $east, $west;
 done_testing();
