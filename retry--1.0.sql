@@ -2147,6 +2147,8 @@ CREATE TRIGGER audit_truncated AFTER TRUNCATE ON retry.scene
 	FOR EACH STATEMENT EXECUTE FUNCTION retry.audit_row();
 CREATE TRIGGER audit_truncated AFTER TRUNCATE ON retry.lane_override
 	FOR EACH STATEMENT EXECUTE FUNCTION retry.audit_row();
+CREATE TRIGGER audit_truncated AFTER TRUNCATE ON retry.server
+	FOR EACH STATEMENT EXECUTE FUNCTION retry.audit_row();
 CREATE TRIGGER audit_truncated AFTER TRUNCATE ON retry.group_member
 	FOR EACH STATEMENT EXECUTE FUNCTION retry.audit_row();
 CREATE TRIGGER check_row BEFORE INSERT OR UPDATE ON retry.channel

@@ -126,6 +126,10 @@ SELECT retry.settle_server('{"server": "none", "group": "tp"}');
 SELECT retry.settle_server('{"group": "tp"}');
 RESET ROLE;
 
+BEGIN;
+TRUNCATE retry.server;
+SELECT action, object FROM retry.audit WHERE object = 'server';
+ROLLBACK;
 DELETE FROM retry.server WHERE group_name = 'tp';
 SELECT action, object FROM retry.audit WHERE action = 'server deleted' ORDER BY object;
 DELETE FROM retry.global_branch;
