@@ -42,7 +42,9 @@ my @tables = (
 	[ scene_group => 'to_jsonb(t)' ],
 	[ group_member => 'to_jsonb(t)' ],
 	[ channel => 'to_jsonb(t)' ],
-	[ alarm_rule => 'to_jsonb(t)' ]);
+	[ alarm_rule => 'to_jsonb(t)' ],
+	[ server => 'to_jsonb(t)' ],
+	[ global_branch => 'to_jsonb(t)' ]);
 
 sub contents
 {
@@ -80,6 +82,8 @@ UPDATE retry.scene SET paused = true WHERE name = 'paused';
 INSERT INTO retry.channel (group_name, name, kind, url) VALUES ('shop', 'ops', 'webhook', '$url/ok/alarm');
 INSERT INTO retry.alarm_rule (group_name, name, scene, condition, threshold, channels, collect) VALUES
 	('shop', 'full', 'soon', 'pending', 1e9, '{ops}', '0');
+INSERT INTO retry.server (group_name, name, conninfo, secret) VALUES ('shop', 'bank', 'host=127.0.0.1 dbname=d user=u', 'p');
+INSERT INTO retry.global_branch VALUES (gen_random_uuid(), 1, 'bank', 'retry_of_one');
 SQL
 my %id;
 $id{done} = enqueue($source, "'$url/ok', '{\"n\": 1}', key => 'done', reference => 'r-1'");
