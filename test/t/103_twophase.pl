@@ -4,6 +4,7 @@
 use strict;
 use warnings FATAL => 'all';
 
+use IO::Socket::INET;
 use PostgreSQL::Test::Utils;
 use RetryTest;
 use Test::More;
@@ -320,6 +321,14 @@ is(amounts(), '660,1340', '... on both');
 go_on();
 state_is($gid, 'committed', '... and the tasks find it done');
 is(answers($gid), '"committed before","committed before"', '... already');
+
+# One that never answers: nobody waits for it longer than the row says, or the session.
+my $silent = IO::Socket::INET->new(Listen => 5, LocalAddr => '127.0.0.1') or die "cannot listen: $!";
+sql("INSERT INTO retry.server (group_name, name, conninfo, timeout) VALUES ('bank', 'silent', 'host=127.0.0.1 port=" . $silent->sockport . " dbname=d user=u', '100 ms')");
+is(sql("SELECT error FROM retry.in_doubt('silent', 'bank')"), 'server "silent": no answer within 100 ms', 'a server that does not answer');
+sql("UPDATE retry.server SET timeout = '1 min' WHERE name = 'silent'");
+sql_fails($node, "SET statement_timeout = '100 ms'; SELECT * FROM retry.in_doubt('silent', 'bank')", '57014', qr/statement timeout/, '... and who cannot wait');
+sql("DELETE FROM retry.server WHERE name = 'silent'");
 
 # A server that prepares nothing.
 $west->append_conf('postgresql.conf', 'max_prepared_transactions = 0');
