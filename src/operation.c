@@ -52,20 +52,6 @@ retry_op_phase(RetryOp op)
 	return ops[op].phase;
 }
 
-bool
-retry_op_of_word(const char *word, RetryOp *op)
-{
-	for (int i = 0; i < RETRY_OPS; i++)
-	{
-		if (strcmp(word, ops[i].word) == 0)
-		{
-			*op = (RetryOp) i;
-			return true;
-		}
-	}
-	return false;
-}
-
 /* Is the column's text this word? */
 static bool
 is_word(Datum value, const char *word)
@@ -107,6 +93,7 @@ add_operation(RetryWhole *whole, HeapTuple row)
 	o->row = row;
 	o->id = *DatumGetUUIDP(values[Task_id]);
 	o->scene_id = DatumGetInt32(values[Task_scene_id]);
+	o->attempts = 0;
 	o->branch = DatumGetInt16(values[Operation_branch_no]) - 1;
 	o->op = op_in(values[Operation_op]);
 	o->name = TextDatumGetCString(values[Operation_branch]);

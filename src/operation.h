@@ -50,6 +50,8 @@ typedef struct RetryOperation
 	RetryOp		op;
 	char	   *name;			/* of the branch */
 	int32		scene_id;
+	int32		attempts;		/* of its task, the last that is recorded in
+								 * the transaction under way; 0: none is */
 	HeapTuple	row;
 } RetryOperation;
 
@@ -65,9 +67,6 @@ typedef struct RetryWhole
 
 extern const char *retry_op_word(RetryOp op);
 extern RetryOpPhase retry_op_phase(RetryOp op);
-
-/* False: there is none of this name. */
-extern bool retry_op_of_word(const char *word, RetryOp *op);
 
 /*
  * Reads what is known of whole->global, which is locked, and over which this is

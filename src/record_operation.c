@@ -34,10 +34,12 @@ typedef struct Known
 	RetryWhole *whole;			/* NULL: it is gone */
 } Known;
 
-/* A task that begins, or (attempts is not -1) one that is to end. */
+/* The task of an operation that begins, or what is asked of one that there is. */
 typedef struct Row
 {
-	const RetryOperation *operation;
+	const RetryOperation *operation;	/* NULL: it is the timer that is asked */
+	const pg_uuid_t *task_id;
+	char		action;			/* of the signal; 0: the task begins */
 	int			leaf;
 	TimestampTz due_at;
 	int64		lane_hash;
@@ -47,7 +49,7 @@ typedef struct Row
 struct RetryRecordOperation
 {
 	RetryWhole *whole;
-	const RetryOperation *operation;	/* NULL: of a timer */
+	RetryOperation *operation;	/* NULL: of a timer */
 	RetryBranches after;
 	RetryCourse course;
 	bool		ended;			/* its end is to be noted; else it goes on, or
@@ -117,8 +119,8 @@ add_row(RetryRecordOperation *need, const RetryOperation *operation)
 {
 	Row		   *row = &need->rows[need->nrows++];
 
+	memset(row, 0, sizeof(Row));
 	row->operation = operation;
-	row->attempts = -1;
 	return row;
 }
 
@@ -148,45 +150,59 @@ open_begin(RetryRecordBatch *batch, RetryRecordOperation *need, RetryBranchSet b
 	return true;
 }
 
+/* Opens where a task is asked for that, if there is such a task. */
+static bool
+open_signal(RetryRecordBatch *batch, RetryRecordOperation *need, RetryReader *reader,
+			const RetryOperation *operation, const pg_uuid_t *task_id, char action)
+{
+	int			leaf = -1;
+	TupleTableSlot *slot = retry_find_task(reader, task_id, NULL, &leaf);
+	RetryProbe	probe;
+	Row		   *row;
+
+	if (slot == NULL)
+		return !retry_reader_blocked(reader);
+	row = add_row(need, operation);
+	row->task_id = task_id;
+	row->action = action;
+	row->leaf = leaf;
+	row->lane_hash = DatumGetInt64(retry_column(slot, Task_lane_hash));
+	retry_probe_task(reader, leaf, task_id, &probe);
+	row->attempts = operation == NULL ? probe.attempts : Max(probe.attempts, operation->attempts);
+	if (batch->signals[leaf] == NULL)
+		batch->signals[leaf] = retry_append_begin(retry_leaf_oid(RETRY_SIGNAL, leaf), Signal_natts, !batch->wait);
+	return batch->signals[leaf] != NULL && !retry_reader_blocked(reader);
+}
+
 /*
  * Finds those that are to end, to ask for their next attempt, which is not made
- * any more.  By a snapshot that sees all their records: each is made under the
- * lock that is held.
+ * any more; and the timer of what is decided before its time is over, which is
+ * cancelled.  By a snapshot that sees all their records but those of this batch:
+ * each is made under the lock that is held.
  */
 static bool
-open_stop(RetryRecordBatch *batch, RetryRecordOperation *need)
+open_signals(RetryRecordBatch *batch, RetryRecordOperation *need)
 {
+	const RetryGlobal *global = &need->whole->global;
+	bool		timer = need->course.decision != RETRY_UNDECIDED && need->operation != NULL && global->has_check;
 	RetryReader *reader;
 	bool		open = true;
 
-	if (need->course.stop == 0)
+	if (need->course.stop == 0 && !timer)
 		return true;
 	PushActiveSnapshot(GetLatestSnapshot());
 	reader = retry_reader_begin(GetActiveSnapshot(), !batch->wait);
+	if (timer)
+		open = open_signal(batch, need, reader, NULL, &global->check_id, RETRY_SIGNAL_CANCEL);
 	for (int i = 0; i < need->after.n && open; i++)
 	{
 		const RetryOperation *o;
-		TupleTableSlot *slot;
-		RetryProbe	probe;
-		int			leaf = -1;
-		Row		   *row;
 
 		if ((need->course.stop & RETRY_BRANCH(i)) == 0)
 			continue;
 		o = retry_whole_of(need->whole, i, RETRY_PHASE_FIRST);
-		slot = o == NULL ? NULL : retry_find_task(reader, &o->id, NULL, &leaf);
-		if (slot != NULL)
-		{
-			row = add_row(need, o);
-			row->leaf = leaf;
-			row->lane_hash = DatumGetInt64(retry_column(slot, Task_lane_hash));
-			retry_probe_task(reader, leaf, &o->id, &probe);
-			row->attempts = probe.attempts;
-			if (batch->signals[leaf] == NULL)
-				batch->signals[leaf] = retry_append_begin(retry_leaf_oid(RETRY_SIGNAL, leaf), Signal_natts, !batch->wait);
-			open = batch->signals[leaf] != NULL;
-		}
-		open = open && !retry_reader_blocked(reader);
+		if (o != NULL)
+			open = open_signal(batch, need, reader, o, &o->id, RETRY_SIGNAL_RUN_NOW);
 	}
 	retry_reader_end(reader);
 	PopActiveSnapshot();
@@ -213,7 +229,10 @@ judge_end(RetryRecordOperation *need, RetryEnded *ended, RetryPart part)
 	{
 		/* no other attempt of what was rolled back */
 		if (part != RETRY_PART_FIRST || whole->known.decision == RETRY_UNDECIDED)
+		{
+			need->operation->attempts = ended->entry.attempts + 1;
 			return true;
+		}
 		ended->verdict.terminal = true;
 		ended->verdict.reason = RETRY_DEAD_STOPPED;
 		ended->verdict.next_due = 0;
@@ -247,7 +266,7 @@ retry_record_operation_open(RetryRecordBatch *batch, RetryEnded *ended, TupleTab
 
 	retry_branches_go_on(&need->whole->known, &need->after, &need->course);
 	need->rows = palloc((pg_popcount64(need->course.first) + pg_popcount64(need->course.confirm) +
-						 pg_popcount64(need->course.undo) + pg_popcount64(need->course.stop)) * sizeof(Row));
+						 pg_popcount64(need->course.undo) + pg_popcount64(need->course.stop) + 1) * sizeof(Row));
 	if ((need->ended || need->course.not_begun != 0) &&
 		!open_named(batch, &batch->outcomes, "global_outcome", Outcome_natts))
 		return false;
@@ -257,7 +276,7 @@ retry_record_operation_open(RetryRecordBatch *batch, RetryEnded *ended, TupleTab
 	if (!open_begin(batch, need, need->course.first, RETRY_PHASE_FIRST) ||
 		!open_begin(batch, need, need->course.confirm, RETRY_PHASE_CONFIRM) ||
 		!open_begin(batch, need, need->course.undo, RETRY_PHASE_UNDO) ||
-		!open_stop(batch, need))
+		!open_signals(batch, need))
 		return false;
 	*result = need;
 	return true;
@@ -316,7 +335,7 @@ put_task(RetryRecordBatch *batch, const RetryRecordOperation *need, const Row *r
 	retry_record_count(batch, row->operation->scene_id, row->lane_hash);
 }
 
-/* Its next attempt comes at once, which ends it (send_prepare.c). */
+/* It is cancelled, or its next attempt comes at once, which ends it (send_prepare.c). */
 static void
 put_signal(RetryRecordBatch *batch, const RetryRecordOperation *need, const Row *row)
 {
@@ -326,9 +345,9 @@ put_signal(RetryRecordBatch *batch, const RetryRecordOperation *need, const Row 
 
 	memset(isnull, true, sizeof(isnull));
 	RETRY_FILL(Signal_leaf, true, Int16GetDatum(row->leaf));
-	RETRY_FILL(Signal_action, true, CharGetDatum(RETRY_SIGNAL_RUN_NOW));
+	RETRY_FILL(Signal_action, true, CharGetDatum(row->action));
 	RETRY_FILL(Signal_after_attempt, true, Int32GetDatum(row->attempts));
-	RETRY_FILL(Signal_task_id, true, UUIDPGetDatum(&row->operation->id));
+	RETRY_FILL(Signal_task_id, true, UUIDPGetDatum(row->task_id));
 	RETRY_FILL(Signal_xid, true, FullTransactionIdGetDatum(xid));
 	RETRY_FILL(Signal_lane_hash, true, Int64GetDatum(row->lane_hash));
 	RETRY_FILL(Signal_due_at, true, TimestampTzGetDatum(batch->now));
@@ -361,7 +380,7 @@ retry_record_operation_put(RetryRecordBatch *batch, RetryRecordOperation *need)
 		put_decision(batch, need);
 	for (int i = 0; i < need->nrows; i++)
 	{
-		if (need->rows[i].attempts < 0)
+		if (need->rows[i].action == 0)
 			put_task(batch, need, &need->rows[i]);
 		else
 			put_signal(batch, need, &need->rows[i]);

@@ -174,6 +174,33 @@ is(operations($gid), 'a action done, b action failed, c action failed, d action 
 	'... all are undone, and nobody waits an hour');
 is(join(' ', sort split / /, calls('stop')), 'a una unb unc und', '... each once');
 
+# One waits for its next attempt by a record that comes with the failure of another: it ends at once all the same.
+my $hold = session($node);
+sql("UPDATE retry.scene SET paused = true WHERE name IN ('later', 'paused')");
+sql("UPDATE retry.scene SET url = '" . $shop->url('/status/409?batch-c') . "' WHERE name = 'paused'");
+$gid = saga('[' . join(', ', step('b', 'g/later', good('batch-unb')), step('c', 'g/paused', good('batch-unc'))) . ']', 'concurrent => true');
+$hold->query_safe("BEGIN; SELECT FROM retry.global_transaction WHERE gid = '$gid' FOR UPDATE");
+for my $case ([ 'b', 'later' ], [ 'c', 'paused' ])
+{
+	my $id = sql("SELECT task_id FROM retry.branches WHERE gid = '$gid' AND branch = '$case->[0]' AND op = 'action'");
+	sql("UPDATE retry.scene SET paused = false WHERE name = '$case->[1]'");
+	wait_for(sub { return scalar(() = $shop->ledger($id)); }, "$case->[0] of two in a batch is answered");
+	others_go_on($node, $shop, $case->[0]);
+}
+$hold->query_safe('COMMIT');
+stands($gid, 'rolled back|answers|0', 'one that failed in the batch of the failure does not wait an hour');
+sql("UPDATE retry.scene SET url = '" . $shop->url('/ok/paused') . "' WHERE name = 'paused'");
+
+# One is in flight when somebody rolls back, and would be repeated in an hour.
+$gid = saga('[' . step('a', $bank->url('/delay/1000?status=500'), good('flying-una'), '"backoff": "fixed 1h"') . ']');
+wait_sql($node, "SELECT count(*) FROM retry.running r JOIN retry.branches b ON b.task_id = r.id WHERE b.gid = '$gid'", 'an action in flight', expected => '1');
+is(sql("SELECT retry.rollback('$gid')"), 't', '... is rolled back');
+is(calls('flying'), '', '... and waited for');
+stands($gid, 'rolled back|caller|0', '... its attempt is the last');
+is(calls('flying'), 'una', '... and then it is compensated');
+
+$hold->quit;
+
 # Somebody rolls back.
 sql("UPDATE retry.scene SET paused = true WHERE name = 'paused'");
 $gid = saga('[' . join(', ', step('a', good('abort-a'), good('abort-una')), step('b', 'g/paused', good('abort-unb')), step('c', good('abort-c'), good('abort-unc'))) . ']');
@@ -258,6 +285,7 @@ $gid = sql("SELECT retry.tcc_begin() AS g \\gset
 	SELECT :'g'");
 stands($gid, 'committed|answers|0', 'TCC: asked for before, it is committed when the last try is done; who tried itself has no try');
 is(calls('wish'), 'confirm', 'TCC: confirmed, repeated until it succeeds, and not cancelled');
+is(sql("SELECT state FROM retry.tasks WHERE id = (SELECT check_id FROM retry.transactions WHERE gid = '$gid')"), 'cancelled', 'TCC: its timer is cancelled with the record');
 stands($open, 'rolled back|timeout|0', 'TCC: cancelled when its time is over, though all tries are done');
 is(sql("SELECT count(*) FROM retry.events WHERE kind = 'decided at the limit' AND detail LIKE '%$open%'"), '1', 'TCC: which is an event');
 sql("UPDATE retry.scene SET paused = true WHERE name = 'default'");
@@ -283,7 +311,7 @@ sub crash
 }
 
 # Each between two steps: the record of the step is held up by a lock, and undone by the crash.
-my $hold = session($node);
+$hold = session($node);
 my $transfer = '[' . join(', ', map { step($_, 'sql:public.pay', 'sql:public.pay') } 'out', 'in', 'fee') . ']';
 my $n = 0;
 for my $crash ([ 'first action answered, not recorded', 'first', 'ok', 0 ], [ 'first action recorded, outcome not stored', 'outcome', 'ok', 1 ],
