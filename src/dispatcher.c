@@ -348,7 +348,7 @@ read_turn(RetryTurn *turn)
 		retry_checkpoint_save(d);
 		next_checkpoint = turn->now + CHECKPOINT_INTERVAL_US;
 	}
-	blocked = turn->config_locked || adoptions < 0 || !retry_disabled_known(d->disabled);
+	blocked = turn->locked || adoptions < 0 || !retry_disabled_known(d->disabled);
 	if (blocked)
 		turn->more = false;
 	if (blocked || retry_reader_blocked(turn->reader))

@@ -500,7 +500,7 @@ retry_order_refill(RetryTurn *turn, RetryLane *lane)
 	scene = look.found ? retry_turn_scene(turn, look.entry.scene_id) : NULL;
 	if (look.found && scene == NULL && !turn->config_read)
 	{
-		turn->config_locked = true; /* it may be a new one */
+		turn->locked = true;	/* it may be a new one */
 		look.locked = true;
 	}
 

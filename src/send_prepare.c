@@ -301,7 +301,8 @@ end_part(RetryTurn *turn, Transfer *t, TupleTableSlot *slot)
 		return false;
 	if (!retry_global_decided(DatumGetUUIDP(gid), false, &decision))
 	{
-		retry_sending_put_back(turn->d, t); /* the table is locked */
+		turn->locked = true;
+		retry_sending_put_back(turn->d, t);
 		return true;
 	}
 	if (decision != RETRY_ROLLBACK)
@@ -377,7 +378,7 @@ prepare(RetryTurn *turn, Transfer *t)
 	scene = retry_turn_scene(turn, t->ended.scene_id);
 	if (scene == NULL && !turn->config_read)
 	{
-		turn->config_locked = true; /* it may be a new one */
+		turn->locked = true;	/* it may be a new one */
 		retry_sending_put_back(d, t);
 		return;
 	}

@@ -84,7 +84,8 @@ typedef struct RetryTurn
 	int64		now_us;			/* retry_monotonic_us() then */
 	bool		more;			/* there is work left for another turn at once */
 	bool		config_read;	/* configuration was read in this turn */
-	bool		config_locked;	/* it was needed, and somebody has it locked */
+	bool		locked;			/* configuration or a decision was needed, and
+								 * somebody has it locked */
 } RetryTurn;
 
 /* What became of an entry that was offered to its lane. */

@@ -199,6 +199,16 @@ is(calls('flying'), '', '... and waited for');
 stands($gid, 'rolled back|caller|0', '... its attempt is the last');
 is(calls('flying'), 'una', '... and then it is compensated');
 
+# Decisions cannot be read: what may have been rolled back is not sent, and nobody turns in circles.
+$hold->query_safe('BEGIN; LOCK TABLE retry.global_decision IN SHARE MODE');
+$gid = saga('[' . step('a', good('unread-a')) . ']');
+others_go_on($node, $shop, 'decisions are locked');
+is(sql("SELECT sum(turns) AS before FROM retry.dispatchers \\gset
+	SELECT FROM pg_sleep(0.5);
+	SELECT sum(turns) - :before < 50 FROM retry.dispatchers"), 't', 'dispatchers look for it a few times');
+is(calls('unread'), '', '... and send nothing');
+$hold->query_safe('COMMIT');
+stands($gid, 'committed|answers|0', '... until it can be read');
 $hold->quit;
 
 # Somebody rolls back.
