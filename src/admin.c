@@ -90,21 +90,25 @@ signal_task(const char *function, char action, const RetryLocated *task)
 	retry_writer_end(writer);
 }
 
-/* Nobody would tell its transaction that it is not going to be done. */
+/* Nobody would tell its transaction that it is not going to be done, or when its time is over. */
 static void
-refuse_operation(const RetryLocated *task)
+refuse_needed(const RetryLocated *task)
 {
 	bool		isnull;
 	Datum		on_dead = heap_getattr(task->row, Task_on_dead + 1, task->desc, &isnull);
 	Datum		gid;
+	bool		operation;
 
-	if (isnull || !retry_part_is_operation(TextDatumGetCString(on_dead)))
+	if (isnull || !retry_part_is_needed(TextDatumGetCString(on_dead)))
 		return;
+	operation = retry_part_is_operation(TextDatumGetCString(on_dead));
 	gid = heap_getattr(task->row, Task_parent_id + 1, task->desc, &isnull);
 	ereport(ERROR,
 			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-			 errmsg("task %s is an operation of transaction %s", retry_id_text(&task->id), retry_id_text(DatumGetUUIDP(gid))),
-			 errhint("retry.rollback() ends an undecided transaction; retry.settle() regards one operation as done or failed.")));
+			 errmsg(operation ? "task %s is an operation of transaction %s" : "task %s ends the time of transaction %s",
+					retry_id_text(&task->id), retry_id_text(DatumGetUUIDP(gid))),
+			 errhint(operation ? "retry.rollback() ends an undecided transaction; retry.settle() regards one operation as done or failed." :
+					 "retry.commit() or retry.rollback() decides over it before.")));
 }
 
 /*
@@ -121,7 +125,7 @@ retry_cancel(PG_FUNCTION_ARGS)
 		PG_RETURN_BOOL(false);
 	if (!task.probe.cancelled)
 	{
-		refuse_operation(&task);
+		refuse_needed(&task);
 		signal_task("retry.cancel()", RETRY_SIGNAL_CANCEL, &task);
 		retry_audit_task("task cancelled", &task, NULL);
 	}

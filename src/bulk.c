@@ -68,9 +68,9 @@ text_or_null(TupleTableSlot *slot, int attribute)
 
 /* Of a global transaction, which waits for its end: retry.cancel() refuses it, too. */
 static bool
-is_operation(const text *on_dead)
+is_needed(const text *on_dead)
 {
-	return on_dead != NULL && retry_part_is_operation(text_to_cstring(on_dead));
+	return on_dead != NULL && retry_part_is_needed(text_to_cstring(on_dead));
 }
 
 /* Is the error of the task's last attempt one that is meant? */
@@ -105,7 +105,7 @@ take_task(RetryLiveWalk *walk, TupleTableSlot *slot, int leaf)
 		!in_time(&bulk->selection, id) ||
 		!retry_selection_has_key(&bulk->selection, text_or_null(slot, Task_key)))
 		return;
-	if (bulk->action == RETRY_SIGNAL_CANCEL && is_operation(text_or_null(slot, Task_on_dead)))
+	if (bulk->action == RETRY_SIGNAL_CANCEL && is_needed(text_or_null(slot, Task_on_dead)))
 		return;
 	retry_probe_task(walk->reader, leaf, id, &probe);
 	if (probe.terminal || probe.cancelled || !has_error(bulk, walk->reader, id, leaf, probe.outcome))

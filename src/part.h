@@ -46,13 +46,20 @@ retry_part(const char *target)
 	return RETRY_PART_NONE;
 }
 
-/* Does a transaction wait for its end? */
+/* Is it an operation, whose end its transaction waits for? */
 static inline bool
 retry_part_is_operation(const char *target)
 {
 	RetryPart	part = retry_part(target);
 
 	return part == RETRY_PART_FIRST || part == RETRY_PART_MUST;
+}
+
+/* Would its transaction wait for ever if it were cancelled, and nobody tell? */
+static inline bool
+retry_part_is_needed(const char *target)
+{
+	return retry_part_is_operation(target) || retry_part(target) == RETRY_PART_TIMER;
 }
 
 #endif							/* RETRY_PART_H */

@@ -296,6 +296,10 @@ $gid = sql("SELECT retry.tcc_begin() AS g \\gset
 stands($gid, 'committed|answers|0', 'TCC: asked for before, it is committed when the last try is done; who tried itself has no try');
 is(calls('wish'), 'confirm', 'TCC: confirmed, repeated until it succeeds, and not cancelled');
 is(sql("SELECT state FROM retry.tasks WHERE id = (SELECT check_id FROM retry.transactions WHERE gid = '$gid')"), 'cancelled', 'TCC: its timer is cancelled with the record');
+$gid = sql("SELECT retry.tcc_begin('1 h', 'g/stops')");
+is(sql("SELECT retry.cancel_where('g/stops')"), '0', 'TCC: a timer is not cancelled by a filter');
+sql_fails($node, "SELECT retry.cancel(check_id) FROM retry.transactions WHERE gid = '$gid'", '55000', "ends the time of transaction $gid", 'TCC: nor by its id');
+is(sql("SELECT retry.tcc_rollback('$gid')"), 't', 'TCC: but by a decision');
 stands($open, 'rolled back|timeout|0', 'TCC: cancelled when its time is over, though all tries are done');
 is(sql("SELECT count(*) FROM retry.events WHERE kind = 'decided at the limit' AND detail LIKE '%$open%'"), '1', 'TCC: which is an event');
 sql("UPDATE retry.scene SET paused = true WHERE name = 'default'");
