@@ -22,6 +22,7 @@
 #include "compat.h"
 #include "access.h"
 #include "audit.h"
+#include "json_member.h"
 #include "store.h"
 
 /* Columns of retry.audit_entry. */
@@ -94,31 +95,17 @@ retry_audit_members(Jsonb *object)
 	return JsonbValueToJsonb(pushJsonbValue(&state, WJB_END_ARRAY, NULL));
 }
 
-static void
-push_member(JsonbParseState **state, const char *name, JsonbValue *value)
-{
-	JsonbValue	key = {.type = jbvString};
-
-	key.val.string.val = unconstify(char *, name);
-	key.val.string.len = strlen(name);
-	pushJsonbValue(state, WJB_KEY, &key);
-	pushJsonbValue(state, WJB_VALUE, value);
-}
-
 /* An argument as it is noted. */
 static void
 push_argument(JsonbParseState **state, const char *name, Oid type, Datum datum)
 {
-	JsonbValue	value = {.type = jbvString};
 	Oid			output;
 	bool		varlena;
 
 	if (type == JSONBOID)
 		datum = JsonbPGetDatum(retry_audit_members(DatumGetJsonbP(datum)));
 	getTypeOutputInfo(type, &output, &varlena);
-	value.val.string.val = OidOutputFunctionCall(output, datum);
-	value.val.string.len = strlen(value.val.string.val);
-	push_member(state, name, &value);
+	retry_push_string(state, name, OidOutputFunctionCall(output, datum));
 }
 
 Jsonb *
@@ -142,7 +129,7 @@ retry_audit_arguments(FunctionCallInfo fcinfo, int64 tasks, RetryGroupRow *group
 	if (tasks >= 0)
 	{
 		count.val.numeric = int64_to_numeric(tasks);
-		push_member(&state, "tasks", &count);
+		retry_push_member(&state, "tasks", &count);
 	}
 	for (int i = 0; i < nargs; i++)
 	{

@@ -33,6 +33,7 @@
 #include "audit.h"
 #include "enqueue.h"
 #include "global.h"
+#include "json_member.h"
 #include "locate.h"
 #include "part.h"
 #include "row.h"
@@ -142,19 +143,6 @@ read_rules(FunctionCallInfo fcinfo, const RetrySceneRow *scene, CheckRules *rule
 	(void) check_interval("check_after", rules->after, 0);
 }
 
-static void
-push_string(JsonbParseState **state, const char *name, const char *string, int len)
-{
-	JsonbValue	value = {.type = jbvString};
-
-	value.val.string.val = unconstify(char *, name);
-	value.val.string.len = strlen(name);
-	pushJsonbValue(state, WJB_KEY, &value);
-	value.val.string.val = unconstify(char *, string);
-	value.val.string.len = len;
-	pushJsonbValue(state, WJB_VALUE, &value);
-}
-
 /* What a check is asked with: which transaction, in the words of who began it. */
 static Jsonb *
 question(const RetryNewTask *message)
@@ -165,12 +153,12 @@ question(const RetryNewTask *message)
 	JsonbParseState *state = NULL;
 
 	pushJsonbValue(&state, WJB_BEGIN_OBJECT, NULL);
-	push_string(&state, "gid", gid, strlen(gid));
-	push_string(&state, "scene", scene, strlen(scene));
+	retry_push_string(&state, "gid", gid);
+	retry_push_string(&state, "scene", scene);
 	if (o->key != NULL)
-		push_string(&state, "key", VARDATA_ANY(o->key), VARSIZE_ANY_EXHDR(o->key));
+		retry_push_string(&state, "key", text_to_cstring(o->key));
 	if (o->reference != NULL)
-		push_string(&state, "reference", VARDATA_ANY(o->reference), VARSIZE_ANY_EXHDR(o->reference));
+		retry_push_string(&state, "reference", text_to_cstring(o->reference));
 	return JsonbValueToJsonb(pushJsonbValue(&state, WJB_END_OBJECT, NULL));
 }
 
@@ -182,9 +170,9 @@ question_headers(const RetryNewTask *message)
 	JsonbParseState *state = NULL;
 
 	pushJsonbValue(&state, WJB_BEGIN_OBJECT, NULL);
-	push_string(&state, "Retry-Gid", gid, strlen(gid));
-	push_string(&state, "Retry-Branch", "message", strlen("message"));
-	push_string(&state, "Retry-Operation", "check", strlen("check"));
+	retry_push_string(&state, "Retry-Gid", gid);
+	retry_push_string(&state, "Retry-Branch", "message");
+	retry_push_string(&state, "Retry-Operation", "check");
 	return JsonbValueToJsonb(pushJsonbValue(&state, WJB_END_OBJECT, NULL));
 }
 

@@ -19,6 +19,7 @@
 #include "utils/timestamp.h"
 #include "utils/xid8.h"
 
+#include "json_member.h"
 #include "key.h"
 #include "locate.h"
 #include "operation_new.h"
@@ -150,19 +151,6 @@ give_options(FunctionCallInfo args, const RetryNewOperation *o)
 	}
 }
 
-static void
-push_pair(JsonbParseState **state, const char *name, const char *string)
-{
-	JsonbValue	value = {.type = jbvString};
-
-	value.val.string.val = unconstify(char *, name);
-	value.val.string.len = strlen(name);
-	pushJsonbValue(state, WJB_KEY, &value);
-	value.val.string.val = unconstify(char *, string);
-	value.val.string.len = strlen(string);
-	pushJsonbValue(state, WJB_VALUE, &value);
-}
-
 /* The task's own headers, and those that say which operation it is, which are reserved. */
 static Jsonb *
 make_headers(const RetryNewOperation *o, Jsonb *given)
@@ -184,9 +172,9 @@ make_headers(const RetryNewOperation *o, Jsonb *given)
 			pushJsonbValue(&state, WJB_VALUE, &value);
 		}
 	}
-	push_pair(&state, own_headers[0], retry_id_text(o->gid));
-	push_pair(&state, own_headers[1], o->name);
-	push_pair(&state, own_headers[2], retry_op_word(o->op));
+	retry_push_string(&state, own_headers[0], retry_id_text(o->gid));
+	retry_push_string(&state, own_headers[1], o->name);
+	retry_push_string(&state, own_headers[2], retry_op_word(o->op));
 	return JsonbValueToJsonb(pushJsonbValue(&state, WJB_END_OBJECT, NULL));
 }
 
@@ -195,17 +183,12 @@ static Jsonb *
 make_argument(const RetryNewOperation *o)
 {
 	JsonbParseState *state = NULL;
-	const char *payload = "payload";
-	JsonbValue	value = {.type = jbvString};
+	JsonbValue	value = {.type = jbvNull};
 
 	pushJsonbValue(&state, WJB_BEGIN_OBJECT, NULL);
-	push_pair(&state, "gid", retry_id_text(o->gid));
-	push_pair(&state, "branch", o->name);
-	push_pair(&state, "operation", retry_op_word(o->op));
-	value.val.string.val = unconstify(char *, payload);
-	value.val.string.len = strlen(payload);
-	pushJsonbValue(&state, WJB_KEY, &value);
-	value.type = jbvNull;
+	retry_push_string(&state, "gid", retry_id_text(o->gid));
+	retry_push_string(&state, "branch", o->name);
+	retry_push_string(&state, "operation", retry_op_word(o->op));
 	if (o->payload != NULL && JB_ROOT_IS_SCALAR(o->payload))
 		(void) JsonbExtractScalar(&o->payload->root, &value);
 	else if (o->payload != NULL)
@@ -214,7 +197,7 @@ make_argument(const RetryNewOperation *o)
 		value.val.binary.data = &o->payload->root;
 		value.val.binary.len = VARSIZE(o->payload) - VARHDRSZ;
 	}
-	pushJsonbValue(&state, WJB_VALUE, &value);
+	retry_push_member(&state, "payload", &value);
 	return JsonbValueToJsonb(pushJsonbValue(&state, WJB_END_OBJECT, NULL));
 }
 

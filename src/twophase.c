@@ -23,6 +23,7 @@
 #include "advance.h"
 #include "arguments.h"
 #include "enqueue.h"
+#include "json_member.h"
 #include "locate.h"
 #include "operation_new.h"
 #include "part.h"
@@ -165,19 +166,6 @@ retry_twophase_begin(PG_FUNCTION_ARGS)
 
 /* ---------------------------------------------------------------- branches */
 
-static void
-push_text(JsonbParseState **state, const char *name, const char *string)
-{
-	JsonbValue	value = {.type = jbvString};
-
-	value.val.string.val = unconstify(char *, name);
-	value.val.string.len = strlen(name);
-	pushJsonbValue(state, WJB_KEY, &value);
-	value.val.string.val = unconstify(char *, string);
-	value.val.string.len = strlen(string);
-	pushJsonbValue(state, WJB_VALUE, &value);
-}
-
 /* What the task of a branch is told; xid 0: not known, and not needed. */
 static Jsonb *
 errand(const RetryPreparedBranch *branch, uint64 xid)
@@ -185,10 +173,10 @@ errand(const RetryPreparedBranch *branch, uint64 xid)
 	JsonbParseState *state = NULL;
 
 	pushJsonbValue(&state, WJB_BEGIN_OBJECT, NULL);
-	push_text(&state, "gid", retry_id_text(&branch->gid));
-	push_text(&state, "branch", psprintf("%d", branch->no));
+	retry_push_string(&state, "gid", retry_id_text(&branch->gid));
+	retry_push_string(&state, "branch", psprintf("%d", branch->no));
 	if (xid != 0)
-		push_text(&state, "xid", psprintf(UINT64_FORMAT, xid));
+		retry_push_string(&state, "xid", psprintf(UINT64_FORMAT, xid));
 	return JsonbValueToJsonb(pushJsonbValue(&state, WJB_END_OBJECT, NULL));
 }
 
