@@ -22,6 +22,7 @@
 #include "compat.h"
 #include "advance.h"
 #include "arguments.h"
+#include "begin_timed.h"
 #include "enqueue.h"
 #include "json_member.h"
 #include "locate.h"
@@ -47,20 +48,16 @@ extern Datum retry_backoff_in(PG_FUNCTION_ARGS);
 /* Arguments of retry.enqueue(). */
 enum
 {
-	Arg_target, Arg_payload, Arg_delay = 3, Arg_lane = 5, Arg_url = 6, Arg_reference = 13,
-	Arg_backoff = 15, Arg_enqueue_args = 19
+	Arg_target, Arg_payload, Arg_lane = 5, Arg_url = 6, Arg_backoff = 15, Arg_enqueue_args = 19
 };
 
-/* What the tasks of a transaction have in common, and what each has. */
+/* What the task of an operation is made of. */
 typedef struct Plan
 {
 	const char *scene;			/* group/scene */
-	text	   *reference;		/* or NULL */
-	Interval   *delay;			/* or NULL */
 	const char *lane;
-	int32		timeout_ms;		/* 0: the scene's */
+	int32		timeout_ms;
 	Jsonb	   *payload;
-	const char *part;			/* word of part.h */
 	pg_uuid_t	gid;
 } Plan;
 
@@ -80,87 +77,31 @@ make_task(const Plan *plan, RetryNewTask *task)
 	GIVE(Arg_url, CStringGetTextDatum(RETRY_SETTLE_TARGET));
 	GIVE(Arg_lane, CStringGetTextDatum(plan->lane));
 	GIVE(Arg_backoff, DirectFunctionCall1(retry_backoff_in, CStringGetDatum(SETTLE_BACKOFF)));
-	if (plan->payload != NULL)
-		GIVE(Arg_payload, JsonbPGetDatum(plan->payload));
-	if (plan->delay != NULL)
-		GIVE(Arg_delay, IntervalPGetDatum(plan->delay));
-	if (plan->reference != NULL)
-		GIVE(Arg_reference, PointerGetDatum(plan->reference));
+	GIVE(Arg_payload, JsonbPGetDatum(plan->payload));
 #undef GIVE
 	retry_new_task(args, RETRY_SIGNATURE_ENQUEUE, task);
 
 	/* its key would be that of its payload */
 	isnull[Task_key] = true;
-	RETRY_FILL(Task_timeout_ms, plan->timeout_ms > 0, Int32GetDatum(plan->timeout_ms));
-	RETRY_FILL(Task_on_success, true, CStringGetTextDatum(plan->part));
-	RETRY_FILL(Task_on_dead, true, CStringGetTextDatum(plan->part));
+	RETRY_FILL(Task_timeout_ms, true, Int32GetDatum(plan->timeout_ms));
+	RETRY_FILL(Task_on_success, true, CStringGetTextDatum(RETRY_PART_MUST_WORD));
+	RETRY_FILL(Task_on_dead, true, CStringGetTextDatum(RETRY_PART_MUST_WORD));
 	RETRY_FILL(Task_parent_id, true, UUIDPGetDatum(&plan->gid));
-}
-
-/* ---------------------------------------------------------------- begin */
-
-static Interval *
-checked_timeout(Interval *timeout)
-{
-	double		us = ((double) timeout->month * DAYS_PER_MONTH + timeout->day) * (double) USECS_PER_DAY +
-	(double) timeout->time;
-
-	if (!(us >= 1000.0 && us <= 30.0 * (double) USECS_PER_DAY))
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("timeout is not between 1 ms and 30 days: %s",
-						DatumGetCString(DirectFunctionCall1(interval_out, IntervalPGetDatum(timeout))))));
-	return timeout;
-}
-
-static const char *
-checked_scene(const text *given)
-{
-	char	   *name = text_to_cstring(given);
-	char		group[RETRY_NAME_MAX + 1];
-	char		scene[RETRY_NAME_MAX + 1];
-
-	if (!retry_scene_parse(name, group, scene))
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("scene: \"%.200s\" is not the name of a scene", name),
-				 errhint("Write scene or group/scene.")));
-	return name;
 }
 
 /* retry.twophase_begin(scene, timeout, reference) */
 Datum
 retry_twophase_begin(PG_FUNCTION_ARGS)
 {
-	RetryNewTask *timer = palloc(sizeof(RetryNewTask));
 	pg_uuid_t  *gid = palloc(sizeof(pg_uuid_t));
-	Plan		plan = {.lane = "two-phase commits: time-outs",.part = RETRY_PART_TIMER_WORD};
-	RetryGlobal global = {.mode = RETRY_MODE_2PC,.at_limit = RETRY_ROLLBACK,.has_check = true};
-	RetryWriter *writer;
+	RetryTimed	begun = {.function = "retry.twophase_begin()",.mode = RETRY_MODE_2PC};
 
 	retry_require_argument(fcinfo, 0, "scene");
 	retry_require_argument(fcinfo, 1, "timeout");
-	plan.scene = checked_scene(PG_GETARG_TEXT_PP(0));
-	plan.delay = checked_timeout(PG_GETARG_INTERVAL_P(1));
-	plan.reference = PG_ARGISNULL(2) ? NULL : PG_GETARG_TEXT_PP(2);
-	retry_new_id(GetCurrentTimestamp(), &plan.gid);
-	make_task(&plan, timer);
-	writer = retry_writer_begin("retry.twophase_begin()");
-	(void) retry_store_new_task(writer, timer);
-	retry_writer_end(writer);
-
-	global.		gid = plan.gid;
-	global.		scene_id = timer->options.scene.id;
-	global.		begun_by = GetUserId();
-	global.		check_id = timer->id;
-	global.		expires_at = timer->due_at;
-	global.		reference = plan.reference;
-
-	retry_global_store(&global, timer->now);
-
-	/* a branch of the same statement finds it */
-	CommandCounterIncrement();
-	*gid = plan.gid;
+	begun.scene = PG_GETARG_TEXT_PP(0);
+	begun.timeout = PG_GETARG_INTERVAL_P(1);
+	begun.reference = PG_ARGISNULL(2) ? NULL : PG_GETARG_TEXT_PP(2);
+	retry_begin_timed(&begun, gid);
 	PG_RETURN_UUID_P(gid);
 }
 
@@ -192,7 +133,6 @@ store_operation(const RetrySceneRow *scene, const RetryServer *server, const Ret
 		.lane = psprintf("server: %s", server->name),
 		.timeout_ms = server->timeout_ms + SPARE_MS,
 		.payload = errand(branch, xid),
-		.part = RETRY_PART_MUST_WORD,
 		.gid = branch->gid
 	};
 
