@@ -143,13 +143,6 @@ try_single(RetryRecordBatch *batch, RetryRecordForm form)
 	return error;
 }
 
-/* Is it told to a global transaction, by a word that no target can be? */
-static bool
-is_awaited(const char *target)
-{
-	return target != NULL && strncmp(target, "retry:", strlen("retry:")) == 0;
-}
-
 /* The ladder for one attempt; false when nothing of it could be stored. */
 static bool
 record_single(RetryEnded *ended, RetryConfig *config, bool *finished)
@@ -173,7 +166,7 @@ record_single(RetryEnded *ended, RetryConfig *config, bool *finished)
 		/* without a callback these would be the same again */
 		if (target == NULL && i != 0 && i != lengthof(ladder) - 1)
 			continue;
-		if (is_awaited(target) && ladder[i].callback == RETRY_CALLBACK_NONE)
+		if (retry_part(target) != RETRY_PART_NONE && ladder[i].callback == RETRY_CALLBACK_NONE)
 			break;
 		if (error != NULL)
 			batch.why = error->message;

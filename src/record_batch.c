@@ -58,6 +58,20 @@ retry_record_put(RetryRecordBatch *batch, RetryAppender *appender, const Datum *
 	MemoryContextSwitchTo(old);
 }
 
+bool
+retry_record_open(RetryRecordBatch *batch, RetryAppender **appender, Oid table, int natts)
+{
+	if (*appender == NULL)
+		*appender = retry_append_begin(table, natts, !batch->wait);
+	return *appender != NULL;
+}
+
+bool
+retry_record_open_tasks(RetryRecordBatch *batch, int leaf)
+{
+	return retry_record_open(batch, &batch->tasks[leaf], retry_leaf_oid(RETRY_TASK, leaf), Task_natts);
+}
+
 /* The appender of a leaf's attempts; false when it cannot be locked at once. */
 static bool
 open_attempts(RetryRecordBatch *batch, int leaf)
@@ -132,10 +146,7 @@ open_callback(RetryRecordBatch *batch, int32 scene_id, const char *column, const
 	needs->leaf = retry_leaf_for(&needs->id, batch->now);
 	needs->told = true;
 
-	if (batch->tasks[needs->leaf] == NULL)
-		batch->tasks[needs->leaf] = retry_append_begin(retry_leaf_oid(RETRY_TASK, needs->leaf), Task_natts,
-													   !batch->wait);
-	if (batch->tasks[needs->leaf] == NULL)
+	if (!retry_record_open_tasks(batch, needs->leaf))
 		return false;
 	return needs->callback.refusal == NULL ||
 		(open_letters(batch) && open_attempts(batch, needs->leaf));
@@ -179,7 +190,7 @@ open_tables(RetryRecordBatch *batch, RetryEnded *ended, Needs *needs)
 	memset(needs, 0, sizeof(*needs));
 	if (!open_attempts(batch, ended->entry.leaf))
 		return false;
-	if (part != RETRY_PART_NONE && (told || part != RETRY_PART_CHECK) && !open_part(batch, ended, part, needs))
+	if (part != RETRY_PART_NONE && !open_part(batch, ended, part, needs))
 		return false;
 	letter = is_dead(ended) && !batch->has_letter;
 	target = told && part == RETRY_PART_NONE ? retry_callback_of(ended, &column) : NULL;

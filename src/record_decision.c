@@ -40,9 +40,7 @@ retry_record_decision_open(RetryRecordBatch *batch, const RetryEnded *ended, Tup
 	if (lock == RETRY_GLOBAL_MISSING || before != RETRY_UNDECIDED || need->global.mode != RETRY_MODE_MESSAGE)
 		return true;
 
-	if (batch->decisions == NULL)
-		batch->decisions = retry_append_begin(retry_relation_oid("global_decision"), Decision_natts, !batch->wait);
-	if (batch->decisions == NULL)
+	if (!retry_record_open(batch, &batch->decisions, retry_relation_oid("global_decision"), Decision_natts))
 		return false;
 	need->at_limit = ended->verdict.outcome != RETRY_SUCCEEDED || ended->decision == RETRY_UNDECIDED;
 	need->decision = need->at_limit ? need->global.at_limit : ended->decision;
@@ -55,10 +53,7 @@ retry_record_decision_open(RetryRecordBatch *batch, const RetryEnded *ended, Tup
 		return !busy;
 	}
 	need->leaf = retry_leaf_for(&gid, need->due_at);
-	if (batch->tasks[need->leaf] == NULL)
-		batch->tasks[need->leaf] = retry_append_begin(retry_leaf_oid(RETRY_TASK, need->leaf), Task_natts,
-													  !batch->wait);
-	return batch->tasks[need->leaf] != NULL;
+	return retry_record_open_tasks(batch, need->leaf);
 }
 
 /* The message's task, due as it was to be. */

@@ -98,22 +98,6 @@ find_whole(RetryRecordBatch *batch, const pg_uuid_t *gid, RetryWhole **whole)
 	return true;
 }
 
-static bool
-open_tasks(RetryRecordBatch *batch, int leaf)
-{
-	if (batch->tasks[leaf] == NULL)
-		batch->tasks[leaf] = retry_append_begin(retry_leaf_oid(RETRY_TASK, leaf), Task_natts, !batch->wait);
-	return batch->tasks[leaf] != NULL;
-}
-
-static bool
-open_named(RetryRecordBatch *batch, RetryAppender **appender, const char *table, int natts)
-{
-	if (*appender == NULL)
-		*appender = retry_append_begin(retry_relation_oid(table), natts, !batch->wait);
-	return *appender != NULL;
-}
-
 static Row *
 add_row(RetryRecordOperation *need, const RetryOperation *operation)
 {
@@ -144,7 +128,7 @@ open_begin(RetryRecordBatch *batch, RetryRecordOperation *need, RetryBranchSet b
 		row->due_at = Max(row->due_at, batch->now);
 		row->lane_hash = DatumGetInt64(heap_getattr(o->row, Task_lane_hash + 1, need->whole->desc, &isnull));
 		row->leaf = retry_leaf_for(&o->id, row->due_at);
-		if (!open_tasks(batch, row->leaf))
+		if (!retry_record_open_tasks(batch, row->leaf))
 			return false;
 	}
 	return true;
@@ -169,9 +153,8 @@ open_signal(RetryRecordBatch *batch, RetryRecordOperation *need, RetryReader *re
 	row->lane_hash = DatumGetInt64(retry_column(slot, Task_lane_hash));
 	retry_probe_task(reader, leaf, task_id, &probe);
 	row->attempts = operation == NULL ? probe.attempts : Max(probe.attempts, operation->attempts);
-	if (batch->signals[leaf] == NULL)
-		batch->signals[leaf] = retry_append_begin(retry_leaf_oid(RETRY_SIGNAL, leaf), Signal_natts, !batch->wait);
-	return batch->signals[leaf] != NULL && !retry_reader_blocked(reader);
+	return retry_record_open(batch, &batch->signals[leaf], retry_leaf_oid(RETRY_SIGNAL, leaf), Signal_natts) &&
+		!retry_reader_blocked(reader);
 }
 
 /*
@@ -268,10 +251,10 @@ retry_record_operation_open(RetryRecordBatch *batch, RetryEnded *ended, TupleTab
 	need->rows = palloc((pg_popcount64(need->course.first) + pg_popcount64(need->course.confirm) +
 						 pg_popcount64(need->course.undo) + pg_popcount64(need->course.stop) + 1) * sizeof(Row));
 	if ((need->ended || need->course.not_begun != 0) &&
-		!open_named(batch, &batch->outcomes, "global_outcome", Outcome_natts))
+		!retry_record_open(batch, &batch->outcomes, retry_relation_oid("global_outcome"), Outcome_natts))
 		return false;
 	if (need->course.decision != RETRY_UNDECIDED &&
-		!open_named(batch, &batch->decisions, "global_decision", Decision_natts))
+		!retry_record_open(batch, &batch->decisions, retry_relation_oid("global_decision"), Decision_natts))
 		return false;
 	if (!open_begin(batch, need, need->course.first, RETRY_PHASE_FIRST) ||
 		!open_begin(batch, need, need->course.confirm, RETRY_PHASE_CONFIRM) ||

@@ -71,6 +71,13 @@ typedef struct RetryRecordBatch
  */
 extern void retry_record_batch(RetryRecordBatch *batch);
 
+/*
+ * Opens the appender of a table with so many columns, or that of a leaf's tasks,
+ * unless it is open.  False when it cannot be locked at once.
+ */
+extern bool retry_record_open(RetryRecordBatch *batch, RetryAppender **appender, Oid table, int natts);
+extern bool retry_record_open_tasks(RetryRecordBatch *batch, int leaf);
+
 /* Puts a row in by an appender of the batch's. */
 extern void retry_record_put(RetryRecordBatch *batch, RetryAppender *appender, const Datum *values,
 							 const bool *isnull);
