@@ -196,16 +196,20 @@ let_out(int fd)
 static void
 obey(void)
 {
-	char		line[200];
-	ssize_t		len = read(STDIN_FILENO, line, sizeof(line) - 1);
+	char		lines[4096];
+	ssize_t		len = read(STDIN_FILENO, lines, sizeof(lines) - 1);
 
 	if (len <= 0)
 		exit(0);
-	line[len] = '\0';
-	if (sscanf(line, "set %d %d %d %d %d", &how.loss_requests, &how.loss_answers, &how.doubles, &how.delay, &how.jitter) != 5)
+	lines[len] = '\0';
+	/* several may have come while we were busy; the last one holds */
+	for (const char *line = strtok(lines, "\n"); line != NULL; line = strtok(NULL, "\n"))
 	{
-		fprintf(stderr, "wire: what is \"%s\"?\n", line);
-		exit(1);
+		if (sscanf(line, "set %d %d %d %d %d", &how.loss_requests, &how.loss_answers, &how.doubles, &how.delay, &how.jitter) != 5)
+		{
+			fprintf(stderr, "wire: what is \"%s\"?\n", line);
+			exit(1);
+		}
 	}
 }
 
