@@ -106,17 +106,18 @@ sub round
 }
 
 # What happened how often, and how often alone; how long it took then until requests
-# arrived again; and how many requests were repeated for it.  test/chaos/table reads it.
+# arrived again; and how many requests were repeated for it, or `late`: they were of an
+# attempt before the last one, which no fault of theirs explains.  test/chaos/table reads it.
 sub table
 {
 	my $repeated = $campaign->{repeated};
 
 	print $stdout sprintf("# %-24s %6s %6s %14s %14s %9s\n", 'fault', 'times', 'alone', 'back after s', 'at most', 'repeated');
-	foreach my $name (sort keys %count)
+	foreach my $name (sort keys %{ { %count, %$repeated } })
 	{
 		my @back = @{ $back{$name} // [] };
 
-		print $stdout sprintf("# %-24s %6d %6d %14s %14s %9d\n", $name, $count{$name}, scalar(@back),
+		print $stdout sprintf("# %-24s %6d %6d %14s %14s %9d\n", $name, $count{$name} // 0, scalar(@back),
 			@back ? sprintf('%.2f', sum(@back) / @back) : '-', @back ? sprintf('%.2f', max(@back)) : '-',
 			$repeated->{$name} // 0);
 	}

@@ -207,7 +207,9 @@ caught('sent again after it was recorded', sub { (rows($_[0], 'attempts', 'crash
 caught('an earlier attempt again', sub { push @{ $_[0]{arrivals} }, arrival('second', 1, 500, 5 * $MINUTE) }, 'double: second attempt 1 arrived without a fault after attempt 2');
 caught('late though no network was at fault', sub { delayed($_[0]); push @{ $_[0]{faults} }, [ 1.5 * $MINUTE, 4.9 * $MINUTE, 'crash' ] },
 	'double: second attempt 1 arrived after it was recorded');
-caught('late though it was given up long ago', sub { overtaken($_[0], 11_000_000) }, 'double: second attempt 1 arrived without a fault after attempt 2');
+caught('late though it was given up long ago', sub { overtaken($_[0], 9_500_000) }, 'double: second attempt 1 arrived without a fault after attempt 2');
+caught('late though it was answered', sub { overtaken($_[0], 1_000_000); (rows($_[0], 'attempts', 'second'))[0]{status} = 500 },
+	'double: second attempt 1 arrived without a fault after attempt 2');
 caught('late, and not for the first time', sub { overtaken($_[0], 1_000_000); push @{ $_[0]{arrivals} }, arrival('second', 1, 500, 3 * $MINUTE + 1_500_000) },
 	'double: second attempt 1 arrived without a fault after attempt 2');
 caught('late though it was given up before', sub { delayed($_[0]); push @{ $_[0]{faults} }, [ 3 * $MINUTE, 4.9 * $MINUTE, 'network', 1 ] },
@@ -216,6 +218,9 @@ caught('the same without a network at fault', sub { held($_[0], [ 1.9 * $MINUTE,
 caught('the same when it is gone for a while', sub {
 	held($_[0], [ 1 * $MINUTE, 1.1 * $MINUTE, 'network', 1 ]); $_[0]{arrivals}[-1]{wall} = 2.1 * $MINUTE + 1_100_000; },
 	'double: plain attempt 1 arrived after it was recorded');
+caught('the same though it was recorded before that', sub {
+	held($_[0], [ 1 * $MINUTE, 1.1 * $MINUTE, 'network', 1 ]); $_[0]{arrivals}[-1]{wall} = 2.1 * $MINUTE + 900_000;
+	(rows($_[0], 'attempts', 'plain'))[0]{finished} = 1.99 * $MINUTE; }, 'double: plain attempt 1 arrived after it was recorded');
 caught('the same with the network back for long', sub { held($_[0], [ 1 * $MINUTE, 1.1 * $MINUTE, 'network', 1 ]) }, 'double: plain attempt 1 arrived after it was recorded');
 caught('the same twice', sub { held($_[0], [ 1.9 * $MINUTE, 2.15 * $MINUTE, 'network', 1 ]); push @{ $_[0]{arrivals} }, arrival('plain', 1, 500, 2.2 * $MINUTE) },
 	'double: plain attempt 1 arrived after it was recorded');
@@ -251,6 +256,26 @@ caught('a message stored twice', sub { push @{ $_[0]{messages} }, rows($_[0], 'm
 caught('a false notification', sub { $_[0]{notes}[0]{state} = 'dead' }, 'state: plain is succeeded and was notified of as dead');
 caught('a notification twice', sub { push @{ $_[0]{notes} }, $_[0]{notes}[0] }, 'double: plain was notified of 2 times');
 caught('a notification of nothing', sub { push @{ $_[0]{notes} }, { key => 'ghost', state => 'dead' } }, 'phantom: ghost was notified of and is not stored');
+
+# repeated(NAME, EXPECTED, CHANGE): for which faults requests are counted as repeated.
+sub repeated
+{
+	my ($name, $expected, $change) = @_;
+	my $world = world();
+
+	$change->($world);
+	my (undef, undef, $repeated) = RetryTest::Checker::check($world);
+	return is(join(', ', map { "$_ $repeated->{$_}" } sort keys %$repeated), $expected, $name);
+}
+
+repeated('a fault is told what was repeated long after it', 'kill 1', sub { $_[0]{faults}[0][2] = 'kill' });
+repeated('and what was repeated at once', 'kill 1', sub { $_[0]{faults}[0][2] = 'kill'; $_[0]{arrivals}[4]{wall} = 5.1 * $MINUTE + 500_000 });
+repeated('what is of an earlier attempt is late', 'late 1', sub {
+	without($_[0], 'crash', qw(stored attempts arrivals views));
+	delete $_->{crash} foreach values %{ $_[0]{promises} };
+	$_[0]{faults} = [ [ 2.9 * $MINUTE, 3 * $MINUTE, 'kill' ] ];
+	(rows($_[0], 'attempts', 'second'))[0]{finished} = 2.95 * $MINUTE;
+	push @{ $_[0]{arrivals} }, arrival('second', 1, 500, 3 * $MINUTE + 500_000); });
 
 # The books of the bank: one transfer, and what is said of it.
 sub books

@@ -267,6 +267,7 @@ sub _times
 	foreach my $arrival ($self->_rows('arrivals', $key))
 	{
 		my $n = $arrival->{attempt};
+		my $fault = $previous && $n == $previous->{attempt} ? _between($self->{faults}, $previous, $arrival) : undef;
 
 		# a network kept it until nobody waited for the answer any more
 		next if $unanswered{$n} && $self->_was_delayed($finished{$n}, $arrival->{wall});
@@ -277,13 +278,11 @@ sub _times
 			&& grep({ $self->_was_held($finished{$n}, $_->{wall}) } $arrival, $previous && $n == $previous->{attempt} ? $previous : ())
 			&& !$held{$n}++)
 		{
-			$self->{repeated}{network}++;
+			$self->{repeated}{ $fault ? $fault->[2] // '' : 'late' }++;
 			next;
 		}
 		if ($previous && $n <= $previous->{attempt})
 		{
-			my $fault = $n == $previous->{attempt} ? _between($self->{faults}, $previous, $arrival) : undef;
-
 			$self->{repeated}{ $fault ? $fault->[2] // '' : 'none' }++;
 			$self->_violation(double => "$key attempt $n arrived without a fault after attempt $previous->{attempt}" . _at($previous, $arrival))
 			  if !$fault;
@@ -465,10 +464,10 @@ sub _size
 {
 	my ($self) = @_;
 
-	my %of = (map({ $_ => scalar @{ $self->{$_} } } qw(stored arrivals attempts effects messages mails notes faults)),
+	my %of = (map({ $_ => scalar @{ $self->{$_} } } qw(stored arrivals attempts effects messages mails notes)),
 		map({ $_ => scalar keys %{ $self->{promises}{$_} } } qw(C R)), repeated => _sum(values %{ $self->{repeated} }));
 	my @names = ([ stored => 'tasks' ], [ arrivals => 'requests' ], [ attempts => 'attempts' ], [ C => 'committed' ], [ R => 'rolled back' ],
-		[ effects => 'effects' ], [ messages => 'messages' ], [ mails => 'mails' ], [ notes => 'notifications' ], [ faults => 'faults' ],
+		[ effects => 'effects' ], [ messages => 'messages' ], [ mails => 'mails' ], [ notes => 'notifications' ],
 		[ repeated => 'requests repeated' ]);
 
 	return join ', ', map { "$of{ $_->[0] } $_->[1]" } @names;
