@@ -220,7 +220,8 @@ cmp_ok(scalar @places, '>', 60, 'all relations are looked at');
 my @leaks = grep {
 	my $place = $_;
 	my $text = sql("SELECT t::text FROM $place t WHERE t::text NOT LIKE '%SELECT t::text FROM%'");
-	grep { index($text, $_) >= 0 } @values
+	# what receivers have answered is bytea, which is shown in hexadecimal
+	grep { index($text, $_) >= 0 || index($text, unpack('H*', $_)) >= 0 } @values
 } @places;
 is("@leaks", '', 'no relation shows a value');
 my $document = sql('SELECT retry.export_config()');
