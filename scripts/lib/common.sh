@@ -406,6 +406,7 @@ leave()
 	trap '' INT TERM HUP
 	trap - EXIT
 	[ -z "${JOB:-}" ] || kill -TERM "$JOB" 2>/dev/null
+	[ -z "${BESIDE:-}" ] || kill -TERM "$BESIDE" 2>/dev/null
 	# To a postmaster QUIT means to stop at once; others may ignore it, as what
 	# a script starts in the background does, and heed TERM.
 	for sig in "TERM QUIT" KILL; do
@@ -466,8 +467,11 @@ run_job()
 
 # Builds the extension and installs it into the private copy of PostgreSQL.
 # Bitcode for inlining is left out: it doubles the time and nothing here uses it.
+# What was built from the same sources in the folder RETRY_BUILT is taken from
+# there; make finds out whether that is so.
 build_extension()
 {
+	[ -z "${RETRY_BUILT:-}" ] || cp -p "$RETRY_BUILT"/src/*.o src/ 2>/dev/null
 	run_job "${1:-300}" make -s -j2 all PG_CONFIG="$PG_CONFIG" with_llvm=no >"$WORK/log/build.log" 2>&1 &&
 		run_job 60 make -s install PG_CONFIG="$PG_CONFIG" with_llvm=no >>"$WORK/log/build.log" 2>&1
 }

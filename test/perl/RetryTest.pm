@@ -10,11 +10,13 @@ use Exporter 'import';
 use Fcntl qw(:flock);
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
+use RetryTest::Asker;
 use RetryTest::Endpoint;
 use Test::More;
 use Time::HiRes qw(time usleep);
 
 our @EXPORT = qw(
+  ask
   new_node
   start_endpoint
   wait_for
@@ -42,14 +44,16 @@ $SIG{INT} = sub { die "stopped by SIGINT\n" };
 	*Test::Builder::BAIL_OUT = sub { die "bail out: $_[1]\n" };
 }
 
-# Making a cluster takes most of a second of CPU, so the first one of each program
-# is a copy of one that all programs of a run share.  Others are made: a cluster and
-# its copy are told apart by their system identifiers, which is what some tests are about.
+# Making a cluster takes most of a second of CPU, and so does CREATE EXTENSION, so
+# the first server of each program is a copy of one that all programs of a run share,
+# with the extension or without.  Others are made: a cluster and its copy are told
+# apart by their system identifiers, which is what some tests are about.
 my $clusters = 0;
 
+# Whether the node has the extension then.
 sub init_node
 {
-	my ($node, %params) = @_;
+	my ($node, $extension, %params) = @_;
 	my $shared = defined $ENV{TESTDATADIR} && !$clusters++ ? "$ENV{TESTDATADIR}/cluster" : undef;
 	my $system_or_bail = \&PostgreSQL::Test::Utils::system_or_bail;
 
@@ -66,10 +70,33 @@ sub init_node
 			$system_or_bail->('initdb', map { $_ eq $own ? "$shared.new" : $_ } @arguments);
 			rename("$shared.new", $shared) or die "$shared: $!";
 		}
+		if ($extension && !-d "$shared.with")
+		{
+			$system_or_bail->('cp', '-R', '-p', $shared, "$shared.new");
+			create_extension("$shared.new");
+			rename("$shared.new", "$shared.with") or die "$shared.with: $!";
+		}
 		close $lock;
-		return $system_or_bail->('cp', '-R', '-p', $shared, $own);
+		return $system_or_bail->('cp', '-R', '-p', $extension ? "$shared.with" : $shared, $own);
 	};
 	$node->init(%params);
+	return defined $shared && $extension;
+}
+
+# Creates the extension in a cluster, by a server without the library, so that no
+# dispatcher has ever run where the copies come from.  (A standalone backend would
+# take OIDs for it that are those of what initdb makes, which pg_dump leaves out.)
+sub create_extension
+{
+	my ($data) = @_;
+	my $where = PostgreSQL::Test::Utils::tempdir_short;
+
+	PostgreSQL::Test::Utils::system_or_bail('pg_ctl', '-w', '-D', $data, '-l', "$data.log", '-o',
+		"-F -p 5432 -k '$where' -c listen_addresses='' -c max_wal_senders=0 -c wal_level=minimal", 'start');
+	my $created = PostgreSQL::Test::Utils::system_log('psql', '-X', '-q', '-v', 'ON_ERROR_STOP=1', '-h', $where,
+		'-p', 5432, '-d', 'postgres', '-c', 'CREATE EXTENSION retry');
+	PostgreSQL::Test::Utils::system_or_bail('pg_ctl', '-w', '-D', $data, 'stop');
+	die "CREATE EXTENSION failed\n" if $created != 0;
 	return;
 }
 
@@ -89,9 +116,12 @@ sub new_node
 	my $node = PostgreSQL::Test::Cluster->new($name);
 	my $preload = $opt{preload} // 1;
 
+	my $start = $opt{start} // 1;
+	my $extension = $start && ($opt{extension} // 1);
+
 	$clusters++ if $opt{initdb};
-	init_node(
-		$node,
+	my $has_extension = init_node(
+		$node, $extension,
 		extra => [ '--encoding=UTF8', '--locale=C.UTF-8', @{ $opt{initdb} // [] } ],
 		allows_streaming => $opt{streaming} // 0,
 		has_archiving => $opt{archiving} // 0);
@@ -109,11 +139,11 @@ shared_preload_libraries = 'retry'
 retry.allowed_networks = '127.0.0.0/8'
 CONF
 	$node->append_conf('postgresql.conf', $opt{conf}) if defined $opt{conf};
-	if ($opt{start} // 1)
+	if ($start)
 	{
 		$node->start;
 		$node->safe_psql('postgres', 'CREATE EXTENSION retry')
-		  if $opt{extension} // 1;
+		  if $extension && !$has_extension;
 	}
 	return $node;
 }
@@ -153,27 +183,53 @@ sub wait_for
 
 # wait_sql(NODE, QUERY, DESCRIPTION, %options): until QUERY prints EXPECTED.
 #   expected => 't', dbname => 'postgres', timeout => 60
-# A query that fails (the server may be restarting) counts as "not yet".
+# A query that fails (the server may be restarting) counts as "not yet".  It is
+# asked in a session that is kept; in other databases than the usual one no
+# longer than this takes, since tests copy, rename and drop those.  "fresh => 1" has
+# each question asked in a session of its own, for what a session reads at its start.
 sub wait_sql
 {
 	my ($node, $query, $description, %opt) = @_;
 	my $dbname = $opt{dbname} // 'postgres';
 	my $expected = $opt{expected} // 't';
-	my ($out, $err);
+	my $out;
 	local $Test::Builder::Level = $Test::Builder::Level + 1;
 
-	return wait_for(
-		sub {
-			# dies when psql has ended before it could be told the query
-			eval { (undef, $out, $err) = $node->psql($dbname, $query); 1 } or $out = '';
-			return ($out // '') eq $expected;
-		},
-		$description,
-		timeout => $opt{timeout},
-		diag => sub {
-			"query: $query\nexpected: $expected\nlast result: $out\nlast error: $err\n"
-			  . picture($node, $dbname);
-		});
+	my $passed = eval {
+		local $Test::Builder::Level = $Test::Builder::Level + 1;
+		wait_for(
+			sub {
+				RetryTest::Asker::hang_up($node, $dbname) if $opt{fresh};
+				$out = RetryTest::Asker::ask($node, $dbname, $query) // '';
+				return $out eq $expected;
+			},
+			$description,
+			timeout => $opt{timeout},
+			diag => sub {
+				my (undef, $now, $error) = eval { $node->psql($dbname, $query) };
+
+				return "query: $query\nexpected: $expected\nlast result: $out\nin a session of its own: "
+				  . ($now // '') . "\nits error: " . ($error // '') . "\n" . picture($node, $dbname);
+			});
+	};
+	my $why = $@;
+
+	RetryTest::Asker::hang_up($node, $dbname) if $dbname ne 'postgres';
+	die $why if !$passed;
+	return $passed;
+}
+
+# ask(NODE, SQL, %options): what safe_psql would return, in a session that is
+# kept, which is several times as fast.  What they set, lock or begin ends with them,
+# but what is only read when a session begins counts for later ones.
+#   dbname => 'postgres'
+sub ask
+{
+	my ($node, $sql, %opt) = @_;
+	my $dbname = $opt{dbname} // 'postgres';
+
+	# what fails is done again by who can tell why
+	return RetryTest::Asker::ask($node, $dbname, $sql) // $node->safe_psql($dbname, $sql);
 }
 
 # wait_state(NODE, ID, STATE, %options): until the task is in that state.

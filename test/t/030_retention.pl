@@ -17,7 +17,7 @@ my $ok = $receiver->url('/ok');
 # One number from SQL.
 sub sql
 {
-	return $node->safe_psql('postgres', $_[0]);
+	return ask($node, $_[0]);
 }
 
 sub purge_now

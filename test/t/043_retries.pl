@@ -17,7 +17,7 @@ $gone->stop;
 
 sub sql
 {
-	return $node->safe_psql('postgres', $_[0]);
+	return ask($node, $_[0]);
 }
 
 sub wait_finished

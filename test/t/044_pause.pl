@@ -105,7 +105,7 @@ foreach my $how (
 {
 	$node->safe_psql('postgres', $how->[0]);
 	$node->reload;
-	wait_sql($node, 'SHOW retry.enabled', 'off', expected => 'off');
+	wait_sql($node, 'SHOW retry.enabled', 'off', expected => 'off', fresh => 1);
 	# an attempt to catch those that come before workers know
 	wait_for(
 		sub {

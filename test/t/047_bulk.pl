@@ -17,7 +17,7 @@ sub sql
 {
 	my ($query) = @_;
 
-	return $node->safe_psql('postgres', $query);
+	return ask($node, $query);
 }
 
 # A task that is enqueued now and has gone through; returns its key.

@@ -26,7 +26,7 @@ my $scenes = 0;
 
 sub sql
 {
-	return $node->safe_psql('postgres', $_[0]);
+	return ask($node, $_[0]);
 }
 
 sub quoted

@@ -17,7 +17,7 @@ my $json = JSON::PP->new->canonical;
 sub sql
 {
 	my ($query) = @_;
-	return $node->safe_psql('postgres', $query);
+	return ask($node, $query);
 }
 
 # The only child of a task, when it has reached the state.

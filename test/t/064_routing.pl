@@ -14,7 +14,7 @@ my @target = map { $_->url('/ok/work') } @receivers;
 
 sub sql
 {
-	return $node->safe_psql('postgres', $_[0]);
+	return ask($node, $_[0]);
 }
 
 # The targets as an array of SQL.

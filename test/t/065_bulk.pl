@@ -16,7 +16,7 @@ sub sql
 {
 	my ($query) = @_;
 
-	return $node->safe_psql('postgres', $query);
+	return ask($node, $query);
 }
 
 # All history that is finished goes.

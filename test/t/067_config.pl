@@ -13,7 +13,7 @@ hold_nothing($node);
 my $receiver = start_endpoint();
 my $ok = $receiver->url('/ok');
 
-sub sql { return $node->safe_psql('postgres', $_[0]); }
+sub sql { return ask($node, $_[0]); }
 
 sub set
 {

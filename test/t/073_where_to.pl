@@ -36,7 +36,7 @@ sql("UPDATE retry.scene SET max_attempts = 1, timeout = '20 s'");
 
 sub sql
 {
-	return $node->safe_psql('postgres', $_[0]);
+	return ask($node, $_[0]);
 }
 
 sub quoted

@@ -15,7 +15,7 @@ hold_nothing($node);
 
 sub sql
 {
-	return $node->safe_psql('postgres', shift);
+	return ask($node, shift);
 }
 
 sub use_is

@@ -17,7 +17,7 @@ $node->safe_psql('postgres', 'CREATE EXTENSION retry');
 
 sub sql
 {
-	return $node->safe_psql('postgres', $_[0]);
+	return ask($node, $_[0]);
 }
 
 # A scene whose lane sends one at a time, so that everything can be counted.

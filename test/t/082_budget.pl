@@ -14,7 +14,7 @@ my $url = $receiver->url('/ok');
 
 sub sql
 {
-	return $node->safe_psql('postgres', $_[0]);
+	return ask($node, $_[0]);
 }
 
 sub scene

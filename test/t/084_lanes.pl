@@ -13,7 +13,7 @@ my $other = start_endpoint();
 my $lane = $receiver->url('');
 $lane =~ s{/$}{};
 
-sub sql { return $node->safe_psql('postgres', $_[0]) }
+sub sql { return ask($node, $_[0]) }
 
 sub enqueue_n
 {

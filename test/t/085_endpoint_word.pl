@@ -13,7 +13,7 @@ my $gone = start_endpoint();			# says 410 when told to
 
 sub sql
 {
-	return $node->safe_psql('postgres', $_[0]);
+	return ask($node, $_[0]);
 }
 
 # scene(NAME, URL, COLUMN => VALUE ...)

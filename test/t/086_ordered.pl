@@ -16,7 +16,7 @@ $base =~ s{/$}{};
 
 sub sql
 {
-	return $node->safe_psql('postgres', $_[0]);
+	return ask($node, $_[0]);
 }
 
 # A scene of this test: its lanes are ordered, its backoff is short, and neither

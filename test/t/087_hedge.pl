@@ -17,7 +17,7 @@ my $never = 600_000;    # ms
 
 sub sql
 {
-	return $node->safe_psql('postgres', $_[0]);
+	return ask($node, $_[0]);
 }
 
 # A scene that hedges, unless told otherwise, with attempts that take a while.

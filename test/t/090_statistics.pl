@@ -11,7 +11,7 @@ my $node = new_node('main', conf => "log_timezone = 'Asia/Kolkata'\n");
 hold_nothing($node);
 my $receiver = start_endpoint();
 
-sub sql { return $node->safe_psql('postgres', $_[0]) }
+sub sql { return ask($node, $_[0]) }
 
 # Columns of a scene's row of retry.overview, once they are what they should be.
 sub overview_is

@@ -15,7 +15,7 @@ my $ok = $receiver->url('/ok');
 
 sub sql
 {
-	return $node->safe_psql('postgres', $_[0]);
+	return ask($node, $_[0]);
 }
 
 # A statement that is under way in a session of its own, and will wait.

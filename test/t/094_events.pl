@@ -17,7 +17,7 @@ my $bad = $receiver->url('/status/400');
 
 sub sql
 {
-	return $node->safe_psql('postgres', $_[0]);
+	return ask($node, $_[0]);
 }
 
 # ---- NOTIFY

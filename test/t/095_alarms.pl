@@ -19,7 +19,7 @@ my $url = $receiver->url('');
 my $robots;
 END { local $?; $robots->kill_kill if $robots }
 
-sub sql { return $node->safe_psql('postgres', $_[0]) }
+sub sql { return ask($node, $_[0]) }
 
 # Bodies of the messages of a channel, in the order in which they were made.
 sub messages

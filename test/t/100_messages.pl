@@ -16,7 +16,7 @@ my $bank = start_endpoint();
 sub sql
 {
 	my ($query) = @_;
-	return $node->safe_psql('postgres', $query);
+	return ask($node, $query);
 }
 
 hold_nothing($node);
