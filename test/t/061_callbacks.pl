@@ -201,9 +201,9 @@ is_deeply(document($told)->{payload}, { order => 4 }, '... with the document');
 # A locked leaf holds up the outcome that has a callback, and no other; a lock
 # on the configuration holds up nothing.
 my $leaf = sql("SELECT to_char(leaf, 'FM00') FROM retry.task WHERE id = '$id'");
-my @both = map { enqueue($node, "'" . $receiver->url('/delay/700') . "', key => '$_'" . ($_ eq 'told' ? ", on_success => 'shop/paid'" : '')) } qw(told untold);
 my $holder = session($node);
 $holder->query_safe('BEGIN');
+my @both = map { enqueue($node, "'" . $receiver->url('/delay/700') . "', key => '$_'" . ($_ eq 'told' ? ", on_success => 'shop/paid'" : '')) } qw(told untold);
 $holder->query_safe("LOCK TABLE retry.task_$leaf IN SHARE MODE");
 wait_state($node, $both[1], 'succeeded', description => 'with the leaf for callbacks locked, an outcome without one is recorded');
 wait_for(sub { my @got = $receiver->ledger('told'); @got == 1 }, 'the other was sent');
