@@ -315,8 +315,12 @@ sub crash
 	my ($signal) = @_;
 	if ($signal)
 	{
-		kill 'KILL', $_ for workers($node, 'retry dispatcher%');
-		wait_sql($node, 'SELECT true', 'the server is back');
+		my @killed = workers($node, 'retry dispatcher%');
+
+		kill 'KILL', @killed;
+		# a session that the crash has yet to end would say so too early
+		wait_sql($node, "SELECT count(*) > 0 AND bool_and(pid NOT IN (" . join(', ', @killed) . "))
+			FROM pg_stat_activity WHERE backend_type = 'retry dispatcher'", 'the server is back');
 		return;
 	}
 	$node->stop('immediate');
