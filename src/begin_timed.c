@@ -86,31 +86,35 @@ void
 retry_begin_timed(const RetryTimed *begun, pg_uuid_t *gid)
 {
 	TimestampTz now = GetCurrentTimestamp();
-	RetryGlobal global = {
-		.mode = begun->mode,.begun_by = GetUserId(),.at_limit = RETRY_ROLLBACK,.has_check = true,
-		.key = begun->key,.reference = begun->reference
-	};
+	RetryGlobal transaction;
 	RetrySceneRow scene;
 	RetryWriter *writer;
-
-	global.		expires_at = end_of_time(begun->timeout, now);
 
 	if (begun->key != NULL)
 		retry_check_short_text("key", begun->key);
 	if (begun->reference != NULL)
 		retry_check_short_text("reference", begun->reference);
-	find_scene(begun->scene, &scene);
-	global.		scene_id = scene.id;
+	memset(&transaction, 0, sizeof(transaction));
+	transaction.mode = begun->mode;
+	transaction.begun_by = GetUserId();
+	transaction.at_limit = RETRY_ROLLBACK;
+	transaction.has_check = true;
+	transaction.key = begun->key;
+	transaction.reference = begun->reference;
+	transaction.expires_at = end_of_time(begun->timeout, now);
 
-	retry_new_id(now, &global.gid);
-	retry_new_id(now, &global.check_id);
-	*gid = global.gid;
+	find_scene(begun->scene, &scene);
+	transaction.scene_id = scene.id;
+
+	retry_new_id(now, &transaction.gid);
+	retry_new_id(now, &transaction.check_id);
+	*gid = transaction.gid;
 
 	writer = retry_writer_begin(begun->function);
 	if (retry_operation_claim(&scene, begun->key, now, gid))
 	{
-		retry_global_store(&global, now);
-		store_timer(writer, &global, &scene);
+		retry_global_store(&transaction, now);
+		store_timer(writer, &transaction, &scene);
 	}
 	retry_writer_end(writer);
 	CommandCounterIncrement();
