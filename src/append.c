@@ -5,8 +5,8 @@
  * Enqueue and record are the two places where every task passes, so they pay
  * for what a row needs and nothing else: one tuple, its index entries, its
  * WAL.  Rows are gathered and put in page by page, as COPY does, which also
- * makes their WAL smaller.  Passing no trigger is not only faster: it is how
- * a row that came in by enqueue is told from one that was restored.
+ * makes their WAL smaller.  Passing none of our triggers is not only faster: it
+ * is how a row that came in by enqueue is told from one that was restored.
  */
 #include "postgres.h"
 
@@ -26,6 +26,7 @@
 #include "utils/rel.h"
 
 #include "compat.h"
+#include "other_triggers.h"
 #include "row.h"
 #include "store.h"
 
@@ -46,6 +47,7 @@ struct RetryAppender
 	int			natts;			/* columns that rows are given with */
 	RetryOtherColumns *others;	/* NULL: the table has no others */
 	CommandId	cid;
+	bool		fires;			/* triggers of others */
 	BulkInsertState bulk;		/* made at the second flush: not for one row */
 	int			nslots;			/* slots made so far */
 	int			nrows;			/* slots filled now */
@@ -185,6 +187,7 @@ retry_append_begin(Oid relation, int natts, bool nowait)
 	a->estate = CreateExecutorState();
 	a->result_rel = makeNode(ResultRelInfo);
 	InitResultRelInfo(a->result_rel, a->rel, 1, NULL, 0);
+	a->fires = retry_only_other_triggers(a->result_rel);
 	list_indexes(a);
 	a->natts = natts != 0 ? natts : RelationGetDescr(a->rel)->natts;
 	a->others = retry_other_columns(a->rel, a->natts, a->estate);
@@ -246,6 +249,8 @@ retry_append_flush(RetryAppender *a)
 			retry_insert_index_tuples(a->result_rel, a->slots[i], a->estate);
 		}
 	}
+	if (a->fires)
+		retry_fire_other_triggers(a->result_rel, a->slots, a->nrows);
 	for (int i = 0; i < a->nrows; i++)
 		ExecClearTuple(a->slots[i]);
 	a->nrows = 0;

@@ -33,6 +33,7 @@
 #include "access.h"
 #include "audit.h"
 #include "arguments.h"
+#include "other_triggers.h"
 #include "pem.h"
 #include "row.h"
 #include "scene.h"
@@ -78,6 +79,7 @@ begin_change(Change *change, const text *name, const text *group_name, const cha
 	retry_require_writable(function);
 
 	change->rel = table_open(retry_relation_oid("secret"), RowExclusiveLock);
+	retry_refuse_other_triggers(change->rel);
 	LockDatabaseObject(RelationGetRelid(change->rel), change->group.id, 0, ExclusiveLock);
 	change->snapshot = RegisterSnapshot(GetLatestSnapshot());
 	change->now = GetCurrentTimestamp();

@@ -228,7 +228,10 @@ want_for_tests()
 
 	pgc=$(find_pg_config) || return 0
 	PATH=/usr/bin:/bin python3 -c 'import aiosmtpd' 2>/dev/null || list+=(python3-aiosmtpd)
-	[ -e "$("$pgc" --pkglibdir)/pg_cron.so" ] || [ -n "${PG_CONFIG:-}" ] || list+=("postgresql-$(pg_major "$pgc")-cron")
+	for package in cron repack; do
+		[ -e "$("$pgc" --pkglibdir)/pg_$package.so" ] || [ -n "${PG_CONFIG:-}" ] ||
+			list+=("postgresql-$(pg_major "$pgc")-$package")
+	done
 	[ "$(id -u)" = 0 ] || sudo="sudo -n"
 	[ ${#list[@]} != 0 ] && $sudo true 2>/dev/null && command -v apt-get >/dev/null || return 0
 	for package in "${list[@]}"; do
