@@ -5,6 +5,8 @@ package RetryTest::Faults::Sessions;
 use strict;
 use warnings FATAL => 'all';
 
+use POSIX ();
+
 my @TABLES = qw(task_%s attempt_%s signal_%s scene scene_group key checkpoint_a checkpoint_b dead_letter
   installation event lane_override disabled_url task attempt signal);
 
@@ -63,6 +65,7 @@ sub _rewrites
 
 			$chaos->try_sql("CLUSTER $table USING " . ($index =~ s/^retry\.//r));
 		} },
+		_repack($chaos),
 		{ name => 'alter-table', begin => sub {
 			my $table = _table($chaos, 1);
 			my $whole = $table =~ s/_\d\d$//r;    # of a partition
@@ -74,6 +77,38 @@ sub _rewrites
 				"ALTER TABLE $whole ADD COLUMN chaos int NOT NULL DEFAULT 1; ALTER TABLE $whole DROP COLUMN chaos",
 				"ALTER TABLE $table DISABLE TRIGGER ALL; ALTER TABLE $table ENABLE TRIGGER ALL")[ rand 5 ]);
 		} });
+}
+
+# pg_repack itself, which anything may interrupt: then its trigger stays on the table
+# until the extension is dropped.
+sub _repack
+{
+	my ($chaos) = @_;
+	my $node = $chaos->node;
+	my $program = $node->config_data('--bindir') . '/pg_repack';
+	my $pid;
+
+	return {
+		name => 'repack',
+		needs => sub { -x $program ? undef : 'pg_repack is not installed' },
+		begin => sub {
+			my $table;
+
+			# it needs a primary key
+			do { $table = _table($chaos, 1) } until $table =~ /\.(task_|attempt_|dead_letter$|key$)/;
+			$chaos->try_sql('DROP EXTENSION IF EXISTS pg_repack CASCADE; CREATE EXTENSION pg_repack') // return;
+			$pid = fork() // die "cannot fork: $!";
+			return if $pid;
+			open(STDOUT, '>', '/dev/null');
+			open(STDERR, '>', '/dev/null');
+			exec('timeout', 30, $program, '-h', $node->host, '-p', $node->port, '-d', $RetryTest::Chaos::DBNAME, '-t', $table, '-D', '-T', 5)
+			  or POSIX::_exit(127);
+		},
+		end => sub {
+			waitpid($pid, 0) if $pid;
+			$pid = undef;
+			$chaos->try_sql('DROP EXTENSION IF EXISTS pg_repack CASCADE');
+		} };
 }
 
 sub _transactions
