@@ -1,6 +1,9 @@
 /*
  * json_member.c
  *		Members of a jsonb object that is being built.
+ *
+ * pushJsonbValue() wants key and value one by one, each in a struct of its own;
+ * who writes an object names a member.
  */
 #include "postgres.h"
 

@@ -2,6 +2,9 @@
  * json_member.h
  *		Members of a jsonb object that is being built.
  *
+ * pushJsonbValue() wants key and value one by one, each in a struct of its own;
+ * who writes an object names a member.
+ *
  * The including file includes postgres.h first.
  */
 #ifndef RETRY_JSON_MEMBER_H

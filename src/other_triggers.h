@@ -2,6 +2,7 @@
  * other_triggers.h
  *		Triggers that others have put on our tables.
  *
+ * Rows are stored past the executor, but who follows a table must hear of them.
  * The including file includes postgres.h first.
  */
 #ifndef RETRY_OTHER_TRIGGERS_H
