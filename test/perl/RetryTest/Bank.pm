@@ -49,6 +49,41 @@ BEGIN
 		UPDATE public.account a SET amount = a.amount + (ask ->> 'amount')::bigint WHERE a.name = ask ->> 'account';
 	END IF;
 END $$;
+CREATE FUNCTION undo(ask jsonb, what text) RETURNS void LANGUAGE plpgsql AS $$
+DECLARE
+	done public.entry;
+BEGIN
+	INSERT INTO public.entry VALUES (ask ->> 'transfer', what, NULL, 0) ON CONFLICT DO NOTHING;
+	SELECT e.* INTO done FROM public.entry e WHERE e.transfer = ask ->> 'transfer' AND e.op = what;
+	IF done.amount <> 0 THEN
+		INSERT INTO public.entry VALUES (done.transfer, 'un' || what, done.account, -done.amount) ON CONFLICT DO NOTHING;
+		IF FOUND THEN
+			UPDATE public.account a SET amount = a.amount - done.amount WHERE a.name = done.account;
+		END IF;
+	END IF;
+END $$;
+-- an operation of a saga or of TCC: the branch is what is done, a credit at the end
+CREATE FUNCTION step(ask jsonb) RETURNS text LANGUAGE plpgsql AS $$
+DECLARE
+	p jsonb := ask -> 'payload';
+BEGIN
+	CASE (ask ->> 'branch') || ' ' || (ask ->> 'operation')
+		WHEN 'debit action', 'debit try' THEN
+			IF NOT public.debit(p ->> 'transfer', p ->> 'account', (p ->> 'amount')::bigint) THEN
+				RETURN 'failure';
+			END IF;
+		WHEN 'credit action', 'credit confirm' THEN
+			IF p ? 'refuse' THEN
+				RETURN 'failure';
+			END IF;
+			PERFORM public.credit(p);
+		WHEN 'debit confirm', 'credit try' THEN
+			NULL;
+		ELSE
+			PERFORM public.undo(p, ask ->> 'branch');
+	END CASE;
+	RETURN 'done';
+END $$;
 -- whoever is asked first decides: the row of a debit that never comes takes nothing
 CREATE FUNCTION ask(question jsonb) RETURNS text LANGUAGE plpgsql AS $$
 BEGIN
@@ -79,6 +114,7 @@ restart_after_crash = on
 retry.poll_interval = 200ms
 retry.sql_workers = 2
 max_worker_processes = 16
+max_prepared_transactions = 50
 CONF
 	hold_nothing($node);
 	$node->safe_psql('postgres', "CREATE EXTENSION dblink; $BOOKS"
@@ -93,11 +129,12 @@ sub _introduce
 
 	foreach my $house (@{ $self->{databases} })
 	{
-		foreach my $other (grep { $_ ne $house } @{ $self->{databases} })
+		foreach my $other (@{ $self->{databases} })
 		{
 			my $connection = $other->{node}->connstr('postgres') . ' connect_timeout=2';
 
 			$house->{node}->safe_psql('postgres', <<"SQL");
+INSERT INTO retry.server (name, conninfo, timeout) VALUES ('$other->{name}', \$c\$$connection user=@{[ scalar getpwuid $> ]}\$c\$, '3 s');
 CREATE FUNCTION ask_$other->{name}(question jsonb) RETURNS text LANGUAGE sql AS \$\$
 	SELECT says FROM public.dblink(\$c\$$connection\$c\$, format('SELECT public.ask(%L)', question)) AS a(says text)
 \$\$;
@@ -268,9 +305,10 @@ sub settle
 
 	foreach my $house (@{ $self->{databases} })
 	{
-		wait_sql($house->{node}, <<'SQL', "$house->{name}: nothing is stuck", expected => '0|0', timeout => $seconds);
+		wait_sql($house->{node}, <<'SQL', "$house->{name}: nothing is stuck", expected => '0|0|0', timeout => $seconds);
 SELECT (SELECT count(*) FROM retry.transactions WHERE state NOT IN ('committed', 'rolled back')),
-	(SELECT count(*) FROM retry.tasks WHERE state IN ('pending', 'running', 'retrying'))
+	(SELECT count(*) FROM retry.tasks WHERE state IN ('pending', 'running', 'retrying')),
+	(SELECT count(*) FROM pg_prepared_xacts)
 SQL
 	}
 	return;
