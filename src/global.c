@@ -65,8 +65,8 @@ retry_decision_in(Datum value)
 	return retry_decision_of_word(VARDATA_ANY(word), VARSIZE_ANY_EXHDR(word));
 }
 
-static RetryGlobalMode
-mode_in(Datum value)
+RetryGlobalMode
+retry_global_mode_in(Datum value)
 {
 	const text *word = DatumGetTextPP(value);
 
@@ -87,7 +87,7 @@ read_global(HeapTuple tuple, TupleDesc desc, RetryGlobal *found)
 
 	retry_row_read(tuple, desc, Global_natts, values, isnull);
 	found->gid = *DatumGetUUIDP(values[Global_gid]);
-	found->mode = mode_in(values[Global_mode]);
+	found->mode = retry_global_mode_in(values[Global_mode]);
 	found->scene_id = DatumGetInt32(values[Global_scene_id]);
 	found->begun_by = DatumGetObjectId(values[Global_begun_by]);
 	found->at_limit = retry_decision_in(values[Global_at_limit]);

@@ -65,6 +65,9 @@ typedef enum RetryGlobalLock
 /* The decision that a column has the word for; it may be toasted. */
 extern RetryDecision retry_decision_in(Datum value);
 
+/* The mode, likewise. */
+extern RetryGlobalMode retry_global_mode_in(Datum value);
+
 /* Reads a transaction, as it is committed now; false when there is none. */
 extern bool retry_global_find(const pg_uuid_t *gid, RetryGlobal *global);
 

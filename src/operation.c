@@ -62,8 +62,8 @@ is_word(Datum value, const char *word)
 	return VARSIZE_ANY_EXHDR(given) == len && memcmp(VARDATA_ANY(given), word, len) == 0;
 }
 
-static RetryOp
-op_in(Datum value)
+RetryOp
+retry_op_in(Datum value)
 {
 	for (int i = 0; i < RETRY_OPS; i++)
 	{
@@ -95,7 +95,7 @@ add_operation(RetryWhole *whole, HeapTuple row)
 	o->scene_id = DatumGetInt32(values[Task_scene_id]);
 	o->attempts = 0;
 	o->branch = DatumGetInt16(values[Operation_branch_no]) - 1;
-	o->op = op_in(values[Operation_op]);
+	o->op = retry_op_in(values[Operation_op]);
 	o->name = TextDatumGetCString(values[Operation_branch]);
 	if (o->branch < 0 || o->branch >= RETRY_MAX_BRANCHES)
 		ereport(ERROR,
@@ -148,7 +148,7 @@ add_outcome(RetryWhole *whole, HeapTuple row, TupleDesc desc)
 		whole->known.may_commit = true; /* it was asked for */
 		return;
 	}
-	o.op = op_in(values[Outcome_op]);
+	o.op = retry_op_in(values[Outcome_op]);
 	if (is_word(values[Outcome_outcome], "not begun"))
 		whole->known.not_begun |= RETRY_BRANCH(o.branch);
 	else

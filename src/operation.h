@@ -68,6 +68,9 @@ typedef struct RetryWhole
 extern const char *retry_op_word(RetryOp op);
 extern RetryOpPhase retry_op_phase(RetryOp op);
 
+/* The operation that a column has the word for; ERROR (data_corrupted) when there is none. */
+extern RetryOp retry_op_in(Datum value);
+
 /*
  * Reads what is known of whole->global, which is locked, and over which this is
  * decided, into the current memory context.  False when that cannot be had at

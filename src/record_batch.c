@@ -159,22 +159,32 @@ open_callback(RetryRecordBatch *batch, int32 scene_id, const char *column, const
 static bool
 open_part(RetryRecordBatch *batch, RetryEnded *ended, RetryPart part, Needs *needs)
 {
-	if (part == RETRY_PART_CHECK)
-	{
-		if (!ended->verdict.terminal)
-			return true;
-		needs->decision = palloc(sizeof(RetryRecordDecision));
-	}
-	if (needs->task == NULL && !find_task(batch, ended, &needs->task))
-		return false;
-	if (needs->task == NULL)
-	{
-		needs->decision = NULL;
+	const pg_uuid_t *origin = NULL;
+	pg_uuid_t	gid;
+
+	if (part == RETRY_PART_CHECK && !ended->verdict.terminal)
 		return true;
+	if (ended->row_unread)
+	{
+		if (!retry_record_part(batch, &ended->entry.pos.id, &part, &gid))
+			return false;
+		if (part == RETRY_PART_NONE)
+			return true;
 	}
-	if (part == RETRY_PART_CHECK)
-		return retry_record_decision_open(batch, ended, needs->task, needs->decision);
-	return retry_record_operation_open(batch, ended, needs->task, part, &needs->operation);
+	else
+	{
+		if (needs->task == NULL && !find_task(batch, ended, &needs->task))
+			return false;
+		if (needs->task == NULL || needs->task->tts_isnull[Task_parent_id])
+			return true;
+		gid = *DatumGetUUIDP(needs->task->tts_values[Task_parent_id]);
+		if (!needs->task->tts_isnull[Task_origin_id])
+			origin = DatumGetUUIDP(needs->task->tts_values[Task_origin_id]);
+	}
+	if (part != RETRY_PART_CHECK)
+		return retry_record_operation_open(batch, ended, &gid, origin, part, &needs->operation);
+	needs->decision = palloc(sizeof(RetryRecordDecision));
+	return retry_record_decision_open(batch, ended, &gid, needs->decision);
 }
 
 /* Takes the locks that an item needs; false when one cannot be had at once. */
@@ -190,7 +200,7 @@ open_tables(RetryRecordBatch *batch, RetryEnded *ended, Needs *needs)
 	memset(needs, 0, sizeof(*needs));
 	if (!open_attempts(batch, ended->entry.leaf))
 		return false;
-	if (part != RETRY_PART_NONE && !open_part(batch, ended, part, needs))
+	if ((part != RETRY_PART_NONE || ended->row_unread) && !open_part(batch, ended, part, needs))
 		return false;
 	letter = is_dead(ended) && !batch->has_letter;
 	target = told && part == RETRY_PART_NONE ? retry_callback_of(ended, &column) : NULL;

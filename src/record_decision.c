@@ -22,19 +22,15 @@
 #include "wakeup.h"
 
 bool
-retry_record_decision_open(RetryRecordBatch *batch, const RetryEnded *ended, TupleTableSlot *task,
+retry_record_decision_open(RetryRecordBatch *batch, const RetryEnded *ended, const pg_uuid_t *gid,
 						   RetryRecordDecision *need)
 {
 	RetryDecision before;
 	RetryGlobalLock lock;
-	pg_uuid_t	gid;
 	bool		busy;
 
 	need->decision = RETRY_UNDECIDED;
-	if (task->tts_isnull[Task_parent_id])
-		return true;
-	gid = *DatumGetUUIDP(task->tts_values[Task_parent_id]);
-	lock = retry_global_lock(&gid, batch->wait, &need->global, &before);
+	lock = retry_global_lock(gid, batch->wait, &need->global, &before);
 	if (lock == RETRY_GLOBAL_BUSY)
 		return false;
 	if (lock == RETRY_GLOBAL_MISSING || before != RETRY_UNDECIDED || need->global.mode != RETRY_MODE_MESSAGE)
@@ -47,12 +43,12 @@ retry_record_decision_open(RetryRecordBatch *batch, const RetryEnded *ended, Tup
 	if (need->decision != RETRY_COMMIT)
 		return true;
 
-	if (!retry_global_message(&gid, batch->wait, need->values, need->isnull, &need->due_at, &busy))
+	if (!retry_global_message(gid, batch->wait, need->values, need->isnull, &need->due_at, &busy))
 	{
 		need->decision = RETRY_UNDECIDED;
 		return !busy;
 	}
-	need->leaf = retry_leaf_for(&gid, need->due_at);
+	need->leaf = retry_leaf_for(gid, need->due_at);
 	return retry_record_open_tasks(batch, need->leaf);
 }
 

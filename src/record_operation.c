@@ -229,21 +229,19 @@ judge_end(RetryRecordOperation *need, RetryEnded *ended, RetryPart part)
 }
 
 bool
-retry_record_operation_open(RetryRecordBatch *batch, RetryEnded *ended, TupleTableSlot *task,
-							RetryPart part, RetryRecordOperation **result)
+retry_record_operation_open(RetryRecordBatch *batch, RetryEnded *ended, const pg_uuid_t *gid,
+							const pg_uuid_t *origin, RetryPart part, RetryRecordOperation **result)
 {
 	RetryRecordOperation *need = palloc0(sizeof(RetryRecordOperation));
 
 	*result = NULL;
-	if (task->tts_isnull[Task_parent_id])
-		return true;
-	if (!find_whole(batch, DatumGetUUIDP(task->tts_values[Task_parent_id]), &need->whole))
+	if (!find_whole(batch, gid, &need->whole))
 		return false;
 	if (need->whole == NULL)
 		return true;
 	need->operation = retry_whole_find(need->whole, &ended->entry.pos.id);
-	if (need->operation == NULL && !task->tts_isnull[Task_origin_id])
-		need->operation = retry_whole_find(need->whole, DatumGetUUIDP(task->tts_values[Task_origin_id]));
+	if (need->operation == NULL && origin != NULL)
+		need->operation = retry_whole_find(need->whole, origin);
 	if (judge_end(need, ended, part))
 		return true;
 

@@ -3,9 +3,10 @@
  *		What the files share that record attempts: record.c tries, and tries
  *		smaller, record_batch.c puts a batch in, record_decision.c what a check
  *		decides, record_operation.c what follows from the end of an operation,
- *		record_values.c makes its values.
+ *		record_part.c what an unread task is to a transaction, record_values.c
+ *		makes its values.
  *
- * Included by those five only.
+ * Included by those six only.
  */
 #ifndef RETRY_RECORD_PRIVATE_H
 #define RETRY_RECORD_PRIVATE_H
@@ -101,11 +102,11 @@ typedef struct RetryRecordDecision
 
 /*
  * Finds out what the end of a check decides, locks the transaction and opens what is
- * needed; "task" is the check's row.  False when something cannot be had at
+ * needed; the transaction is that of the check.  False when something cannot be had at
  * once.  What it reads is in the current memory context.
  */
 extern bool retry_record_decision_open(RetryRecordBatch *batch, const RetryEnded *ended,
-									   TupleTableSlot *task, RetryRecordDecision *need);
+									   const pg_uuid_t *gid, RetryRecordDecision *need);
 
 /* Puts it in. */
 extern void retry_record_decision_put(RetryRecordBatch *batch, RetryRecordDecision *need);
@@ -119,13 +120,24 @@ typedef struct RetryRecordOperation RetryRecordOperation;
  * Finds out what an attempt of an operation, or a timer's end, means to its
  * transaction, locks that and opens what is needed; *need is NULL when nothing is
  * to be stored for it.  Of what was rolled back it makes the last attempt: so it
- * may change the verdict.  False when something cannot be had at once.
+ * may change the verdict.  "origin" is the task that this one replays, or NULL.
+ * False when something cannot be had at once.
  */
-extern bool retry_record_operation_open(RetryRecordBatch *batch, RetryEnded *ended, TupleTableSlot *task,
-										RetryPart part, RetryRecordOperation **need);
+extern bool retry_record_operation_open(RetryRecordBatch *batch, RetryEnded *ended, const pg_uuid_t *gid,
+										const pg_uuid_t *origin, RetryPart part, RetryRecordOperation **need);
 
 /* Puts it in. */
 extern void retry_record_operation_put(RetryRecordBatch *batch, RetryRecordOperation *need);
+
+/* record_part.c */
+
+/*
+ * What the task is to a global transaction (RETRY_PART_NONE: nothing) and to which,
+ * by what the transactions say of their tasks, which costs a read of all of them.
+ * False when that cannot be had at once.
+ */
+extern bool retry_record_part(const RetryRecordBatch *batch, const pg_uuid_t *task_id, RetryPart *part,
+							  pg_uuid_t *gid);
 
 /* record_values.c: in the current memory context, but for what a batch keeps. */
 

@@ -14,7 +14,7 @@ use Test::More;
 use Time::HiRes qw(time usleep);
 
 my %opt = (seconds => 60, seed => int(rand(1_000_000)), modes => '');
-GetOptions(\%opt, 'seconds=i', 'minutes=f', 'seed=i', 'modes=s', 'plant') or exit 2;
+GetOptions(\%opt, 'seconds=i', 'minutes=f', 'seed=i', 'modes=s', 'plant=s') or exit 2;
 $opt{seconds} = $opt{minutes} * 60 if defined $opt{minutes};
 
 # Standard output is the log here; the tests' own goes where we were started.
@@ -54,6 +54,7 @@ my %faults = (
 	'kill-backend' => sub { kill_one($_[0], 'client backend') },
 	'kill-service' => sub { my (undef, $service) = @_; $bank->close_service($service); pause(1); $bank->open_service($service); },
 	'freeze-service' => sub { my (undef, $service) = @_; kill 'STOP', $service->{pid}; pause(2.5); kill 'CONT', $service->{pid}; },
+	'look' => sub { $bank->look($_[0]) },
 	'fire' => sub { $bank->fire });
 
 $bank->{modes} = \@modes;
@@ -71,7 +72,7 @@ while (time() < $until)
 }
 $bank->close_doors;
 $bank->settle(90);
-$bank->{http}->post("$services[0]{url}/credit", { content => '{"transfer": "planted", "account": "a0", "amount": 1}' }) if $opt{plant};
+print $stdout '# planted: ' . $bank->plant($opt{plant}) . "\n" if $opt{plant};
 my ($wrong, $begun, $done) = $bank->audit;
 ok(!@$wrong, 'the sum is what it was, every transfer is done whole or not at all')
   or diag(scalar(@$wrong) . " faults in the books, e.g.\n  " . join "\n  ", @$wrong[ 0 .. ($#$wrong < 9 ? $#$wrong : 9) ]);

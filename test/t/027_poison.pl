@@ -89,14 +89,14 @@ wait_state($node, $next, 'succeeded', description => 'in an ordered lane: the ne
 is($poison->deaths, 3, 'in an ordered lane: after three crashes');
 
 # A function that crashes its executor: known at the first crash, and nobody else
-# is held up for it.
+# is held up for it.  Here it is the action of a saga, which has failed then.
 sql(<<'SQL');
 CREATE TABLE done (what text);
 CREATE TABLE armed ();
 CREATE FUNCTION crash(j jsonb) RETURNS void LANGUAGE plpgsql AS $$
 BEGIN
 	INSERT INTO public.done VALUES ('crash');
-	IF j ? 'really' THEN
+	IF j -> 'payload' ? 'really' THEN
 		WHILE NOT EXISTS (SELECT FROM public.armed) LOOP PERFORM pg_sleep(0.01); END LOOP;
 		EXECUTE format('COPY (SELECT 1) TO PROGRAM ''kill -SEGV %s''', pg_backend_pid());
 		PERFORM pg_sleep(60);
@@ -104,13 +104,16 @@ BEGIN
 END $$;
 SQL
 my $from = -s $node->logfile;
-my $crash = enqueue($node, q('sql:public.crash', '{"really": 1}'));
+my $undo = $receiver->url('/ok/undone');
+my $saga = sql(qq{SELECT retry.saga('[{"action": "sql:public.crash", "compensate": "$undo"}]', '{"really": 1}')});
+my $crash = sql("SELECT task_id FROM retry.branches WHERE gid = '$saga' AND op = 'action'");
 $node->psql('postgres', 'INSERT INTO armed DEFAULT VALUES');
 end_is($crash, 'a function');
 my $well = enqueue($node, q('sql:public.crash', '{}'));
 wait_state($node, $well, 'succeeded', description => 'a function: the next call of it');
 is(sql('SELECT count(*) FROM done'), '1', 'a function: what crashed left nothing behind');
 is(crashes($from), 3, 'a function: after three crashes');
+is(sql("SELECT outcome FROM retry.branches WHERE gid = '$saga' AND op = 'action'"), 'failed', 'a function: its saga knows that it has failed');
 
 # The count goes on where the server stays down after a crash, and is started.
 # What crashes it here is the check of a message, over which the limit decides then.
@@ -140,14 +143,33 @@ others_go_on($node, $receiver, 'without restart');
 
 # What crashes again while its death is recorded is not even read any more; and
 # what goes on crashing then is left where it is.  Recording waits for the lock.
+# A transaction of which it is a part learns its end all the same.
+sub with_callback { return enqueue($node, "'$_[0]', on_dead => '" . $receiver->url('/ok/told') . "'"); }
+
+sub as_action
+{
+	my ($url) = @_;
+
+	$saga = sql(qq{SELECT retry.saga('[{"action": "$url", "compensate": "$undo"}]')});
+	return sql("SELECT task_id FROM retry.operations WHERE gid = '$saga' AND op = 'action'");
+}
+
+sub as_check
+{
+	my ($url) = @_;
+
+	$message = sql("SELECT retry.prepare('" . $receiver->url('/ok/message') . "', check_target => '$url', check_after => '0', undecided => 'commit')");
+	return sql("SELECT check_id FROM retry.transactions WHERE gid = '$message'");
+}
+
 sub crash_while_recording
 {
-	my ($times, $what) = @_;
+	my ($times, $what, $make) = @_;
 
 	$poison = RetryTest::Poison->new;
 	sql("BEGIN; LOCK TABLE retry.dead_letter; PREPARE TRANSACTION 'lock'");
 	$from = -s $node->logfile;
-	$bad = enqueue($node, "'" . $poison->url('/letter') . "', on_dead => '" . $receiver->url('/ok/told') . "'");
+	$bad = $make->($poison->url('/letter'));
 	$poison->arm;
 	foreach my $n (1 .. $times)
 	{
@@ -163,10 +185,15 @@ sub crash_while_recording
 	is($poison->deaths, 3, "$what: it was not sent again");
 	return;
 }
-crash_while_recording(1, 'unread');
+crash_while_recording(1, 'unread', \&with_callback);
 wait_sql($node, "SELECT state FROM retry.tasks WHERE id = '$bad'", 'unread: it is dead', expected => 'dead');
 is(sql("SELECT reason, url IS NULL, body IS NULL FROM retry.dead_letters WHERE id = '$bad'"), 'quarantined|t|t', 'unread: its letter has nothing of its row');
-crash_while_recording(2, 'shunned');
+crash_while_recording(1, 'action', \&as_action);
+wait_sql($node, "SELECT state FROM retry.transactions WHERE gid = '$saga'", 'action: its saga is rolled back', expected => 'rolled back');
+crash_while_recording(1, 'check', \&as_check);
+wait_sql($node, "SELECT state, decided_how, retry.wait(gid, '0') FROM retry.transactions WHERE gid = '$message'", 'check: the limit has decided, and the message is delivered',
+	expected => 'committed|limit|succeeded');
+crash_while_recording(2, 'shunned', \&with_callback);
 is(sql("SELECT state FROM retry.tasks WHERE id = '$bad'"), 'pending', 'shunned: it stays where it is');
 is(sql("SELECT count(*) FROM retry.tasks WHERE url LIKE '%/ok/told'"), '0', 'nobody was told of these');
 sql("SELECT retry.cancel('$bad')");
@@ -198,6 +225,6 @@ foreach my $n (1 .. 12)
 	wait_for(sub { crashes($from) == 1 }, "idle: the server begins anew ($n)");
 }
 is(health(), 'critical', 'idle: retry.health() says that they wait');
-is(sql("SELECT count(*) FROM retry.dead_letters WHERE reason = 'quarantined'"), '5', 'idle: nobody is put aside');
+is(sql("SELECT count(*) FROM retry.dead_letters WHERE reason = 'quarantined'"), '7', 'idle: nobody is put aside');
 $node->stop;
 done_testing();

@@ -285,7 +285,7 @@ sub books
 	my %entries = (debit => [ { house => 'one', amount => -7 } ], credit => [ { house => 'two', amount => 7 } ]);
 
 	$false{$_} and $entries{$_} = $false{$_} foreach qw(debit undebit credit uncredit);
-	return is(join('; ', RetryTest::Bank::judge('it', $false{nobody} ? undef : \%transfer, \%entries)), $expected, $expected || 'books that agree');
+	return is(join('; ', RetryTest::Bank::judge('it', $false{nobody} ? undef : \%transfer, \%entries, $false{decided})), $expected, $expected || 'books that agree');
 }
 
 books('');
@@ -303,4 +303,7 @@ books('it was debited and not credited; it was bound to come and did not', uncre
 books('it was credited and not debited', undebit => [ { house => 'one', amount => 7 } ]);
 books('it undoes 6 in one; it was credited and not debited', undebit => [ { house => 'one', amount => 6 } ]);
 books('it is undone and had no credit; it was debited and not credited; it was bound to come and did not', credit => [ { house => 'two', amount => 0 } ], uncredit => [ { house => 'two', amount => -7 } ]);
+books('', decided => 'committed');
+books('it is rolled back, and was credited', decided => 'rolled back');
+books('it was bound to come and did not; it is committed, and was not credited', debit => [], credit => [], decided => 'committed');
 done_testing();

@@ -122,7 +122,8 @@ CONF
 	return { name => "bank$n", node => $node };
 }
 
-# Databases ask each other, as a check does, through a function for each.
+# Databases know each other as servers, and ask each other, as a check or a step does,
+# through a function for each.
 sub _introduce
 {
 	my ($self) = @_;
@@ -135,8 +136,10 @@ sub _introduce
 
 			$house->{node}->safe_psql('postgres', <<"SQL");
 INSERT INTO retry.server (name, conninfo, timeout) VALUES ('$other->{name}', \$c\$$connection user=@{[ scalar getpwuid $> ]}\$c\$, '3 s');
-CREATE FUNCTION ask_$other->{name}(question jsonb) RETURNS text LANGUAGE sql AS \$\$
-	SELECT says FROM public.dblink(\$c\$$connection\$c\$, format('SELECT public.ask(%L)', question)) AS a(says text)
+SQL
+			$house->{node}->safe_psql('postgres', <<"SQL") foreach qw(ask step);
+CREATE FUNCTION $_\_$other->{name}(question jsonb) RETURNS text LANGUAGE sql AS \$\$
+	SELECT says FROM public.dblink(\$c\$$connection\$c\$, format('SELECT public.$_(%L)', question)) AS a(says text)
 \$\$;
 SQL
 		}
@@ -298,11 +301,22 @@ sub close_doors
 
 # Books
 
+# look(HOUSE): has what it has prepared in any database looked at.
+sub look
+{
+	my ($self, $house) = @_;
+
+	$self->sql($house, join '', map { qq(SELECT retry.settle_server('{"server": "$_->{name}"}');) } @{ $self->{databases} });
+	return;
+}
+
 # settle(SECONDS): waits until nothing is under way any more, in any database.
 sub settle
 {
 	my ($self, $seconds) = @_;
 
+	# what a teller has prepared too late is nobody's any more
+	$self->look($_) foreach @{ $self->{databases} };
 	foreach my $house (@{ $self->{databases} })
 	{
 		wait_sql($house->{node}, <<'SQL', "$house->{name}: nothing is stuck", expected => '0|0|0', timeout => $seconds);
@@ -339,6 +353,15 @@ sub _books
 		entries => [ map { [ split /\|/, $_, -1 ] } split /\n/, $house->{node}->safe_psql('postgres', 'SELECT transfer, op, account, amount FROM entry') ] };
 }
 
+# What was decided over transfers, by their names; of those that are tasks there is nothing.
+sub _decided
+{
+	my ($self) = @_;
+
+	return { map { split /\|/ } map { split /\n/ }
+		  map { $_->{node}->safe_psql('postgres', 'SELECT coalesce(reference, key), state FROM retry.transactions') } @{ $self->{databases} } };
+}
+
 # audit(): what is wrong with the books, as texts; and counts of what was looked at.
 sub audit
 {
@@ -368,16 +391,44 @@ sub audit
 		}
 	}
 	push @wrong, "all accounts together have $sum" if $sum != $ACCOUNTS * $EACH * @houses;
-	push @wrong, map { judge($_, $begun->{$_}, $entries{$_} // {}) } sort keys %{ { %$begun, %entries } };
+	my $decided = $self->_decided;
+	push @wrong, map { judge($_, $begun->{$_}, $entries{$_} // {}, $decided->{$_}) } sort keys %{ { %$begun, %entries } };
 	my %done;
 	$done{ $begun->{$_}{mode} }++ foreach grep { $begun->{$_} && !$entries{$_}{uncredit} && grep { $_->{amount} } @{ $entries{$_}{credit} // [] } } keys %entries;
 	return (\@wrong, scalar(keys %$begun), \%done);
 }
 
-# judge(NAME, TRANSFER, ENTRIES): what is wrong with one transfer.  Pure.
+# plant(MODE): takes back half of a transfer that was made, as if nobody had asked for
+# that; or ("nowhere") brings in money.  Returns what it has made false.
+sub plant
+{
+	my ($self, $what) = @_;
+	my $begun = $self->_begun;
+
+	if ($what eq 'nowhere')
+	{
+		$self->post($self->{services}[0], '/credit', { transfer => 'planted', account => 'a0', amount => 1 });
+		return 'planted';
+	}
+	foreach my $house ($self->houses)
+	{
+		foreach my $entry (@{ $self->_books($house)->{entries} })
+		{
+			my ($transfer, $op, $account, $amount) = @$entry;
+
+			next if $op ne 'credit' || $amount == 0 || $begun->{$transfer}{mode} ne $what;
+			if ($house->{node}) { $self->sql($house, qq(SELECT public.undo('{"transfer": "$transfer"}', 'credit'))) }
+			else { $self->post($house, '/uncredit', { transfer => $transfer, account => $account }) }
+			return $transfer;
+		}
+	}
+	die "no transfer was made by $what\n";
+}
+
+# judge(NAME, TRANSFER, ENTRIES, DECIDED): what is wrong with one transfer.  Pure.
 sub judge
 {
-	my ($name, $transfer, $entries) = @_;
+	my ($name, $transfer, $entries, $decided) = @_;
 	my (@wrong, %stays);
 
 	return "$name was begun by nobody" if !$transfer;
@@ -398,6 +449,8 @@ sub judge
 	push @wrong, "$name was debited and not credited" if @debits && !@credits;
 	push @wrong, "$name was credited and not debited" if @credits && !@debits;
 	push @wrong, "$name was bound to come and did not" if $transfer->{bound} && !@credits;
+	push @wrong, "$name is $decided, and was " . (@credits ? '' : 'not ') . 'credited'
+	  if defined $decided && $decided ne (@credits ? 'committed' : 'rolled back');
 	push @wrong, map { "$name took $_->{amount} from $_->{house}" }
 	  grep { $_->{amount} != -$transfer->{amount} || $_->{house} ne $transfer->{from} } @debits;
 	push @wrong, map { "$name brought $_->{amount} to $_->{house}" }

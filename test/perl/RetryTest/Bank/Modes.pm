@@ -18,19 +18,16 @@ my %modes = (
 		make => \&_message },
 	# both as steps, of which one may fail after the other is done
 	saga => {
-		between => \&_in_one,
+		between => sub { return 1; },
 		make => \&_saga },
 	# both tried, then confirmed or cancelled
 	tcc => {
-		between => \&_in_one,
+		between => sub { return 1; },
 		make => \&_tcc },
 	# both prepared, then committed or rolled back
 	twophase => {
 		between => sub { my ($from, $to) = @_; return $from->{node} && $to->{node} },
 		make => \&_twophase });
-
-# Functions of one database at most: they are called where it is decided.
-sub _in_one { my ($from, $to) = @_; return !$from->{node} || !$to->{node}; }
 
 sub names { return sort keys %modes; }
 
@@ -87,7 +84,7 @@ sub _message
 	return $done;
 }
 
-# Where a transfer is decided: a function is called where it is, a service from anywhere.
+# Where a transfer is decided: in one of these, if it is a database, else anywhere.
 sub _through
 {
 	my ($bank, @houses) = @_;
@@ -98,36 +95,37 @@ sub _through
 
 my @OPTIONS = (backoff => 'fixed 100ms', max_attempts => 100000, timeout => '1500 ms');
 
-# What is asked of both houses; one of them may refuse it.
+# What is asked of both houses, each as a step of this name; the second may refuse it.
 sub _parts
 {
-	my ($t) = @_;
-	my $refuse = rand() < 0.2 ? 'credit' : '';
+	my ($t, $refuses) = @_;
+	my %refused = $refuses ? (refuse => JSON::PP::true) : ();
 
-	return map {
-		my ($op, $house, $account) = @$_;
-
-		{ op => $op, house => $house, payload => {
-				transfer => $t->{id}, account => $account, amount => $t->{amount}, $refuse eq $op ? (refuse => JSON::PP::true) : () } };
-	} ([ debit => $t->{from}, $t->{from_account} ], [ credit => $t->{to}, $t->{to_account} ]);
+	return (
+		{ op => 'debit', house => $t->{from}, payload => { transfer => $t->{id}, account => $t->{from_account}, amount => $t->{amount} } },
+		{ op => 'credit', house => $t->{to}, payload => { transfer => $t->{id}, account => $t->{to_account}, amount => $t->{amount}, %refused } });
 }
 
+# Whom the database "through" asks for it: its own function, that for another, or a service.
 sub _target
 {
-	my ($part, $path) = @_;
+	my ($through, $house, $path) = @_;
 
-	return $part->{house}{node} ? 'sql:public.step' : $part->{house}{url} . $path;
+	return "$house->{url}$path" if !$house->{node};
+	return $house eq $through ? 'sql:public.step' : "sql:public.step_$house->{name}";
 }
 
 sub _saga
 {
 	my ($bank, $t) = @_;
+	my $through = _through($bank, $t->{from}, $t->{to});
 	my @steps = map { +{
-			name => $_->{op}, action => _target($_, "/$_->{op}"), compensate => _target($_, "/un$_->{op}"), payload => $_->{payload}, @OPTIONS } } _parts($t);
+			name => $_->{op}, action => _target($through, $_->{house}, "/$_->{op}"), compensate => _target($through, $_->{house}, "/un$_->{op}"),
+			payload => $_->{payload}, @OPTIONS } } _parts($t, rand() < 0.2);
 	my $timeout = rand() < 0.2 ? ", timeout => '1 s'" : '';
 	my $concurrent = rand() < 0.3 ? ', concurrent => true' : '';
 
-	$bank->sql(_through($bank, $t->{from}, $t->{to}), "SELECT retry.saga('" . encode_json(\@steps) . "'$timeout$concurrent)");
+	$bank->sql($through, "SELECT retry.saga('" . encode_json(\@steps) . "', reference => '$t->{id}'$timeout$concurrent)");
 	return 0;
 }
 
@@ -135,36 +133,39 @@ sub _saga
 sub _tcc
 {
 	my ($bank, $t) = @_;
-	my %of = (debit => [qw(/debit /fine /undebit)], credit => [qw(/fine /credit /uncredit)]);
-	my $dies = 0;
-	my $sql = "SELECT retry.tcc_begin('3 s') AS gid \\gset\n";
+	my %paths = (debit => [qw(/debit /fine /undebit)], credit => [qw(/fine /credit /uncredit)]);
+	my $through = _through($bank, $t->{from}, $t->{to});
+	my $sql = "SELECT retry.tcc_begin('3 s', reference => '$t->{id}') AS gid \\gset\n";
 
 	foreach my $part (_parts($t))
 	{
-		delete $part->{payload}{refuse};
 		$sql .= "SELECT retry.tcc_branch(:'gid', '$part->{op}', "
-		  . join(', ', map { q(') . _target($part, $_) . q(') } @{ $of{ $part->{op} } })
+		  . join(', ', map { q(') . _target($through, $part->{house}, $_) . q(') } @{ $paths{ $part->{op} } })
 		  . ", '" . encode_json($part->{payload}) . "', '" . encode_json({@OPTIONS}) . "');\n";
-		$dies ||= _dies();
-		last if $dies;
+
+		# who has not told of both does not decide
+		if (_dies())
+		{
+			$bank->sql($through, $sql);
+			return 0;
+		}
 	}
-	# who has not told of both does not decide
-	$sql .= 'SELECT retry.tcc_' . (rand() < 0.2 ? 'rollback' : 'commit') . "(:'gid');\n" if !$dies;
-	$bank->sql(_through($bank, $t->{from}, $t->{to}), $sql);
+	$bank->sql($through, "${sql}SELECT retry.tcc_" . (rand() < 0.2 ? 'rollback' : 'commit') . "(:'gid');\n");
 	return 0;
 }
 
 sub _twophase
 {
 	my ($bank, $t) = @_;
-	my ($debit, $credit) = _parts($t);
-	my $through = _through($bank, $bank->{databases}[ rand @{ $bank->{databases} } ]);
-	my $says = $bank->sql($through, "SELECT retry.twophase_begin(timeout => '2 s') AS gid \\gset\nSELECT :'gid';\n"
-		  . join '', map { "SELECT retry.twophase_branch(:'gid', '$_->{house}{name}');\n" } $debit, $credit) // return;
-	my ($gid, @names) = split /\n/, $says;
+	my ($from, $to) = ($t->{from}, $t->{to});
+	my @databases = @{ $bank->{databases} };
+	my $through = $databases[ rand @databases ];
+	my $begun = $bank->sql($through, "SELECT retry.twophase_begin(timeout => '2 s', reference => '$t->{id}') AS gid \\gset\n"
+		  . join '', "SELECT :'gid';\n", map { "SELECT retry.twophase_branch(:'gid', '$_->{name}');\n" } $from, $to) // return;
+	my ($gid, @names) = split /\n/, $begun;
 
 	return if _dies();
-	my $done = $bank->sql($t->{from}, <<"SQL");
+	my $prepared = $bank->sql($from, <<"SQL");
 BEGIN;
 SELECT public.debit('$t->{id}', '$t->{from_account}', $t->{amount}) AS done \\gset
 \\if :done
@@ -173,12 +174,12 @@ SELECT 'prepared';
 \\endif
 SQL
 	return if _dies();
-	if (($done // '') ne 'prepared' || rand() < 0.1)
+	if (($prepared // '') ne 'prepared' || rand() < 0.1)
 	{
 		$bank->sql($through, "SELECT retry.rollback('$gid')");
 		return;
 	}
-	$bank->sql($t->{to}, "BEGIN; SELECT public.credit('@{[ _credit($t) ]}'); PREPARE TRANSACTION '$names[1]'") // return;
+	$bank->sql($to, "BEGIN; SELECT public.credit('@{[ _credit($t) ]}'); PREPARE TRANSACTION '$names[1]'") // return;
 	return if _dies();
 	return ($bank->sql($through, "SELECT retry.commit('$gid')") // '') eq 't';
 }
