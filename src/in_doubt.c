@@ -51,7 +51,7 @@ static const char *const ask =
 
 enum
 {
-	Asked_gid, Asked_prepared, Asked_owner, Asked_locked, Asked_waiting, Asked_max
+	Asked_gid, Asked_prepared, Asked_owner, Asked_locked, Asked_waiting, Asked_max, Asked_columns
 };
 
 /* Columns of the function. */
@@ -98,9 +98,11 @@ ask_server(ReturnSetInfo *result, AttInMetadata *input, const RetryServer *serve
 	RetryRemoteResult found;
 
 	values[Doubt_server] = pstrdup(server->name);
-	retry_remote_command(server, ask, 0, NULL, &found);
+	retry_remote_command(server, ask, 0, NULL, Asked_columns, &found);
 	if (found.failed)
 		values[Doubt_error] = found.message;
+	else if (found.rows == 0 || found.values[Asked_max] == NULL)
+		values[Doubt_error] = psprintf("server \"%s\" does not say what is prepared there", server->name);
 	else if (strcmp(found.values[Asked_max], "0") == 0)
 		values[Doubt_error] = "max_prepared_transactions is 0: nothing can be prepared there";
 	if (values[Doubt_error] != NULL)

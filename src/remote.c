@@ -46,6 +46,7 @@ struct RetryRemote
 	const char *sql;
 	int			nparams;
 	const char *const *params;
+	int			columns;		/* of the answer */
 	int64		deadline_us;
 	bool		fresh;			/* the connection was made for it */
 	int			sqlstate;		/* of what has failed before it was sent */
@@ -69,7 +70,11 @@ static const struct
 	{"password", "Set it with retry.set_secret() and name the secret in column secret."},
 	{"sslpassword", "Use a key without a password that only the server's system user can read."},
 	{"passfile", "Set the password with retry.set_secret() and name the secret in column secret."},
+	{"scram_client_key", "Set the password with retry.set_secret() and name the secret in column secret."},
+	{"oauth_client_secret", "Set the password with retry.set_secret() and name the secret in column secret."},
+	{"sslkeylogfile", "Nobody but the server itself is to read what it is sent."},
 	{"service", "Name host, dbname and user themselves."},
+	{"servicefile", "Name host, dbname and user themselves."},
 	{"replication", "Transactions are prepared over ordinary connections."},
 	{"client_encoding", "It is that of this database."},
 	{"fallback_application_name", "application_name can be given."},
@@ -165,28 +170,59 @@ disconnect_all(int code, Datum arg)
 		disconnect(&remotes[i]);
 }
 
-/* The reason for which a command is given up before it was sent. */
+/*
+ * What somebody else has said, in a line, so much of it as there is room for.
+ * libpq's texts have several lines, indented, and end in a line feed; those of
+ * servers may have anything, and may be in another encoding than they should.
+ */
 static void
-fail(RetryRemote *remote, int sqlstate, const char *why)
+copy_said(const char *said, char *line, size_t size)
 {
-	char	   *to = remote->why;
+	char	   *to = line;
 
-	remote->sqlstate = sqlstate;
-	if (why[0] == '\0')
-		why = "the connection was lost";
-
-	/* libpq's have several lines, indented, and end in a line feed */
-	for (const char *from = why; *from != '\0' && to < remote->why + sizeof(remote->why) - 1; from++)
+	for (const char *from = said; *from != '\0' && to < line + size - 1; from++)
 	{
 		if (!isspace((unsigned char) *from))
-			*to++ = *from;
+			*to++ = (unsigned char) *from < ' ' || *from == 0x7F ? '?' : *from;
 		else if (from[1] != '\0' && !isspace((unsigned char) from[1]))
 			*to++ = ' ';
 	}
 	*to = '\0';
+	if (!pg_verifymbstr(line, to - line, true))
+	{
+		/* cut in the middle of a character, or not ours at all */
+		line[pg_encoding_mbcliplen(GetDatabaseEncoding(), line, to - line, to - line)] = '\0';
+		if (!pg_verifymbstr(line, strlen(line), true))
+		{
+			for (to = line; *to != '\0'; to++)
+			{
+				if (IS_HIGHBIT_SET(*to))
+					*to = '?';
+			}
+		}
+	}
+}
 
-	/* not in the middle of a character */
-	remote->why[pg_mbcliplen(remote->why, to - remote->why, to - remote->why)] = '\0';
+/* Stars in place of the password, which a server may repeat. */
+static void
+hide_password(const RetryServer *server, char *line)
+{
+	size_t		len = server->password != NULL ? strlen(server->password) : 0;
+
+	while (len > 0 && (line = strstr(line, server->password)) != NULL)
+	{
+		memset(line, '*', len);
+		line += len;
+	}
+}
+
+/* The reason for which a command is given up before it was sent. */
+static void
+fail(RetryRemote *remote, int sqlstate, const char *why)
+{
+	remote->sqlstate = sqlstate;
+	copy_said(why[0] == '\0' ? "the connection was lost" : why, remote->why, sizeof(remote->why));
+	hide_password(remote->server, remote->why);
 }
 
 /* Until the socket is ready; false when the time is up. */
@@ -214,6 +250,12 @@ wait_socket(RetryRemote *remote, int events)
 		if (what & events)
 			return true;
 	}
+}
+
+/* What servers say besides, libpq would write to the log of this one as it comes. */
+static void
+ignore_notice(void *arg, const PGresult * notice)
+{
 }
 
 /*
@@ -282,6 +324,8 @@ start_connection(const RetryServer *server)
 #undef ADD
 	keywords[n] = values[n] = NULL;
 	conn = start_without_environment(options, keywords, values);
+	if (conn != NULL)
+		PQsetNoticeReceiver(conn, ignore_notice, NULL);
 	PQconninfoFree(options);
 	return conn;
 }
@@ -405,7 +449,8 @@ send_command(RetryRemote *remote)
 }
 
 RetryRemote *
-retry_remote_send(const RetryServer *server, const char *sql, int nparams, const char *const *params)
+retry_remote_send(const RetryServer *server, const char *sql, int nparams, const char *const *params,
+				  int columns)
 {
 	RetryRemote *remote = find_place(server);
 
@@ -413,6 +458,7 @@ retry_remote_send(const RetryServer *server, const char *sql, int nparams, const
 	remote->sql = sql;
 	remote->nparams = nparams;
 	remote->params = params;
+	remote->columns = columns;
 	remote->deadline_us = retry_monotonic_us() + (int64) server->timeout_ms * 1000;
 	remote->fresh = false;
 	remote->why[0] = '\0';
@@ -425,40 +471,70 @@ retry_remote_send(const RetryServer *server, const char *sql, int nparams, const
 	return remote;
 }
 
+/* What is wrong with a result, if it has not the columns that were asked for; or NULL. */
+static const char *
+what_is_wrong(const RetryRemote *remote, const PGresult * from)
+{
+	ExecStatusType status = PQresultStatus(from);
+
+	if (status == PGRES_FATAL_ERROR)
+		return NULL;
+	if (status != (remote->columns == 0 ? PGRES_COMMAND_OK : PGRES_TUPLES_OK) ||
+		PQnfields(from) != remote->columns)
+		return "it does not answer as PostgreSQL does";
+	for (int row = 0; row < PQntuples(from); row++)
+	{
+		for (int i = 0; i < remote->columns; i++)
+		{
+			if (!pg_verifymbstr(PQgetvalue(from, row, i), PQgetlength(from, row, i), true))
+				return "its answer is not in the encoding of this database";
+		}
+	}
+	return NULL;
+}
+
+static void
+take_error(RetryRemote *remote, const PGresult * from, RetryRemoteResult *to)
+{
+	const char *primary = PQresultErrorField(from, PG_DIAG_MESSAGE_PRIMARY);
+	const char *hint = PQresultErrorField(from, PG_DIAG_MESSAGE_HINT);
+	const char *state = PQresultErrorField(from, PG_DIAG_SQLSTATE);
+
+	to->failed = true;
+	to->sqlstate = state != NULL && strlen(state) == 5 ?
+		MAKE_SQLSTATE(state[0], state[1], state[2], state[3], state[4]) : ERRCODE_CONNECTION_FAILURE;
+	fail(remote, to->sqlstate, primary != NULL ? primary : PQresultErrorMessage(from));
+	to->message = psprintf("server \"%s\": %s", remote->server->name, remote->why);
+	to->hint = NULL;
+	if (hint != NULL)
+	{
+		to->hint = palloc(sizeof(remote->why));
+		copy_said(hint, to->hint, sizeof(remote->why));
+		hide_password(remote->server, to->hint);
+	}
+}
+
 /* What libpq has, copied. */
 static void
 take_result(RetryRemote *remote, RetryRemoteResult *to)
 {
 	const		PGresult *from = remote->result;
-	ExecStatusType status = PQresultStatus(from);
-	const char *state;
 
-	if (status != PGRES_COMMAND_OK && status != PGRES_TUPLES_OK)
+	if (PQresultStatus(from) == PGRES_FATAL_ERROR)
 	{
-		const char *primary = PQresultErrorField(from, PG_DIAG_MESSAGE_PRIMARY);
-		const char *hint = PQresultErrorField(from, PG_DIAG_MESSAGE_HINT);
-
-		state = PQresultErrorField(from, PG_DIAG_SQLSTATE);
-		to->failed = true;
-		to->sqlstate = state != NULL && strlen(state) == 5 ?
-			MAKE_SQLSTATE(state[0], state[1], state[2], state[3], state[4]) : ERRCODE_CONNECTION_FAILURE;
-		fail(remote, to->sqlstate, primary != NULL ? primary : PQresultErrorMessage(from));
-		to->message = psprintf("server \"%s\": %s", remote->server->name, remote->why);
-		to->hint = hint != NULL ? pstrdup(hint) : NULL;
+		take_error(remote, from, to);
+		return;
 	}
-	else
+	to->rows = PQntuples(from);
+	to->columns = remote->columns;
+	to->values = palloc0(Max(to->rows * to->columns, 1) * sizeof(char *));
+	for (int i = 0; i < to->rows * to->columns; i++)
 	{
-		to->rows = PQntuples(from);
-		to->columns = PQnfields(from);
-		to->values = palloc0(Max(to->rows * to->columns, 1) * sizeof(char *));
-		for (int i = 0; i < to->rows * to->columns; i++)
-		{
-			int			row = i / to->columns;
-			int			column = i % to->columns;
+		int			row = i / to->columns;
+		int			column = i % to->columns;
 
-			if (!PQgetisnull(from, row, column))
-				to->values[i] = pstrdup(PQgetvalue(from, row, column));
-		}
+		if (!PQgetisnull(from, row, column))
+			to->values[i] = pstrdup(PQgetvalue(from, row, column));
 	}
 }
 
@@ -467,6 +543,7 @@ static bool
 receive(RetryRemote *remote, RetryRemoteResult *result)
 {
 	bool		any = false;
+	const char *wrong;
 
 	for (;;)
 	{
@@ -489,6 +566,18 @@ receive(RetryRemote *remote, RetryRemoteResult *result)
 		remote->result = PQgetResult(remote->conn);
 		if (remote->result == NULL)
 			break;
+		if (any && result->failed && PQresultStatus(remote->result) == PGRES_FATAL_ERROR)
+		{
+			clear_result(remote);	/* that the connection is lost, too */
+			continue;
+		}
+		wrong = any ? "it answers more than once" : what_is_wrong(remote, remote->result);
+		if (wrong != NULL)
+		{
+			fail(remote, ERRCODE_PROTOCOL_VIOLATION, wrong);
+			disconnect(remote);
+			return false;
+		}
 		take_result(remote, result);
 		clear_result(remote);
 		any = true;
@@ -534,9 +623,9 @@ retry_remote_receive(RetryRemote *remote, RetryRemoteResult *result)
 
 void
 retry_remote_command(const RetryServer *server, const char *sql, int nparams,
-					 const char *const *params, RetryRemoteResult *result)
+					 const char *const *params, int columns, RetryRemoteResult *result)
 {
-	retry_remote_receive(retry_remote_send(server, sql, nparams, params), result);
+	retry_remote_receive(retry_remote_send(server, sql, nparams, params, columns), result);
 }
 
 void

@@ -31,13 +31,14 @@ typedef struct RetryRemoteResult
 typedef struct RetryRemote RetryRemote;
 
 /*
- * Sends a command with its parameters, which are texts.  Connects first, when
- * there is no connection.  What fails is told by the next function, which must
- * be called before the next command for the same server.  The server's struct
- * must live until then.
+ * Sends a command with its parameters, which are texts, that answers with rows
+ * of so many columns (0: with none).  Connects first, when there is no
+ * connection.  What fails is told by the next function, which must be called
+ * before the next command for the same server.  The server's struct must live
+ * until then.
  */
 extern RetryRemote *retry_remote_send(const RetryServer *server, const char *sql, int nparams,
-									  const char *const *params);
+									  const char *const *params, int columns);
 
 /*
  * Waits for the end of the command.  A connection that turns out to be lost
@@ -48,7 +49,7 @@ extern void retry_remote_receive(RetryRemote *remote, RetryRemoteResult *result)
 
 /* Both. */
 extern void retry_remote_command(const RetryServer *server, const char *sql, int nparams,
-								 const char *const *params, RetryRemoteResult *result);
+								 const char *const *params, int columns, RetryRemoteResult *result);
 
 /* The ERROR for a result that has failed. */
 pg_noreturn extern void retry_remote_raise(const RetryRemoteResult *result);

@@ -68,6 +68,13 @@ look_at_answer(const RetryPreparedBranch *branch, const RetryRemoteResult *resul
 
 		if (values[Asked_gid] == NULL || strcmp(values[Asked_gid], branch->name) != 0)
 			continue;
+		for (int i = 0; i < Asked_columns; i++)
+		{
+			if (values[i] == NULL)
+				ereport(ERROR,
+						(errcode(ERRCODE_PROTOCOL_VIOLATION),
+						 errmsg("server \"%s\" does not say how branch %d is prepared", branch->server, branch->no)));
+		}
 		if (values[Asked_here][0] != 't')
 			ereport(ERROR,
 					(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
@@ -86,7 +93,7 @@ look_at_answer(const RetryPreparedBranch *branch, const RetryRemoteResult *resul
 	ereport(ERROR,
 			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 			 errmsg("branch %d is not prepared on server \"%s\"", branch->no, branch->server),
-			 result->rows > 0 && strcmp(result->values[Asked_max], "0") == 0 ?
+			 result->rows > 0 && result->values[Asked_max] != NULL && strcmp(result->values[Asked_max], "0") == 0 ?
 			 errhint("That server prepares no transactions: its max_prepared_transactions is 0.") :
 			 errhint("PREPARE TRANSACTION '%s' comes before retry.commit(); retry.rollback() needs none.", branch->name)));
 }
@@ -137,7 +144,7 @@ retry_settle_verify(const RetryGroupRow *group, const List *branches)
 			continue;
 		retry_server_get(GetActiveSnapshot(), group, branch->server, &servers[i]);
 		params[i] = names_of(branches, branch);
-		asked[i] = retry_remote_send(&servers[i], ask_prepared, 1, &params[i]);
+		asked[i] = retry_remote_send(&servers[i], ask_prepared, 1, &params[i], Asked_columns);
 	}
 	for (int i = 0; i < n; i++)
 	{
@@ -175,7 +182,7 @@ require_committed(const RetryServer *server, const RetryPreparedBranch *branch, 
 	if (xid == NULL)
 		damaged(branch, "is not prepared, and nobody knows its number");
 	retry_remote_command(server, "SELECT pg_xact_status($1::text::xid8)",
-						 1, &xid, &result);
+						 1, &xid, 1, &result);
 	if (result.failed)
 		retry_remote_raise(&result);
 	if (result.rows != 1 || result.values[0] == NULL)
@@ -197,7 +204,7 @@ settle(const RetryServer *server, const RetryPreparedBranch *branch, RetryDecisi
 							   quote_literal_cstr(branch->name));
 	RetryRemoteResult result;
 
-	retry_remote_command(server, sql, 0, NULL, &result);
+	retry_remote_command(server, sql, 0, NULL, 0, &result);
 	if (!result.failed)
 		return commit ? "committed" : "rolled back";
 	if (result.sqlstate != ERRCODE_UNDEFINED_OBJECT)
@@ -305,13 +312,13 @@ retry_settle_server(PG_FUNCTION_ARGS)
 	retry_own_group(group_name != NULL ? group_name : RETRY_DEFAULT_NAME, "settle what is prepared on servers of",
 					&group);
 	retry_server_get(GetActiveSnapshot(), &group, server_name, &server);
-	retry_remote_command(&server, ask_ours, 0, NULL, &found);
+	retry_remote_command(&server, ask_ours, 0, NULL, 1, &found);
 	if (found.failed)
 		retry_remote_raise(&found);
 	for (int i = 0; i < found.rows; i++)
 	{
-		RetryPreparedName name;
-		RetryFate	fate = retry_fate_of(found.values[i], &name);
+		RetryPreparedName name = {0};
+		RetryFate	fate = found.values[i] == NULL ? RETRY_FATE_FOREIGN : retry_fate_of(found.values[i], &name);
 		RetryPreparedBranch branch = {.no = name.branch,.server = server.name,.name = found.values[i]};
 		RetryRemoteResult result;
 
@@ -319,7 +326,7 @@ retry_settle_server(PG_FUNCTION_ARGS)
 			continue;
 		CHECK_FOR_INTERRUPTS();
 		retry_remote_command(&server, psprintf("%s PREPARED %s", fate == RETRY_FATE_COMMIT ? "COMMIT" : "ROLLBACK",
-											   quote_literal_cstr(branch.name)), 0, NULL, &result);
+											   quote_literal_cstr(branch.name)), 0, NULL, 0, &result);
 		if (!result.failed)
 			*(fate == RETRY_FATE_COMMIT ? &committed : &rolled_back) += 1;
 		else if (result.sqlstate != ERRCODE_UNDEFINED_OBJECT &&

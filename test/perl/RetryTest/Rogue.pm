@@ -36,7 +36,7 @@ sub new
 	$self->{pid} = fork() // die "cannot fork: $!";
 	if ($self->{pid} == 0)
 	{
-		_serve($listener, $self->{file});
+		$self->_serve($listener);
 		require POSIX;
 		POSIX::_exit(0);
 	}
@@ -68,7 +68,7 @@ END
 
 sub _serve
 {
-	my ($listener, $file) = @_;
+	my ($self, $listener) = @_;
 
 	# the test's own handlers die, and END blocks are the test's
 	setpgrp(0, 0);
@@ -80,7 +80,7 @@ sub _serve
 		my $socket = $listener->accept or next;
 
 		next if fork();
-		eval { _answer($socket, $file) };
+		eval { $self->_answer($socket) };
 		require POSIX;
 		POSIX::_exit(0);
 	}
@@ -107,16 +107,25 @@ sub _read
 	return $all;
 }
 
+# Keeps what has come.
+sub _note
+{
+	my ($self, $bytes) = @_;
+
+	open(my $f, '>>', $self->{file}) or die;
+	syswrite($f, $bytes);
+	close $f;
+	return;
+}
+
 sub _answer
 {
-	my ($socket, $file) = @_;
+	my ($self, $socket) = @_;
 	my $request = _read($socket);
 	my ($path) = $request =~ m{^\S+ (\S+)};
 	my $ok = "HTTP/1.1 200 OK\r\nConnection: close\r\n";
 
-	open(my $f, '>>', $file) or die;
-	syswrite($f, $request);
-	close $f;
+	$self->_note($request);
 	if ($path eq '/huge-header') { print $socket $ok, 'X-Huge: ', 'a' x (2 << 20), "\r\n\r\n" }
 	elsif ($path eq '/many-headers') { print $socket $ok; print $socket "X-Many: more of it\r\n" while 1 }
 	elsif ($path eq '/drip')
