@@ -25,8 +25,8 @@
 
 PG_FUNCTION_INFO_V1(retry_settle);
 
-static void
-no_such_transaction(const pg_uuid_t *gid)
+void
+retry_no_such_transaction(const pg_uuid_t *gid)
 {
 	ereport(ERROR,
 			(errcode(ERRCODE_UNDEFINED_OBJECT),
@@ -41,13 +41,13 @@ retry_advance_open(const pg_uuid_t *gid, RetryWhole *whole, RetrySceneRow *scene
 	bool		allowed;
 
 	if (!retry_global_find(gid, &whole->global) || whole->global.mode == RETRY_MODE_MESSAGE)
-		no_such_transaction(gid);
+		retry_no_such_transaction(gid);
 	PushActiveSnapshot(GetLatestSnapshot());
 	allowed = retry_scene_by_id(GetActiveSnapshot(), whole->global.scene_id, scene) &&
 		retry_may_use_task(GetActiveSnapshot(), GetUserId(), &scene->group, whole->global.begun_by);
 	PopActiveSnapshot();
 	if (!allowed || retry_global_lock(gid, true, &whole->global, &decision) != RETRY_GLOBAL_LOCKED)
-		no_such_transaction(gid);
+		retry_no_such_transaction(gid);
 	(void) retry_whole_read(whole, decision, true);
 }
 

@@ -9,6 +9,7 @@
 #ifndef RETRY_ADVANCE_H
 #define RETRY_ADVANCE_H
 
+#include "compat.h"
 #include "operation.h"
 #include "scene.h"
 #include "writer.h"
@@ -45,5 +46,8 @@ extern void retry_advance_signal(RetryWriter *writer, const pg_uuid_t *task_id, 
  * does not let a caller decide so.
  */
 extern bool retry_advance_decide(const char *function, RetryGlobal *global, RetryDecision decision);
+
+/* The ERROR for one that there is not, or that the caller may not see: they are not to be told apart. */
+pg_noreturn extern void retry_no_such_transaction(const pg_uuid_t *gid);
 
 #endif							/* RETRY_ADVANCE_H */

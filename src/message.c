@@ -288,15 +288,6 @@ retry_prepare(PG_FUNCTION_ARGS)
 
 /* ---------------------------------------------------------------- commit, rollback */
 
-static void
-no_such_message(const pg_uuid_t *gid)
-{
-	ereport(ERROR,
-			(errcode(ERRCODE_UNDEFINED_OBJECT),
-			 errmsg("message %s does not exist", retry_id_text(gid)),
-			 errhint("The view retry.transactions shows what was prepared, as far as you may see it.")));
-}
-
 /* ERROR unless the caller may decide over it; its scene is found for that. */
 static void
 check_rights(const RetryGlobal *global, RetrySceneRow *scene)
@@ -308,7 +299,7 @@ check_rights(const RetryGlobal *global, RetrySceneRow *scene)
 		retry_may_use_task(GetActiveSnapshot(), GetUserId(), &scene->group, global->begun_by);
 	PopActiveSnapshot();
 	if (!allowed)
-		no_such_message(&global->gid);
+		retry_no_such_transaction(&global->gid);
 }
 
 /* The message becomes a task like any other, which its group must have room for. */
@@ -321,7 +312,7 @@ deliver(RetryWriter *writer, const RetryGlobal *global, const RetrySceneRow *sce
 	bool		busy;
 
 	if (!retry_global_message(&global->gid, true, values, isnull, &due_at, &busy))
-		no_such_message(&global->gid);
+		retry_no_such_transaction(&global->gid);
 	retry_group_admit(&scene->group, 1, true);
 	retry_writer_group(writer, &scene->group);
 	retry_write_task(writer, &global->gid, due_at, values, isnull);
@@ -352,12 +343,12 @@ decide(const char *function, const pg_uuid_t *gid, RetryDecision decision)
 
 	retry_require_writable(function);
 	if (!retry_global_find(gid, &global))
-		no_such_message(gid);
+		retry_no_such_transaction(gid);
 	if (global.mode != RETRY_MODE_MESSAGE)
 		return retry_advance_decide(function, &global, decision);
 	check_rights(&global, &scene);
 	if (retry_global_lock(gid, true, &global, &before) != RETRY_GLOBAL_LOCKED)
-		no_such_message(gid);
+		retry_no_such_transaction(gid);
 	if (before == decision)
 		return false;
 	if (before != RETRY_UNDECIDED)
