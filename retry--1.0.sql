@@ -4680,6 +4680,27 @@ $policies$;
 GRANT UPDATE (paused, resume_over, description) ON retry.scene_group TO PUBLIC;
 
 /*
+ * Rows of these say as whom a function is called, and who this server is on
+ * another.  So nobody but the extension's owner writes them, not even who may
+ * write all data; who may read a table reads it.
+ */
+DO $closed$
+DECLARE
+	t	regclass;
+BEGIN
+	FOR t IN
+		SELECT c.oid FROM pg_catalog.pg_class c
+		WHERE c.relnamespace = 'retry'::regnamespace AND c.relkind IN ('r', 'p')
+			AND c.relname ~ '^(server|schedule_definition|dead_letter|global_message|global_operation|(task|signal)(_[0-9]+)?)$'
+	LOOP
+		EXECUTE format('ALTER TABLE %s ENABLE ROW LEVEL SECURITY', t);
+		EXECUTE format('CREATE POLICY closed ON %s FOR SELECT USING (true)', t);
+		EXECUTE format('COMMENT ON POLICY closed ON %s IS %L', t, 'the owner of the extension writes, alone');
+	END LOOP;
+END
+$closed$;
+
+/*
  * A table that was never analyzed is taken to have ten pages; a hundred such
  * leaves make the views look so costly that every query would be compiled.
  */

@@ -66,9 +66,14 @@ GROUP BY c.relname
 ORDER BY 1;
 
 \echo # policies: command, roles, rows that are seen, rows that may be written
-SELECT format('%s %s | %s %s | %s | %s | %s', tablename, policyname, lower(permissive), lower(cmd), array_to_string(roles, ','),
-	regexp_replace(qual, '\s+', ' ', 'g'), regexp_replace(with_check, '\s+', ' ', 'g'))
-FROM pg_policies WHERE schemaname = 'retry' ORDER BY tablename, policyname;
+SELECT CASE WHEN count(*) > 1 THEN format('%s x%s', name, count(*)) ELSE name END || does
+FROM (
+	SELECT regexp_replace(tablename, '_\d\d$', '_NN') AS name,
+		format(' %s | %s %s | %s | %s | %s', policyname, lower(permissive), lower(cmd), array_to_string(roles, ','),
+			regexp_replace(qual, '\s+', ' ', 'g'), regexp_replace(with_check, '\s+', ' ', 'g')) AS does
+	FROM pg_policies WHERE schemaname = 'retry') x
+GROUP BY name, does
+ORDER BY name COLLATE "C", does COLLATE "C";
 
 \echo # triggers: O fires but for replication, A always, R for replication only
 SELECT CASE WHEN count(*) > 1 THEN format('%s x%s', name, count(*)) ELSE name END || ' | ' || does
