@@ -235,6 +235,9 @@ refused_way('call in the session', "SELECT (retry.call('$forbidden')).task_id");
 is(sql("SELECT state || ' ' || error FROM retry.call('inner')") . ', ' . reached(), 'dead blocked network: 127.0.0.1 is in 127.0.0.0/8, 0', 'way: call in the session, of a scene');
 my $delayed = enqueue($node, "'" . $out->url('/ok') . "', delay => '1 day'");
 refused_way('amended', "SELECT retry.amend('$delayed', '{\"url\": \"$forbidden\"}')");
+refused_way('action of a saga', qq(SELECT retry.saga('[{"action": "$forbidden"}]')));
+refused_way('compensation of a saga', "SELECT retry.saga('[{\"action\": \"" . $out->url('/ok') . "\", \"compensate\": \"$forbidden\"}]')");
+refused_way('cancel of a branch', "SELECT retry.tcc_branch(retry.tcc_begin('1 day', 'later'), 'x', 'later', 'later', '$forbidden')::text");
 my $dead = sql("SELECT id FROM retry.dead_letters WHERE scene = 'default/inner' LIMIT 1");
 is(fate("SELECT retry.replay('$dead')") . ', ' . reached(), 'dead blocked, 0', 'way: replayed');
 
@@ -332,6 +335,15 @@ is(raw("headers => '{\"$_\": \"x\"}'"), $any, 'injection: name ' . encode_utf8($
 is(raw("headers => '{\"$_\": \"5\"}'"), $any, 'framing: ' . $_)
   foreach qw(Host host Content-Length CONTENT-LENGTH Transfer-Encoding Connection Upgrade Expect TE Trailer Keep-Alive Proxy-Authorization HTTP2-Settings);
 is(raw("headers => '{\"$_\": \"5\"}'"), $any, 'reserved: ' . $_) foreach qw(Idempotency-Key webhook-id webhook-signature Retry-Attempt Retry-Gid retry-branch Retry-Operation);
+sub saga
+{
+	my ($more) = @_;
+
+	return fate("SELECT retry.saga(jsonb_build_array(jsonb_build_object('action', '" . $rogue->url('/raw') . "', $more)))");
+}
+is(saga("'name', E'a\\r\\nX-Evil: 1'"), $any, 'injection: name of a branch');
+is(saga("'headers', jsonb_build_object('X-A', E'a\\r\\nX-Evil: 1')"), $any, 'injection: headers of an action');
+is(saga("'headers', jsonb_build_object('$_', 'x')"), $any, "reserved: $_ of an action") foreach qw(Retry-Gid retry-operation);
 is(raw("content_type => E'text/plain\\r\\nX-Evil: 1'"), $any, 'injection: content_type');
 is(raw("method => E'GET /evil HTTP/1.1\\r\\nX-Evil: 1\\r\\n\\r\\nPOST'"), $any, 'injection: method');
 is(raw("method => '$_'"), $any, "injection: method $_") foreach 'CONNECT', 'TRACE', 'GET /evil', 'G;ET';
