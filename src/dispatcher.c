@@ -278,6 +278,7 @@ read_config(RetryTurn *turn, uint64 generation)
 		look_at_leaves(turn);
 		retry_lanes_restart(d->lanes);
 		retry_sweep_reset(d->sweep);
+		retry_held_adopted(d->held);
 	}
 	adoptions = retry_config_adoptions(d->config);
 }

@@ -1,7 +1,7 @@
 /*
  * held.c
- *		What was passed over: its scene is paused, or being resumed, or the URL
- *		that it would call is disabled.
+ *		What was passed over: its scene is paused, or being resumed, the URL that
+ *		it would call is disabled, or it came from elsewhere.
  *
  * A lane may carry tasks of several scenes and for several URLs, so entries
  * that are held back cannot be left in the queue: they are passed over, and it
@@ -36,6 +36,9 @@
 #define LOOK_LEAST_US	USECS_PER_SEC
 #define LOOK_SHARE		16
 
+/* In place of a scene's number: rows that came from elsewhere, of any scene. */
+#define FOREIGN		0
+
 /* What holds them: all of a scene, one URL in it, or some of its URLs. */
 typedef enum HeldKind
 {
@@ -64,7 +67,8 @@ typedef struct HeldNote
 	/* with disabled URLs */
 	int64		where;			/* the scene's tasks went, see where_to() */
 	bool		restored;		/* from a checkpoint: the digest is to be
-								 * compared, which "where" is in */
+								 * compared, which "where" is in, or whether
+								 * it was adopted is to be found out */
 	int64		digest;
 	uint64		version;		/* of the set, when it was noted first */
 	TimestampTz noted_at;		/* likewise */
@@ -165,6 +169,26 @@ retry_held_due(const RetryHeld *held, int32 scene_id)
 	return noted != NULL ? noted->due : DT_NOEND;
 }
 
+bool
+retry_held_foreign(RetryTurn *turn, bool inert, uint64 xid, TimestampTz due)
+{
+	HeldKey		key = {.scene_id = FOREIGN,.kind = HELD_PAUSED};
+	bool		found;
+
+	if (retry_config_may_send(turn->d->config, inert, xid))
+		return false;
+	note(turn->d->held, &key, due, &found)->nlanes = HELD_LANES + 1;
+	return true;
+}
+
+void
+retry_held_adopted(RetryHeld *held)
+{
+	HeldKey		key = {.scene_id = FOREIGN,.kind = HELD_PAUSED};
+
+	hash_search(held->notes, &key, HASH_REMOVE, NULL);
+}
+
 /* Stands for where the scene's tasks go that bring no URL of their own. */
 static int64
 where_to(const RetryScene *scene)
@@ -242,6 +266,7 @@ retry_held_note_all(RetryHeld *held, int32 scene_id, TimestampTz due)
 
 	noted->nlanes = HELD_LANES + 1;
 	noted->resumed_at = DT_NOBEGIN;
+	noted->restored = true;
 	held->look_at = DT_NOBEGIN;
 }
 
@@ -296,6 +321,9 @@ is_paused(RetryTurn *turn, const HeldNote *noted)
 	RetryDispatcher *d = turn->d;
 	const RetryScene *scene = retry_config_scene(d->config, noted->key.scene_id);
 
+	/* those from elsewhere: adopted while nobody was looking? */
+	if (noted->key.scene_id == FOREIGN)
+		return !noted->restored;
 	if (scene == NULL)
 		return false;
 	if (scene->paused)

@@ -179,8 +179,8 @@ find_place(Look *look, RetryEntry *entry)
 	entry->scene_id = DatumGetInt32(retry_column(slot, Task_scene_id));
 	entry->tid = slot->tts_tid;
 	entry->leaf = leaf;
-	return retry_config_may_send(turn->d->config, DatumGetBool(retry_column(slot, Task_inert)),
-								 DatumGetUInt64(retry_column(slot, Task_xid)));
+	return !retry_held_foreign(turn, DatumGetBool(retry_column(slot, Task_inert)),
+							   DatumGetUInt64(retry_column(slot, Task_xid)), entry->pos.due);
 }
 
 /* Those that may have waited behind this one lie after it. */
@@ -337,7 +337,7 @@ look_for_replay(Look *look, int leaf, const pg_uuid_t *dead)
 		look->looked_at++;
 		retry_candidate_read(RETRY_TASK_DUE, slot, leaf, &c);
 		if (DatumGetInt64(retry_column(slot, Task_lane_hash)) == look->lane->hash &&
-			retry_config_may_send(look->turn->d->config, c.inert, c.xid) &&
+			!retry_held_foreign(look->turn, c.inert, c.xid, c.entry.pos.due) &&
 			is_open(look, &c.entry, &probe))
 			consider(look, &c.entry, &probe);
 	}
@@ -394,7 +394,7 @@ look_at_tasks(Look *look)
 		RetryProbe	probe;
 
 		look->looked_at++;
-		if (retry_config_may_send(look->turn->d->config, c->inert, c->xid) &&
+		if (!retry_held_foreign(look->turn, c->inert, c->xid, c->entry.pos.due) &&
 			is_open(look, &c->entry, &probe))
 		{
 			consider(look, &c->entry, &probe);
@@ -436,8 +436,8 @@ asked_for(Look *look, RetryScene *scene)
 
 		if (DatumGetChar(retry_column(slot, Signal_action)) == RETRY_SIGNAL_RUN_NOW &&
 			DatumGetInt32(retry_column(slot, Signal_after_attempt)) == entry->attempts &&
-			retry_config_may_send(turn->d->config, DatumGetBool(retry_column(slot, Signal_inert)),
-								  DatumGetUInt64(retry_column(slot, Signal_xid))) &&
+			!retry_held_foreign(turn, DatumGetBool(retry_column(slot, Signal_inert)),
+								DatumGetUInt64(retry_column(slot, Signal_xid)), due) &&
 			!retry_held_back(turn, scene, look->lane->hash, due))
 			asked = Min(asked, due);
 	}

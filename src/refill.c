@@ -122,7 +122,7 @@ retry_admit(RetryTurn *turn, RetryLane *lane, const RetryCandidate *c)
 		return RETRY_ADMIT_SKIPPED;
 	if (retry_lane_room(d->lanes, &lane->side[entry.side]) <= 0)
 		return RETRY_ADMIT_NO_ROOM;
-	if (c->xid != 0 && !retry_config_may_send(d->config, c->inert, c->xid))
+	if (c->xid != 0 && retry_held_foreign(turn, c->inert, c->xid, c->entry.pos.due))
 		return RETRY_ADMIT_SKIPPED;
 
 	current = is_current(turn, &entry);

@@ -343,9 +343,8 @@ read_task(RetryTurn *turn, Transfer *t)
 	d->sender->shared[t->shared].leaf = leaf;
 
 	/* attempts and signals do not say whether their task was adopted */
-	if (!retry_config_may_send(d->config,
-							   DatumGetBool(slot_getattr(slot, Task_inert + 1, &isnull)),
-							   DatumGetUInt64(slot_getattr(slot, Task_xid + 1, &isnull))))
+	if (retry_held_foreign(turn, DatumGetBool(slot_getattr(slot, Task_inert + 1, &isnull)),
+						   DatumGetUInt64(slot_getattr(slot, Task_xid + 1, &isnull)), entry->pos.due))
 	{
 		drop_for_good(d, t);
 		return NULL;

@@ -147,6 +147,15 @@ extern RetryHeld *retry_held_create(void);
  */
 extern bool retry_held_back(RetryTurn *turn, const RetryScene *scene, int64 lane_hash, TimestampTz due);
 
+/*
+ * Is an entry due then to be passed over, because its row came from elsewhere
+ * and was not adopted?  That is noted: until retry_held_adopted(), when
+ * everything is read again anyway, or a restart, when it may have been adopted
+ * meanwhile.
+ */
+extern bool retry_held_foreign(RetryTurn *turn, bool inert, uint64 xid, TimestampTz due);
+extern void retry_held_adopted(RetryHeld *held);
+
 /* The earliest entry of the scene that was passed over; DT_NOEND: none. */
 extern TimestampTz retry_held_due(const RetryHeld *held, int32 scene_id);
 
@@ -174,8 +183,8 @@ extern void retry_held_resume(RetryTurn *turn);
 extern TimestampTz retry_held_next(const RetryHeld *held);
 
 /*
- * What a checkpoint says of them: paused scenes, and scenes with disabled URLs.
- * Everything is palloc'd.
+ * What a checkpoint says of them: paused scenes (0: what came from elsewhere),
+ * and scenes with disabled URLs.  Everything is palloc'd.
  */
 typedef struct RetryHeldList
 {

@@ -70,12 +70,20 @@ is(requests('paused'), 2, '... as the copy did');
 $node->safe_psql('postgres', 'CREATE DATABASE restored');
 $node->safe_psql('restored', 'CREATE EXTENSION retry');
 my ($leaf) = split /\n/, $node->safe_psql('origin', "SELECT to_char(leaf, 'FM00') FROM retry.task WHERE id = '$paused'");
-my $foreign = $node->safe_psql('restored', 'SELECT gen_random_uuid()');
-$node->safe_psql('restored', <<"SQL");
+
+# A row as a restore brings it; returns its id.
+sub foreign
+{
+	my ($key) = @_;
+	return $node->safe_psql('restored', <<"SQL");
 INSERT INTO retry.task_$leaf (leaf, inert, id, xid, lane_hash, due_at, scene_id, enqueued_by, url, key)
-SELECT $leaf, false, '$foreign', '3', 17, now(), id, 'postgres'::regrole, '${\ $receiver->url('/ok') }', 'foreign'
+SELECT $leaf, false, gen_random_uuid(), '3', 17, now(), id, 'postgres'::regrole, '${\ $receiver->url('/ok') }', '$key'
 FROM retry.scene WHERE name = 'default'
+RETURNING id
 SQL
+}
+
+my $foreign = foreign('foreign');
 $new = enqueue($node, target('/ok') . ", key => 'beside'", dbname => 'restored');
 wait_state($node, $new, 'succeeded', dbname => 'restored', description => 'a task enqueued beside restored rows is sent');
 is(requests('foreign'), 0, 'a restored one is not');
@@ -124,6 +132,21 @@ wait_state($node, $id, 'succeeded', description => 'others go on');
 is($node->safe_psql('postgres', "SELECT state FROM retry.tasks WHERE id = '$odd'"), 'pending', 'they wait');
 $node->safe_psql('postgres', "UPDATE retry.scene SET timeout = '2 s' WHERE name = 'odd'");
 wait_state($node, $odd, 'succeeded', description => 'and are sent when it is corrected');
+
+# Adopted while no dispatcher runs: those that were passed over long ago are read again.
+my $late = foreign('late');
+$id = enqueue($node, target('/ok') . ", key => 'after it'", dbname => 'restored');
+wait_state($node, $id, 'succeeded', dbname => 'restored');
+$node->stop;
+$node->append_conf('postgresql.conf', "shared_preload_libraries = ''");
+$node->start;
+is($node->safe_psql('restored', "SELECT low_water > due_at FROM retry.task, (TABLE retry.checkpoint_a UNION ALL TABLE retry.checkpoint_b) c"
+		. " WHERE id = '$late' ORDER BY taken_at DESC LIMIT 1"), 't', 'the dispatcher is beyond a restored task');
+is($node->safe_psql('restored', "SELECT count(*) FROM retry.page('pending') WHERE id = '$late'"), '1', '... which is in the page of pending tasks');
+$node->safe_psql('restored', 'SELECT retry.adopt()');
+$node->append_conf('postgresql.conf', "shared_preload_libraries = 'retry'");
+$node->restart;
+wait_state($node, $late, 'succeeded', dbname => 'restored', description => 'adopted while no dispatcher ran, it is sent');
 
 $node->stop;
 done_testing();
