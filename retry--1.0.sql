@@ -2724,7 +2724,7 @@ COMMENT ON FUNCTION retry.cron_next(text, timestamptz, text) IS
  * tables have; a column that a later version adds travels by itself.
  */
 CREATE FUNCTION retry.config_columns(config_table regclass)
-RETURNS TABLE (name name, type oid, json text)
+RETURNS TABLE (name name, type oid, shape text)
 LANGUAGE sql STABLE STRICT PARALLEL SAFE SET search_path = pg_catalog, pg_temp
 AS $$
 	SELECT a.attname, a.atttypid,
@@ -2808,24 +2808,24 @@ BEGIN
 			USING ERRCODE = 'invalid_parameter_value';
 	END IF;
 	FOR member IN
-		SELECT m.key, m.value, c.json, jsonb_typeof(m.value) AS type
+		SELECT m.key, m.value, c.shape, jsonb_typeof(m.value) AS type
 		FROM jsonb_each(given) m
 		LEFT JOIN retry.config_columns(config_table) c ON c.name = m.key
 		WHERE NOT m.key = ANY (also)
 		ORDER BY m.key
 	LOOP
-		IF member.json IS NULL THEN
+		IF member.shape IS NULL THEN
 			RAISE EXCEPTION '%: unknown member "%", value %', what, member.key, left(member.value::text, 100)
 				USING ERRCODE = 'invalid_parameter_value',
 					HINT = format('Known are %s.', (
 						SELECT string_agg(k, ', ' ORDER BY k)
 						FROM (SELECT c.name FROM retry.config_columns(config_table) c UNION SELECT unnest(also)) AS x (k)));
 		END IF;
-		IF member.json <> 'any' AND member.type NOT IN (member.json, 'null')
-			OR member.json = 'array' AND jsonb_path_exists(member.value, 'strict $[*] ? (@.type() != "string")', '{}', true)
+		IF member.shape <> 'any' AND member.type NOT IN (member.shape, 'null')
+			OR member.shape = 'array' AND jsonb_path_exists(member.value, 'strict $[*] ? (@.type() != "string")', '{}', true)
 		THEN
 			RAISE EXCEPTION '%, column "%": a JSON % is needed, not %', what, member.key,
-				CASE member.json WHEN 'array' THEN 'array of strings' ELSE member.json END, left(member.value::text, 100)
+				CASE member.shape WHEN 'array' THEN 'array of strings' ELSE member.shape END, left(member.value::text, 100)
 				USING ERRCODE = 'invalid_parameter_value', COLUMN = member.key;
 		END IF;
 	END LOOP;

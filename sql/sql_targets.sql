@@ -8,7 +8,7 @@ CREATE FUNCTION "Odd schema"."Ship ""it"""(jsonb) RETURNS void LANGUAGE sql AS '
 CREATE SCHEMA plain;
 CREATE FUNCTION plain.ship(jsonb) RETURNS int LANGUAGE sql AS 'SELECT 1';
 CREATE FUNCTION plain.rows(jsonb) RETURNS SETOF int LANGUAGE sql AS 'SELECT 1';
-CREATE FUNCTION plain.json(json) RETURNS int LANGUAGE sql AS 'SELECT 1';
+CREATE FUNCTION plain.only_json(json) RETURNS int LANGUAGE sql AS 'SELECT 1';
 CREATE FUNCTION plain.two(jsonb, int DEFAULT 0) RETURNS int LANGUAGE sql AS 'SELECT 1';
 CREATE FUNCTION plain.none() RETURNS int LANGUAGE sql AS 'SELECT 1';
 CREATE FUNCTION plain.trigger() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END';
@@ -35,7 +35,7 @@ SELECT retry.check_url('sql:plain.ship x');
 -- functions that cannot be one
 SELECT retry.enqueue('sql:nowhere.ship');
 SELECT retry.enqueue('sql:plain.nothing');
-SELECT retry.enqueue('sql:plain.json');
+SELECT retry.enqueue('sql:plain.only_json');
 SELECT retry.enqueue('sql:plain.two');
 SELECT retry.enqueue('sql:plain.none');
 SELECT retry.enqueue('sql:plain.trigger');

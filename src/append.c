@@ -169,6 +169,23 @@ open_indexes(RetryAppender *a, const bool *isnull)
 	}
 }
 
+/* What ExecCloseIndices() does, which 18 only does when all were opened. */
+static void
+close_indexes(RetryAppender *a)
+{
+	ResultRelInfo *result_rel = a->result_rel;
+
+	for (int i = 0; i < result_rel->ri_NumIndices; i++)
+	{
+		Relation	index = result_rel->ri_IndexRelationDescs[i];
+
+		if (index == NULL)
+			continue;
+		retry_index_insert_cleanup(index, result_rel->ri_IndexRelationInfo[i]);
+		index_close(index, RowExclusiveLock);
+	}
+}
+
 RetryAppender *
 retry_append_begin(Oid relation, int natts, bool nowait)
 {
@@ -266,7 +283,7 @@ retry_append_end(RetryAppender *a)
 		ExecDropSingleTupleTableSlot(a->slots[i]);
 	if (a->bulk != NULL)
 		FreeBulkInsertState(a->bulk);
-	ExecCloseIndices(a->result_rel);
+	close_indexes(a);
 	if (a->index_oids != NULL)
 	{
 		pfree(a->index_oids);

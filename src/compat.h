@@ -105,6 +105,14 @@ extern int	no_such_variable
 	ExecInsertIndexTuples(result_rel, slot, estate, false, false, NULL, NIL, false)
 #endif
 
+/* 17 has indexes that have something to do after the last insertion. */
+#if PG_VERSION_NUM < 170000
+#define retry_index_insert_cleanup(index, info) ((void) 0)
+#else
+#define retry_index_insert_cleanup(index, info) \
+	index_insert_cleanup(index, info)
+#endif
+
 /* 17 ties event sets to resource owners; ours live as long as the process. */
 #if PG_VERSION_NUM < 170000
 #define retry_create_wait_event_set(nevents) \

@@ -9,11 +9,12 @@
 #define RETRY_TEXT_TYPE_H
 
 #include "lib/stringinfo.h"
+#include "compat.h"
 #include "cron.h"
 
 /* ERROR with this SQLSTATE: which part of the text is wrong, why, and what to write. */
-extern void retry_refuse_text(const char *type, const char *text, const RetryParseError *err,
-							  int sqlstate) pg_attribute_noreturn();
+pg_noreturn extern void retry_refuse_text(const char *type, const char *text, const RetryParseError *err,
+										  int sqlstate);
 
 /*
  * The text of a value that arrives in binary: a version byte, then the text.

@@ -13,6 +13,7 @@
  */
 #include "postgres.h"
 
+#include "../../src/compat.h"
 #include "../../src/backoff.h"
 
 #define REQUIRE(cond) do { if (!(cond)) __builtin_trap(); } while (0)

@@ -8,6 +8,7 @@
  */
 #include "postgres.h"
 
+#include "../../src/compat.h"
 #include "../../src/backoff.h"
 #include "check.h"
 
