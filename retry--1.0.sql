@@ -3387,10 +3387,13 @@ WHERE NOT EXISTS (
 COMMENT ON VIEW retry.last_attempts IS 'The newest attempt of each task that has one';
 
 CREATE VIEW retry.cancelled AS
-SELECT leaf, task_id, min(due_at) AS cancelled_at
-FROM retry.signal
-WHERE action = 'c'
-GROUP BY leaf, task_id;
+SELECT c.leaf, c.task_id, c.due_at AS cancelled_at
+FROM retry.signal c
+WHERE c.action = 'c'
+	-- the first, where it was asked for more than once
+	AND NOT EXISTS (
+		SELECT FROM retry.signal d
+		WHERE d.leaf = c.leaf AND d.task_id = c.task_id AND d.action = 'c' AND (d.due_at, d.ctid) < (c.due_at, c.ctid));
 COMMENT ON VIEW retry.cancelled IS 'Tasks that somebody asked to cancel';
 
 CREATE VIEW retry.tasks_pending WITH (security_barrier) AS
@@ -3539,6 +3542,22 @@ COMMENT ON COLUMN retry.tasks.enqueued_by IS 'Role that enqueued it';
 COMMENT ON COLUMN retry.tasks.replay_of IS 'The finished task that it replays';
 COMMENT ON COLUMN retry.tasks.replayed_as IS 'The task that replays this dead one';
 COMMENT ON COLUMN retry.tasks.parent_id IS 'The task that led to it';
+
+-- hash and merge joins would read all of a table for the rows of one page
+CREATE FUNCTION retry.page(
+	state	retry.task_state,
+	after	uuid DEFAULT NULL,
+	size	int DEFAULT 50,
+	scene	text DEFAULT NULL)
+RETURNS SETOF retry.tasks
+LANGUAGE C VOLATILE PARALLEL UNSAFE COST 10000 ROWS 50
+SET search_path = pg_catalog, pg_temp
+SET jit = off
+SET enable_hashjoin = off
+SET enable_mergejoin = off
+AS 'MODULE_PATHNAME', 'retry_page';
+COMMENT ON FUNCTION retry.page(retry.task_state, uuid, int, text) IS
+'One page of the tasks in a state that the current role may see, as rows of retry.tasks, in an order of its own: for pending and retrying the one that is due first, else the one that was sent, succeeded, died or was cancelled last; after: the id of the last task of the page before; size: 1 to 1000; scene: only of that scene';
 
 CREATE VIEW retry.attempts WITH (security_barrier) AS
 SELECT

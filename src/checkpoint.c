@@ -25,15 +25,8 @@
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
+#include "checkpoint.h"
 #include "turn.h"
-
-/* Columns of retry.checkpoint_a and _b. */
-enum
-{
-	Cp_taken_at, Cp_dispatcher, Cp_slots, Cp_xmin, Cp_xmax, Cp_xip,
-	Cp_low_water, Cp_lane_hash, Cp_lane_due, Cp_lane_waiting, Cp_held_scene, Cp_held_due,
-	Cp_url_scene, Cp_url_due, Cp_url_expires, Cp_url_digest, Cp_natts
-};
 
 #define LAGGING_LANES	1000	/* named one by one */
 
@@ -242,19 +235,8 @@ retry_checkpoint_save(RetryDispatcher *d)
 	d->busy = false;
 }
 
-/*
- * The newest row found for each slot: that of the latest transaction, since
- * the clock may have been set back.
- */
-typedef struct Newest
-{
-	TransactionId written_by[RETRY_SLOTS];
-	HeapTuple	row[RETRY_SLOTS];
-	TupleDesc	desc;
-} Newest;
-
 static void
-find_newest(const char *table, Snapshot snapshot, Newest *newest)
+find_newest(const char *table, Snapshot snapshot, RetryCheckpoints *newest)
 {
 	Oid			oid = retry_relation_oid(table);
 	Relation	rel;
@@ -293,8 +275,29 @@ find_newest(const char *table, Snapshot snapshot, Newest *newest)
 	table_close(rel, NoLock);
 }
 
-static int
-get_array(HeapTuple row, TupleDesc desc, int column, Oid type, Datum **values)
+void
+retry_checkpoints_read(Snapshot snapshot, RetryCheckpoints *newest)
+{
+	memset(newest, 0, sizeof(*newest));
+	for (int i = 0; i < lengthof(tables); i++)
+		find_newest(tables[i], snapshot, newest);
+}
+
+uint64
+retry_checkpoint_slots(const RetryCheckpoints *newest, int slot)
+{
+	uint64		slots = 0;
+
+	for (int i = 0; i < RETRY_SLOTS; i++)
+	{
+		if (newest->row[i] == newest->row[slot])
+			slots |= UINT64CONST(1) << i;
+	}
+	return slots;
+}
+
+int
+retry_checkpoint_array(HeapTuple row, TupleDesc desc, int column, Oid type, Datum **values)
 {
 	bool		isnull;
 	Datum		array = heap_getattr(row, column + 1, desc, &isnull);
@@ -314,15 +317,15 @@ apply_held(RetryHeld *held, HeapTuple row, TupleDesc desc)
 	Datum	   *dues;
 	Datum	   *expiries;
 	Datum	   *digests;
-	int			n = get_array(row, desc, Cp_held_scene, INT4OID, &scenes);
+	int			n = retry_checkpoint_array(row, desc, Cp_held_scene, INT4OID, &scenes);
 
-	get_array(row, desc, Cp_held_due, TIMESTAMPTZOID, &dues);
+	retry_checkpoint_array(row, desc, Cp_held_due, TIMESTAMPTZOID, &dues);
 	for (int i = 0; i < n; i++)
 		retry_held_note_all(held, DatumGetInt32(scenes[i]), DatumGetTimestampTz(dues[i]));
-	n = get_array(row, desc, Cp_url_scene, INT4OID, &scenes);
-	get_array(row, desc, Cp_url_due, TIMESTAMPTZOID, &dues);
-	get_array(row, desc, Cp_url_expires, TIMESTAMPTZOID, &expiries);
-	get_array(row, desc, Cp_url_digest, INT8OID, &digests);
+	n = retry_checkpoint_array(row, desc, Cp_url_scene, INT4OID, &scenes);
+	retry_checkpoint_array(row, desc, Cp_url_due, TIMESTAMPTZOID, &dues);
+	retry_checkpoint_array(row, desc, Cp_url_expires, TIMESTAMPTZOID, &expiries);
+	retry_checkpoint_array(row, desc, Cp_url_digest, INT8OID, &digests);
 	for (int i = 0; i < n; i++)
 		retry_held_note_urls(held, DatumGetInt32(scenes[i]), DatumGetTimestampTz(dues[i]),
 							 DatumGetTimestampTz(expiries[i]), DatumGetInt64(digests[i]));
@@ -343,7 +346,7 @@ apply_row(RetryTurn *turn, HeapTuple row, TupleDesc desc, uint64 slots)
 
 	seen.xmin = DatumGetUInt64(heap_getattr(row, Cp_xmin + 1, desc, &isnull));
 	seen.xmax = DatumGetUInt64(heap_getattr(row, Cp_xmax + 1, desc, &isnull));
-	seen.nxip = get_array(row, desc, Cp_xip, XID8OID, &first);
+	seen.nxip = retry_checkpoint_array(row, desc, Cp_xip, XID8OID, &first);
 	seen.xip = palloc((seen.nxip + 1) * sizeof(uint64));
 	for (int i = 0; i < seen.nxip; i++)
 		seen.xip[i] = DatumGetUInt64(first[i]);
@@ -355,9 +358,9 @@ apply_row(RetryTurn *turn, HeapTuple row, TupleDesc desc, uint64 slots)
 	 */
 	low_water = DatumGetTimestampTz(heap_getattr(row, Cp_low_water + 1, desc, &isnull));
 	retry_lanes_lower_horizon(d->lanes, low_water > turn->now ? DT_NOBEGIN : low_water);
-	n = get_array(row, desc, Cp_lane_hash, INT8OID, &first);
-	get_array(row, desc, Cp_lane_due, TIMESTAMPTZOID, &second);
-	get_array(row, desc, Cp_lane_waiting, INT8OID, &third);
+	n = retry_checkpoint_array(row, desc, Cp_lane_hash, INT8OID, &first);
+	retry_checkpoint_array(row, desc, Cp_lane_due, TIMESTAMPTZOID, &second);
+	retry_checkpoint_array(row, desc, Cp_lane_waiting, INT8OID, &third);
 	for (int i = 0; i < n; i++)
 	{
 		int64		hash = DatumGetInt64(first[i]);
@@ -382,22 +385,17 @@ void
 retry_checkpoint_load(RetryTurn *turn, uint64 slots)
 {
 	RetryDispatcher *d = turn->d;
-	Newest		newest = {{0}};
+	RetryCheckpoints newest;
 	uint64		found = 0;
 
-	for (int i = 0; i < lengthof(tables); i++)
-		find_newest(tables[i], turn->snapshot, &newest);
+	retry_checkpoints_read(turn->snapshot, &newest);
 	for (int i = 0; i < RETRY_SLOTS; i++)
 	{
-		uint64		mine = 0;
+		uint64		mine;
 
 		if ((slots & (UINT64CONST(1) << i)) == 0 || newest.row[i] == NULL)
 			continue;
-		for (int j = 0; j < RETRY_SLOTS; j++)
-		{
-			if (newest.row[j] == newest.row[i])
-				mine |= UINT64CONST(1) << j;
-		}
+		mine = retry_checkpoint_slots(&newest, i);
 		found |= UINT64CONST(1) << i;
 		if ((found & mine) == (UINT64CONST(1) << i))
 			apply_row(turn, newest.row[i], newest.desc, mine & slots);

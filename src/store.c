@@ -45,6 +45,7 @@ static const IndexName index_names[RETRY_INDEXES] = {
 	[RETRY_TASK_REPLAY] = {RETRY_TASK, "replay"},
 	[RETRY_ATTEMPT_NO] = {RETRY_ATTEMPT, "no"},
 	[RETRY_ATTEMPT_DUE] = {RETRY_ATTEMPT, "due"},
+	[RETRY_ATTEMPT_END] = {RETRY_ATTEMPT, "end"},
 	[RETRY_SIGNAL_TASK] = {RETRY_SIGNAL, "task"},
 	[RETRY_SIGNAL_XID] = {RETRY_SIGNAL, "xid"},
 	[RETRY_SIGNAL_DUE] = {RETRY_SIGNAL, "due"},
