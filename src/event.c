@@ -73,6 +73,7 @@ static const char *const words[RETRY_EVENT_KINDS] = {
 	[RETRY_EVENT_COPY] = "copy found",
 	[RETRY_EVENT_MOVED] = "server changed",
 	[RETRY_EVENT_UPKEEP_FAILED] = "upkeep failed",
+	[RETRY_EVENT_SCHEDULE_FAILED] = "schedule failed",
 	[RETRY_EVENT_ALARM_UNTOLD] = "alarm not told",
 	[RETRY_EVENT_NOT_NOTIFIED] = "not notified",
 	[RETRY_EVENT_DECIDED] = "decided at the limit",

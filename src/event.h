@@ -36,6 +36,7 @@ typedef enum RetryEventKind
 								 * came with it */
 	RETRY_EVENT_MOVED,			/* it goes on where another server delivered */
 	RETRY_EVENT_UPKEEP_FAILED,
+	RETRY_EVENT_SCHEDULE_FAILED,	/* one of its runs could not be enqueued */
 	RETRY_EVENT_ALARM_UNTOLD,	/* no message about it could be made */
 	RETRY_EVENT_NOT_NOTIFIED,	/* of the ends of tasks, for want of room */
 	RETRY_EVENT_DECIDED,		/* over a message, since nobody told */

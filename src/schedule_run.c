@@ -19,11 +19,14 @@
 #include "miscadmin.h"
 #include "utils/acl.h"
 #include "utils/builtins.h"
+#include "utils/snapmgr.h"
 #include "utils/syscache.h"
 #include "utils/timestamp.h"
 
 #include "compat.h"
 #include "access.h"
+#include "event.h"
+#include "scene.h"
 #include "schedule.h"
 #include "statement.h"
 
@@ -164,29 +167,50 @@ is_noted(int32 id, TimestampTz nominal)
 	return noted;
 }
 
+/* The group whose events tell of it: that of its scene, or the group of URLs. */
+static int32
+group_of(const Definition *d)
+{
+	char		group[RETRY_NAME_MAX + 1];
+	char		scene[RETRY_NAME_MAX + 1];
+	RetryGroupRow row;
+
+	if (!retry_scene_parse(text_to_cstring(d->what.target), group, scene))
+		strlcpy(group, RETRY_DEFAULT_NAME, sizeof(group));
+	return retry_group_by_name(GetActiveSnapshot(), group, &row) ? row.id : 0;
+}
+
 /*
- * Says in the log that a run failed: when the one before did not, or not for
- * the same reason, or in another hour.
+ * Says in the log and in the events that a run failed: when the one before did
+ * not, or not for the same reason, or in another hour.
  */
 static void
-log_failure(const Definition *d, TimestampTz nominal, const ErrorData *error)
+tell_failure(const Definition *d, TimestampTz nominal, const ErrorData *error)
 {
 	Oid			types[3] = {INT4OID, TIMESTAMPTZOID, TEXTOID};
 	Datum		values[3] = {
 		Int32GetDatum(d->id), TimestampTzGetDatum(nominal), CStringGetTextDatum(error->message)
 	};
+	bool		is_news = retry_statement("SELECT FROM (SELECT r.error, r.at FROM retry.schedule_run r"
+										  "  WHERE r.schedule_id = $1 AND r.nominal < $2 ORDER BY r.nominal DESC LIMIT 1) p"
+										  " WHERE p.error = $3 AND date_trunc('hour', p.at) = date_trunc('hour', clock_timestamp())",
+										  3, types, values, NULL, SPI_OK_SELECT) == 0;
 
-	const char *role = GetUserNameFromId(d->what.owner, true);
+	SPI_freetuptable(SPI_tuptable);
+	if (is_news)
+	{
+		const char *role = GetUserNameFromId(d->what.owner, true);
+		RetryEvent	event = {
+			.kind = RETRY_EVENT_SCHEDULE_FAILED,.group_id = group_of(d),
+			.detail = psprintf("schedule \"%s\" of role \"%s\": %s", d->what.name, role != NULL ? role : "?", error->message)
+		};
 
-	if (retry_statement("SELECT FROM (SELECT r.error, r.at FROM retry.schedule_run r"
-						"  WHERE r.schedule_id = $1 AND r.nominal < $2 ORDER BY r.nominal DESC LIMIT 1) p"
-						" WHERE p.error = $3 AND date_trunc('hour', p.at) = date_trunc('hour', clock_timestamp())",
-						3, types, values, NULL, SPI_OK_SELECT) == 0)
 		ereport(LOG,
 				(errmsg("retry: schedule \"%s\" of role \"%s\" could not run: %s",
 						d->what.name, role != NULL ? role : "?", error->message),
 				 error->detail ? errdetail_internal("%s", error->detail) : 0));
-	SPI_freetuptable(SPI_tuptable);
+		(void) retry_event_store(&event, false);
+	}
 }
 
 /* id NULL: missed.  The primary key keeps two from noting the same run. */
@@ -320,7 +344,7 @@ run_at(const Definition *d, TimestampTz nominal, RetryScheduleRuns *runs)
 		return;
 	error = retry_schedule_enqueue(&d->what, nominal, &id);
 	if (error != NULL)
-		log_failure(d, nominal, error);
+		tell_failure(d, nominal, error);
 	else
 		runs->enqueued++;
 	note_run(d, nominal, error == NULL ? &id : NULL, error);

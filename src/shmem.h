@@ -143,6 +143,7 @@ typedef struct RetryDatabase
 	volatile bool upkeep_asked; /* retry.maintain() had started it */
 	volatile TimestampTz upkeep_failed_at;	/* a job of the last one; 0: none */
 	volatile TimestampTz upkeep_told_at;	/* of which there is an event */
+	volatile bool upkeep_waits; /* for a restore, as the log says */
 	pg_atomic_uint64 crash_noted;	/* moment of the last crash that there is
 									 * an event of */
 

@@ -201,6 +201,7 @@ lacks_tasks(const RetryUpkeep *upkeep, RetryReader *reader, int leaf, TimestampT
 bool
 retry_upkeep_amidst_restore(const RetryUpkeep *upkeep)
 {
+	RetryDatabase *db = retry_shmem_database();
 	RetryReader *reader;
 	bool		restoring = false;
 
@@ -210,11 +211,13 @@ retry_upkeep_amidst_restore(const RetryUpkeep *upkeep)
 		restoring = retry_reader_leaf(reader, leaf) &&
 			lacks_tasks(upkeep, reader, leaf, newest(reader, RETRY_TASK_ID, Task_id, leaf));
 	retry_reader_end(reader);
-	if (restoring)
+	if (restoring && (db == NULL || !db->upkeep_waits))
 		ereport(LOG,
 				(errmsg("retry: upkeep of database \"%s\" waits, since attempts have come whose tasks have not",
 						get_database_name(MyDatabaseId)),
 				 errhint("It goes on by itself when the restore that brings them is done.")));
+	if (db != NULL)
+		db->upkeep_waits = restoring;
 	retry_worker_commit_spi();
 	return restoring;
 }

@@ -182,6 +182,8 @@ wait_for(sub { ran($node, 'five') =~ / 45$/ }, 'and holds up nothing');
 forward_to(46, 59);
 wait_sql($node, "SELECT count(*) >= 2 FROM retry.schedule_run WHERE error IS NOT NULL", 'it is tried each time');
 is(() = slurp_file($node->logfile, $log) =~ /schedule "broken" of role "postgres" could not run/g, 1, 'and said once');
+is($node->safe_psql('postgres', "SELECT group_name, detail LIKE 'schedule \"broken\" of role \"postgres\": %is archived%' FROM retry.events WHERE kind = 'schedule failed'"),
+	'default|t', 'and among the events, once');
 $node->safe_psql('postgres', "UPDATE retry.scene SET archived = false WHERE name = 'gone'");
 forward_to(48, 59);
 wait_sql($node, "SELECT last_error IS NULL AND last_task IS NOT NULL FROM retry.schedules WHERE name = 'broken'", 'it runs again when it can');
