@@ -3418,7 +3418,12 @@ WHERE (r.scene_id IN (SELECT retry.my_scenes(false))
 COMMENT ON VIEW retry.tasks_running IS 'Arm of retry.tasks: an attempt is under way';
 
 CREATE VIEW retry.tasks_retrying WITH (security_barrier) AS
-SELECT r.*, a.attempt_no, a.http_status, a.error, a.next_due
+SELECT
+	-- the attempt's, so that a list of ids leads to these attempts alone
+	a.task_id AS id,
+	r.leaf, r.scene_id, r.lane_hash, r.scene, r.key, r.reference, r.max_attempts, r.created_at, r.due_at, r.expires_at,
+	r.lane, r.held_reason, r.method, r.url, r.headers, r.body, r.enqueued_by, r.replay_of, r.parent_id,
+	a.attempt_no, a.http_status, a.error, a.next_due
 FROM retry.last_attempts a
 LEFT JOIN retry.task_rows r ON r.leaf = a.leaf AND r.id = a.task_id
 WHERE a.next_due IS NOT NULL

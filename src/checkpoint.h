@@ -1,6 +1,9 @@
 /*
  * checkpoint.h
  *		The rows of retry.checkpoint_a and _b, for those who read them.
+ *
+ * Dispatchers start from them, and pages of what is open do not look before
+ * them: both must take the same row for the newest, and know its columns.
  */
 #ifndef RETRY_CHECKPOINT_H
 #define RETRY_CHECKPOINT_H

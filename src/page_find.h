@@ -1,6 +1,9 @@
 /*
  * page_find.h
  *		The ids of one page of the tasks in a state, by index.
+ *
+ * Who asks reads the rows of these ids as any query does; this only says which,
+ * and in which order, without a plan that statistics could spoil.
  */
 #ifndef RETRY_PAGE_FIND_H
 #define RETRY_PAGE_FIND_H

@@ -59,7 +59,7 @@ sign(const char *key, size_t key_len, const char *text, size_t len, char out[SIG
 	if (pg_hmac_init(sum, (const uint8 *) key, key_len) >= 0 &&
 		(len == 0 || pg_hmac_update(sum, (const uint8 *) text, len) >= 0) &&
 		pg_hmac_final(sum, digest, sizeof(digest)) >= 0)
-		written = pg_b64_encode((const char *) digest, sizeof(digest), out, SIGNATURE_TEXT);
+		written = pg_b64_encode((const void *) digest, sizeof(digest), out, SIGNATURE_TEXT);
 	pg_hmac_free(sum);
 	if (written < 0)
 		return false;

@@ -51,11 +51,12 @@ fill_history()
 # enqueued little by little.  What was not enqueued is foreign, and to be adopted.
 settle_history()
 {
-	local since=$SECONDS
+	local since=$SECONDS last
 
+	last=$(sql -c "SELECT max(at) FROM filled")
 	sql -c "SELECT retry.adopt()" >/dev/null
 	setting "retry.enabled = on"
-	until [ "$(sql -c "SELECT count(*) > 0 AND min(low_water) > (SELECT max(at) FROM filled) AND sum(cardinality(lane_hash)) = 0
+	until [ "$(sql -c "SELECT count(*) > 0 AND min(low_water) > '$last' AND sum(cardinality(lane_hash)) = 0
 			FROM (SELECT DISTINCT ON (dispatcher) low_water, lane_hash FROM (TABLE retry.checkpoint_a UNION ALL TABLE retry.checkpoint_b) c
 				ORDER BY dispatcher, taken_at DESC) c")" = t ]; do
 		[ $((SECONDS - since)) -lt 1800 ] || { say "the dispatchers did not get through the history in half an hour"; return 1; }

@@ -174,6 +174,7 @@ $holder->quit;
 # Dead letters have a retention of their own.
 sql("ALTER SYSTEM SET retry.dead_letter_retention = 0");
 sql("SELECT pg_reload_conf()");
+wait_sql($node, "SELECT setting = '0' FROM pg_settings WHERE name = 'retry.dead_letter_retention'", 'workers that start have the setting', fresh => 1);
 $node->psql('postgres', "SELECT retry.replay('$dead')");
 sql('CALL retry.maintain()');
 is(sql('SELECT count(*) FROM retry.dead_letter'), 0, 'old dead letters go');

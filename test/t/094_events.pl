@@ -198,9 +198,9 @@ SKIP:
 	$node->append_conf('postgresql.conf', 'max_notify_queue_pages = 64');
 	$node->restart;
 	$listener = session($node);
-	$listener->query_safe('LISTEN full');
+	$listener->query_safe('LISTEN crowded');
 	$listener->query_safe('BEGIN');
-	$node->safe_psql('postgres', "SELECT pg_notify('full', i || repeat('x', 7900)) FROM generate_series(1, 40) i");
+	$node->safe_psql('postgres', "SELECT pg_notify('crowded', i || repeat('x', 7900)) FROM generate_series(1, 40) i");
 	is($node->safe_psql('postgres', 'SELECT pg_notification_queue_usage() BETWEEN 0.5 AND 0.9'), 't', 'the queue is more than half full');
 	my $usage = $node->safe_psql('postgres', 'SELECT pg_notification_queue_usage()');
 	wait_state($node, enqueue($node, "${group}heard', '{}'"), 'succeeded');
