@@ -87,7 +87,7 @@ sql("DO \$\$ DECLARE t text; BEGIN FOR t IN SELECT oid::regclass FROM $tables LO
 	  . " EXECUTE format('ALTER TABLE %s ADD COLUMN later1 int NOT NULL DEFAULT 7, ADD COLUMN later2 text, ADD COLUMN later3 timestamptz NOT NULL DEFAULT clock_timestamp()', t);"
 	  . ' END LOOP; END $$');
 everything(2, 'with more columns');
-$node->restart('immediate');
+$node->restart;
 $open->quit;
 $open = session($node);
 everything(3, 'with more columns, after a crash');

@@ -189,7 +189,7 @@ is(arrived('called-once'), 1, 'what had no turn was not called');
 scene('restart', '1/m burst 40');
 enqueue_many('restart', 60);
 await('restart', 40, 'restart: a burst');
-$node->restart('fast');
+$node->restart;
 wait_sql($node, 'SELECT count(*) FROM retry.dispatchers', 'restart: it runs again', expected => 1);
 my $id = enqueue($node, "'${\$receiver->url('/ok')}'");
 wait_state($node, $id, 'succeeded', description => 'restart: others are delivered');
