@@ -215,7 +215,7 @@ sub wait_sql
 	my $why = $@;
 
 	RetryTest::Asker::hang_up($node, $dbname) if $dbname ne 'postgres';
-	die $why if !$passed;
+	die $why if $why ne '';
 	return $passed;
 }
 

@@ -10,6 +10,7 @@ use JSON::PP;
 use MIME::Base64;
 use PostgreSQL::Test::Utils;
 use RetryTest;
+use RetryTest::Cases 'every_case_has_its_set';
 use Test::More;
 
 my $node = new_node('main');
@@ -235,4 +236,5 @@ my $log = slurp_file($node->logfile);
 $log =~ s/^.*STATEMENT:.*$//mg;			# the caller's own words
 ok(!(grep { index($log, $_) >= 0 } @values), 'nor does the log, but for statements that fail');
 
+every_case_has_its_set();
 done_testing();

@@ -8,6 +8,7 @@ use warnings FATAL => 'all';
 use JSON::PP;
 use PostgreSQL::Test::Utils;
 use RetryTest;
+use RetryTest::Cases 'every_case_has_its_set';
 use RetryTest::Tls;
 use Test::More;
 
@@ -215,4 +216,5 @@ SELECT count(*) = 0 FROM (SELECT * FROM before EXCEPT SELECT name, url, tls_veri
 ROLLBACK;
 SQL
 
+every_case_has_its_set();
 done_testing();
