@@ -384,7 +384,7 @@ is(sql("SELECT sum(amount) + (SELECT coalesce(sum((m.body ->> 'amount')::int), 0
 		FROM retry.global_operation o JOIN retry.transactions t USING (gid) WHERE o.op = 'action' AND o.branch = 'fee' AND t.state = 'committed') m), sum(held) FROM account"),
 	'3000|0', 'kills: the sum is what it was, and nothing is held');
 is(sql("SELECT count(*) FILTER (WHERE state = 'committed'), count(*) FILTER (WHERE state = 'rolled back') FROM retry.transactions t
-	WHERE t.mode = 'saga' AND EXISTS (SELECT FROM retry.branches b WHERE b.gid = t.gid AND b.branch = 'fee')"), '20|40', 'kills: sagas ended as they should');
+	WHERE t.mode = 'saga' AND EXISTS (SELECT FROM retry.operations b WHERE b.gid = t.gid AND b.branch = 'fee')"), '20|40', 'kills: sagas ended as they should');
 
 # ---------------------------------------------------------------- copies
 
