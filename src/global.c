@@ -110,6 +110,16 @@ retry_global_find(const pg_uuid_t *gid, RetryGlobal *global)
 	return tuple != NULL;
 }
 
+static RetryDecision
+read_decision(HeapTuple tuple, TupleDesc desc)
+{
+	Datum		values[Decision_natts];
+	bool		isnull[Decision_natts];
+
+	retry_row_read(tuple, desc, Decision_natts, values, isnull);
+	return retry_decision_in(values[Decision_decision]);
+}
+
 bool
 retry_global_decided(const pg_uuid_t *gid, bool wait, RetryDecision *decision)
 {
@@ -118,16 +128,8 @@ retry_global_decided(const pg_uuid_t *gid, bool wait, RetryDecision *decision)
 
 	if (rel == NULL)
 		return false;
-	*decision = RETRY_UNDECIDED;
 	tuple = find_row(rel, "global_decision_pkey", Decision_gid, gid);
-	if (tuple != NULL)
-	{
-		Datum		values[Decision_natts];
-		bool		isnull[Decision_natts];
-
-		retry_row_read(tuple, RelationGetDescr(rel), Decision_natts, values, isnull);
-		*decision = retry_decision_in(values[Decision_decision]);
-	}
+	*decision = tuple == NULL ? RETRY_UNDECIDED : read_decision(tuple, RelationGetDescr(rel));
 	table_close(rel, NoLock);
 	return true;
 }
@@ -176,6 +178,37 @@ retry_global_lock(const pg_uuid_t *gid, bool wait, RetryGlobal *global, RetryDec
 	/* who had the lock before may have decided */
 	if (lock == RETRY_GLOBAL_LOCKED && !retry_global_decided(gid, wait, decision))
 		return RETRY_GLOBAL_BUSY;
+	return lock;
+}
+
+RetryGlobalLock
+retry_global_lock_by(RetryGlobalScans *scans, bool wait, const pg_uuid_t *gid, RetryGlobal *global,
+					 RetryDecision *decision)
+{
+	RetryGlobalLock lock;
+	Relation	rel;
+	HeapTuple	row;
+	ItemPointerData tid;
+
+	if (!retry_global_scan(scans, RETRY_GLOBAL_TRANSACTION, gid))
+		return RETRY_GLOBAL_BUSY;
+	row = retry_global_scan_next(scans, RETRY_GLOBAL_TRANSACTION);
+	if (row == NULL)
+		return RETRY_GLOBAL_MISSING;
+	rel = retry_global_scan_table(scans, RETRY_GLOBAL_TRANSACTION);
+	read_global(row, RelationGetDescr(rel), global);
+	tid = row->t_self;
+	lock = lock_row(rel, &tid, wait);
+
+	/* who had the lock before may have decided */
+	if (lock == RETRY_GLOBAL_LOCKED && !retry_global_scan(scans, RETRY_GLOBAL_DECISION, gid))
+		return RETRY_GLOBAL_BUSY;
+	if (lock == RETRY_GLOBAL_LOCKED)
+	{
+		row = retry_global_scan_next(scans, RETRY_GLOBAL_DECISION);
+		*decision = row == NULL ? RETRY_UNDECIDED :
+			read_decision(row, RelationGetDescr(retry_global_scan_table(scans, RETRY_GLOBAL_DECISION)));
+	}
 	return lock;
 }
 

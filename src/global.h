@@ -16,6 +16,7 @@
 #include "utils/snapshot.h"
 #include "utils/uuid.h"
 #include "decision.h"
+#include "global_scan.h"
 #include "store.h"
 
 /* Columns of retry.global_transaction. */
@@ -78,6 +79,10 @@ extern bool retry_global_find(const pg_uuid_t *gid, RetryGlobal *global);
  */
 extern RetryGlobalLock retry_global_lock(const pg_uuid_t *gid, bool wait, RetryGlobal *global,
 										 RetryDecision *decision);
+
+/* The same, for who locks many of them: by scans that were begun with the same "wait". */
+extern RetryGlobalLock retry_global_lock_by(RetryGlobalScans *scans, bool wait, const pg_uuid_t *gid,
+											RetryGlobal *global, RetryDecision *decision);
 
 /* Stores a transaction, as begun at this moment. */
 extern void retry_global_store(const RetryGlobal *global, TimestampTz now);

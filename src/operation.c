@@ -167,6 +167,34 @@ read_outcomes(RetryWhole *whole, Relation rel, ScanKey key)
 	systable_endscan(scan);
 }
 
+/* Nothing is known but what is decided. */
+static void
+begin_whole(RetryWhole *whole, RetryDecision decision)
+{
+	memset(&whole->known, 0, sizeof(whole->known));
+	whole->n = 0;
+	whole->operations = NULL;
+	whole->known.decision = decision;
+	whole->known.may_commit = whole->global.mode == RETRY_MODE_SAGA;
+}
+
+bool
+retry_whole_read_by(RetryGlobalScans *scans, RetryWhole *whole, RetryDecision decision)
+{
+	const pg_uuid_t *gid = &whole->global.gid;
+	HeapTuple	row;
+
+	begin_whole(whole, decision);
+	if (!retry_global_scan(scans, RETRY_GLOBAL_OPERATION, gid) || !retry_global_scan(scans, RETRY_GLOBAL_OUTCOME, gid))
+		return false;
+	whole->desc = RelationGetDescr(retry_global_scan_table(scans, RETRY_GLOBAL_OPERATION));
+	while ((row = retry_global_scan_next(scans, RETRY_GLOBAL_OPERATION)) != NULL)
+		add_operation(whole, heap_copytuple(row));
+	while ((row = retry_global_scan_next(scans, RETRY_GLOBAL_OUTCOME)) != NULL)
+		add_outcome(whole, row, RelationGetDescr(retry_global_scan_table(scans, RETRY_GLOBAL_OUTCOME)));
+	return true;
+}
+
 bool
 retry_whole_read(RetryWhole *whole, RetryDecision decision, bool wait)
 {
@@ -174,11 +202,7 @@ retry_whole_read(RetryWhole *whole, RetryDecision decision, bool wait)
 	Relation	outcomes = operations == NULL ? NULL : retry_global_open("global_outcome", RowExclusiveLock, wait);
 	ScanKeyData key;
 
-	memset(&whole->known, 0, sizeof(whole->known));
-	whole->n = 0;
-	whole->operations = NULL;
-	whole->known.decision = decision;
-	whole->known.may_commit = whole->global.mode == RETRY_MODE_SAGA;
+	begin_whole(whole, decision);
 	if (outcomes != NULL)
 	{
 		PushActiveSnapshot(GetLatestSnapshot());

@@ -78,6 +78,9 @@ extern RetryOp retry_op_in(Datum value);
  */
 extern bool retry_whole_read(RetryWhole *whole, RetryDecision decision, bool wait);
 
+/* The same by scans, which have to stay for as long as "whole" is used. */
+extern bool retry_whole_read_by(RetryGlobalScans *scans, RetryWhole *whole, RetryDecision decision);
+
 /* The operation with this task, or of which the task replays that; NULL: none. */
 extern RetryOperation *retry_whole_find(RetryWhole *whole, const pg_uuid_t *task_id);
 

@@ -360,6 +360,8 @@ end_batch(RetryRecordBatch *batch)
 		retry_append_end(batch->decisions);
 	if (batch->outcomes != NULL)
 		retry_append_end(batch->outcomes);
+	if (batch->globals != NULL)
+		retry_global_scans_end(batch->globals);
 	if (batch->reader != NULL)
 		retry_reader_end(batch->reader);
 }

@@ -78,14 +78,15 @@ find_whole(RetryRecordBatch *batch, const pg_uuid_t *gid, RetryWhole **whole)
 		HASHCTL		ctl = {.keysize = sizeof(pg_uuid_t),.entrysize = sizeof(Known),.hcxt = batch->context};
 
 		batch->wholes = hash_create("retry transactions of a batch", 64, &ctl, HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
+		batch->globals = retry_global_scans_begin(batch->wait);
 	}
 	known = hash_search(batch->wholes, gid, HASH_FIND, NULL);
 	if (known == NULL)
 	{
 		*whole = palloc(sizeof(RetryWhole));
-		lock = retry_global_lock(gid, batch->wait, &(*whole)->global, &decision);
+		lock = retry_global_lock_by(batch->globals, batch->wait, gid, &(*whole)->global, &decision);
 		if (lock == RETRY_GLOBAL_BUSY ||
-			(lock == RETRY_GLOBAL_LOCKED && !retry_whole_read(*whole, decision, batch->wait)))
+			(lock == RETRY_GLOBAL_LOCKED && !retry_whole_read_by(batch->globals, *whole, decision)))
 		{
 			MemoryContextSwitchTo(old);
 			return false;

@@ -52,6 +52,7 @@ typedef struct RetryRecordBatch
 	RetryAppender *outcomes;
 	RetryAppender *signals[RETRY_LEAVES];
 	HTAB	   *wholes;			/* global transactions that were read */
+	RetryGlobalScans *globals;	/* which read them */
 	RetryReader *reader;
 	RetryAppender *tasks[RETRY_LEAVES]; /* for callbacks */
 	TimestampTz now;			/* when these are enqueued */
