@@ -103,6 +103,7 @@ scene('bad', $bad->url('/ok'), breaker_open => "'1 h'");
 tasks('bad', 100);
 events_are('bad', 'breaker opened', 'bad: its breaker opens');
 is($bad->stats->{total}, 20, 'bad: after 20 calls');
+wait_sql($node, "SELECT count(*) FROM retry.running WHERE scene = 'default/bad'", 'bad: the last is recorded', expected => '0');
 is(attempts('bad'), 20, 'bad: which are recorded');
 is(sql("SELECT lane FROM retry.events WHERE scene = 'default/bad' AND kind = 'breaker opened'"),
 	sql("SELECT DISTINCT lane FROM retry.tasks WHERE scene = 'default/bad'"), 'bad: the event names the lane');
@@ -184,6 +185,7 @@ all_succeed('hangs', 'hangs');
 scene('refused', 'http://127.0.0.1:1/', breaker_open => "'1 h'");
 tasks('refused', 30);
 events_are('refused', 'breaker opened', 'refused: a connection that is refused is a failure');
+wait_sql($node, "SELECT count(*) FROM retry.running WHERE scene = 'default/refused'", 'refused: the last is recorded', expected => '0');
 is(attempts('refused'), 20, 'refused: 20 of them are enough');
 scene('missing', $healthy->url('/status/404'), max_in_flight => 10);
 scene('unknown', $healthy->url('/status/501'), max_attempts => 3);
@@ -229,14 +231,9 @@ wait_for(
 	'routed: the breaker of a target opens');
 is(sql("SELECT DISTINCT target FROM retry.events WHERE scene = 'default/routed' AND kind = 'breaker opened'"),
 	$target[0], 'routed: of the one that fails');
-sub shown
-{
-	my ($expected, $what) = @_;
-	wait_sql($node, "SELECT string_agg(state || ' ' || breaker || CASE WHEN blocked_until > now() THEN ' blocked' ELSE '' END, ', ' ORDER BY target = '$target[0]' DESC)
-		FROM retry.targets WHERE scene = 'default/routed'", "routed: retry.targets shows $what", expected => $expected);
-	return;
-}
-shown('breaker open blocked, well closed', 'which is open');
+my $shown = "SELECT string_agg(state || ' ' || breaker || CASE WHEN blocked_until > now() THEN ' blocked' ELSE '' END, ', ' ORDER BY target = '$target[0]' DESC)
+	FROM retry.targets WHERE scene = 'default/routed'";
+wait_sql($node, $shown, 'routed: retry.targets shows which is open', expected => 'breaker open blocked, well closed');
 is(sql("SELECT failed BETWEEN 1 AND calls AND breaker_since < now() FROM retry.targets WHERE target = '$target[0]'"), 't', 'routed: and why');
 sql('CREATE ROLE stranger');
 is(sql('SET ROLE stranger; SELECT count(*) FROM retry.targets'), '0', 'routed: to those who may see the lanes of its group');
@@ -263,8 +260,15 @@ time_passes('routed, all open');
 is($receivers[0]->stats->{total} + $receivers[1]->stats->{total}, 0, 'routed: and nothing is sent');
 sql("UPDATE retry.scene SET breaker_ratio = NULL WHERE name = 'routed'");
 all_succeed('routed', 'routed, without breakers');
-shown('well closed, well closed', 'that they are closed');
-is(sql('SELECT sum(in_flight) FROM retry.targets'), '0', 'routed: and that nothing is under way');
+# one that was out is only called again when there is something to send
+wait_for(
+	sub {
+		tasks('routed', 20);
+		return sql($shown) eq 'well closed, well closed';
+	},
+	'routed: retry.targets shows that they are closed');
+all_succeed('routed', 'routed, when both are back');
+wait_sql($node, 'SELECT sum(in_flight) FROM retry.targets', 'routed: and that nothing is under way', expected => '0');
 
 # Many that opened together do not probe together, and not each in a turn of its
 # own either: what was sent in one turn has ended at the same moment.
