@@ -176,6 +176,10 @@ cmp_ok(most_within(5, @flaky), '<=', 264, 'retries count');
 # So do calls in a session, which wait for their turn as long as they may.
 scene('called', '2/s burst 1');
 scene('called-once', '1/h');
+# calls heed the rate from when a dispatcher has read of it
+scene('read', undef);
+enqueue_many('read', 1);
+wait_sql($node, "SELECT state FROM retry.tasks WHERE scene = 'default/read'", 'the dispatcher knows of these scenes', expected => 'succeeded');
 my $call = "SELECT concat_ws('|', state, attempts, error) FROM retry.call('%s', '{}', local_attempts => %d, local_interval => '1 s', mode => '%s')";
 wait_sql($node, sprintf($call, 'called-once', 1, 'local'), 'a call takes what there is', expected => 'succeeded|1');
 is($node->safe_psql('postgres', sprintf($call, 'called-once', 1, 'local')), 'dead|0|the rate of its scene is spent', 'and then there is nothing left');
