@@ -48,7 +48,7 @@ retry_advance_open(const pg_uuid_t *gid, RetryWhole *whole, RetrySceneRow *scene
 	PopActiveSnapshot();
 	if (!allowed || retry_global_lock(gid, true, &whole->global, &decision) != RETRY_GLOBAL_LOCKED)
 		retry_no_such_transaction(gid);
-	(void) retry_whole_read(whole, decision, true);
+	retry_whole_read(whole, decision);
 }
 
 void
@@ -213,7 +213,7 @@ retry_advance_decide(const char *function, RetryGlobal *global, RetryDecision de
 		if (whole.global.mode == RETRY_MODE_2PC)
 		{
 			retry_twophase_before_commit(&whole.global, &scene);
-			(void) retry_whole_read(&whole, RETRY_UNDECIDED, true);
+			retry_whole_read(&whole, RETRY_UNDECIDED);
 			after = whole.known;
 		}
 		if (whole.known.may_commit)

@@ -159,31 +159,7 @@ lock_row(Relation rel, ItemPointer tid, bool wait)
 }
 
 RetryGlobalLock
-retry_global_lock(const pg_uuid_t *gid, bool wait, RetryGlobal *global, RetryDecision *decision)
-{
-	Relation	rel = retry_global_open("global_transaction", RowExclusiveLock, wait);
-	RetryGlobalLock lock = RETRY_GLOBAL_MISSING;
-	HeapTuple	tuple;
-
-	if (rel == NULL)
-		return RETRY_GLOBAL_BUSY;
-	tuple = find_row(rel, "global_transaction_pkey", Global_gid, gid);
-	if (tuple != NULL)
-	{
-		read_global(tuple, RelationGetDescr(rel), global);
-		lock = lock_row(rel, &tuple->t_self, wait);
-	}
-	table_close(rel, NoLock);
-
-	/* who had the lock before may have decided */
-	if (lock == RETRY_GLOBAL_LOCKED && !retry_global_decided(gid, wait, decision))
-		return RETRY_GLOBAL_BUSY;
-	return lock;
-}
-
-RetryGlobalLock
-retry_global_lock_by(RetryGlobalScans *scans, bool wait, const pg_uuid_t *gid, RetryGlobal *global,
-					 RetryDecision *decision)
+retry_global_lock_by(RetryGlobalScans *scans, const pg_uuid_t *gid, RetryGlobal *global, RetryDecision *decision)
 {
 	RetryGlobalLock lock;
 	Relation	rel;
@@ -198,17 +174,26 @@ retry_global_lock_by(RetryGlobalScans *scans, bool wait, const pg_uuid_t *gid, R
 	rel = retry_global_scan_table(scans, RETRY_GLOBAL_TRANSACTION);
 	read_global(row, RelationGetDescr(rel), global);
 	tid = row->t_self;
-	lock = lock_row(rel, &tid, wait);
+	lock = lock_row(rel, &tid, retry_global_scans_wait(scans));
+	if (lock != RETRY_GLOBAL_LOCKED)
+		return lock;
 
 	/* who had the lock before may have decided */
-	if (lock == RETRY_GLOBAL_LOCKED && !retry_global_scan(scans, RETRY_GLOBAL_DECISION, gid))
+	if (!retry_global_scan(scans, RETRY_GLOBAL_DECISION, gid))
 		return RETRY_GLOBAL_BUSY;
-	if (lock == RETRY_GLOBAL_LOCKED)
-	{
-		row = retry_global_scan_next(scans, RETRY_GLOBAL_DECISION);
-		*decision = row == NULL ? RETRY_UNDECIDED :
-			read_decision(row, RelationGetDescr(retry_global_scan_table(scans, RETRY_GLOBAL_DECISION)));
-	}
+	row = retry_global_scan_next(scans, RETRY_GLOBAL_DECISION);
+	*decision = row == NULL ? RETRY_UNDECIDED :
+		read_decision(row, RelationGetDescr(retry_global_scan_table(scans, RETRY_GLOBAL_DECISION)));
+	return lock;
+}
+
+RetryGlobalLock
+retry_global_lock(const pg_uuid_t *gid, bool wait, RetryGlobal *global, RetryDecision *decision)
+{
+	RetryGlobalScans *scans = retry_global_scans_begin(wait);
+	RetryGlobalLock lock = retry_global_lock_by(scans, gid, global, decision);
+
+	retry_global_scans_end(scans);
 	return lock;
 }
 

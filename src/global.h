@@ -80,8 +80,8 @@ extern bool retry_global_find(const pg_uuid_t *gid, RetryGlobal *global);
 extern RetryGlobalLock retry_global_lock(const pg_uuid_t *gid, bool wait, RetryGlobal *global,
 										 RetryDecision *decision);
 
-/* The same, for who locks many of them: by scans that were begun with the same "wait". */
-extern RetryGlobalLock retry_global_lock_by(RetryGlobalScans *scans, bool wait, const pg_uuid_t *gid,
+/* The same, for who locks many of them, by scans that wait or do not. */
+extern RetryGlobalLock retry_global_lock_by(RetryGlobalScans *scans, const pg_uuid_t *gid,
 											RetryGlobal *global, RetryDecision *decision);
 
 /* Stores a transaction, as begun at this moment. */

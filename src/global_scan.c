@@ -76,6 +76,12 @@ retry_global_scans_end(RetryGlobalScans *scans)
 }
 
 bool
+retry_global_scans_wait(const RetryGlobalScans *scans)
+{
+	return scans->wait;
+}
+
+bool
 retry_global_scan(RetryGlobalScans *scans, RetryGlobalTable table, const pg_uuid_t *gid)
 {
 	Scan	   *s = &scans->of[table];

@@ -27,6 +27,7 @@ typedef struct RetryGlobalScans RetryGlobalScans;
  */
 extern RetryGlobalScans *retry_global_scans_begin(bool wait);
 extern void retry_global_scans_end(RetryGlobalScans *scans);
+extern bool retry_global_scans_wait(const RetryGlobalScans *scans);
 
 /*
  * Begins to read the rows of a table that belong to a transaction: what is committed

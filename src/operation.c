@@ -8,13 +8,10 @@
  */
 #include "postgres.h"
 
-#include "access/genam.h"
 #include "access/htup_details.h"
-#include "access/stratnum.h"
 #include "access/table.h"
 #include "catalog/pg_type.h"
 #include "utils/builtins.h"
-#include "utils/fmgroids.h"
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
@@ -118,21 +115,6 @@ add_operation(RetryWhole *whole, HeapTuple row)
 	}
 }
 
-static void
-read_operations(RetryWhole *whole, Relation rel, ScanKey key)
-{
-	SysScanDesc scan = systable_beginscan(rel, retry_relation_oid("global_operation_pkey"), true,
-										  GetActiveSnapshot(), 1, key);
-	HeapTuple	row;
-
-	whole->desc = CreateTupleDescCopy(RelationGetDescr(rel));
-	if (whole->desc->natts < Operation_natts)
-		retry_require_columns(rel, Operation_natts);
-	while (HeapTupleIsValid(row = systable_getnext(scan)))
-		add_operation(whole, heap_copytuple(row));
-	systable_endscan(scan);
-}
-
 /* One outcome. */
 static void
 add_outcome(RetryWhole *whole, HeapTuple row, TupleDesc desc)
@@ -155,36 +137,17 @@ add_outcome(RetryWhole *whole, HeapTuple row, TupleDesc desc)
 		retry_operation_note(&whole->known, &o, is_word(values[Outcome_outcome], "done"));
 }
 
-static void
-read_outcomes(RetryWhole *whole, Relation rel, ScanKey key)
-{
-	SysScanDesc scan = systable_beginscan(rel, retry_relation_oid("global_outcome_pkey"), true,
-										  GetActiveSnapshot(), 1, key);
-	HeapTuple	row;
-
-	while (HeapTupleIsValid(row = systable_getnext(scan)))
-		add_outcome(whole, row, RelationGetDescr(rel));
-	systable_endscan(scan);
-}
-
-/* Nothing is known but what is decided. */
-static void
-begin_whole(RetryWhole *whole, RetryDecision decision)
-{
-	memset(&whole->known, 0, sizeof(whole->known));
-	whole->n = 0;
-	whole->operations = NULL;
-	whole->known.decision = decision;
-	whole->known.may_commit = whole->global.mode == RETRY_MODE_SAGA;
-}
-
 bool
 retry_whole_read_by(RetryGlobalScans *scans, RetryWhole *whole, RetryDecision decision)
 {
 	const pg_uuid_t *gid = &whole->global.gid;
 	HeapTuple	row;
 
-	begin_whole(whole, decision);
+	memset(&whole->known, 0, sizeof(whole->known));
+	whole->n = 0;
+	whole->operations = NULL;
+	whole->known.decision = decision;
+	whole->known.may_commit = whole->global.mode == RETRY_MODE_SAGA;
 	if (!retry_global_scan(scans, RETRY_GLOBAL_OPERATION, gid) || !retry_global_scan(scans, RETRY_GLOBAL_OUTCOME, gid))
 		return false;
 	whole->desc = RelationGetDescr(retry_global_scan_table(scans, RETRY_GLOBAL_OPERATION));
@@ -195,27 +158,14 @@ retry_whole_read_by(RetryGlobalScans *scans, RetryWhole *whole, RetryDecision de
 	return true;
 }
 
-bool
-retry_whole_read(RetryWhole *whole, RetryDecision decision, bool wait)
+void
+retry_whole_read(RetryWhole *whole, RetryDecision decision)
 {
-	Relation	operations = retry_global_open("global_operation", RowExclusiveLock, wait);
-	Relation	outcomes = operations == NULL ? NULL : retry_global_open("global_outcome", RowExclusiveLock, wait);
-	ScanKeyData key;
+	RetryGlobalScans *scans = retry_global_scans_begin(true);
 
-	begin_whole(whole, decision);
-	if (outcomes != NULL)
-	{
-		PushActiveSnapshot(GetLatestSnapshot());
-		ScanKeyInit(&key, Operation_gid + 1, BTEqualStrategyNumber, F_UUID_EQ, UUIDPGetDatum(&whole->global.gid));
-		read_operations(whole, operations, &key);
-		ScanKeyInit(&key, Outcome_gid + 1, BTEqualStrategyNumber, F_UUID_EQ, UUIDPGetDatum(&whole->global.gid));
-		read_outcomes(whole, outcomes, &key);
-		PopActiveSnapshot();
-		table_close(outcomes, NoLock);
-	}
-	if (operations != NULL)
-		table_close(operations, NoLock);
-	return outcomes != NULL;
+	(void) retry_whole_read_by(scans, whole, decision);
+	whole->desc = CreateTupleDescCopy(whole->desc);
+	retry_global_scans_end(scans);
 }
 
 RetryOperation *

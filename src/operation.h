@@ -73,12 +73,14 @@ extern RetryOp retry_op_in(Datum value);
 
 /*
  * Reads what is known of whole->global, which is locked, and over which this is
- * decided, into the current memory context.  False when that cannot be had at
- * once, without "wait".
+ * decided, into the current memory context.
  */
-extern bool retry_whole_read(RetryWhole *whole, RetryDecision decision, bool wait);
+extern void retry_whole_read(RetryWhole *whole, RetryDecision decision);
 
-/* The same by scans, which have to stay for as long as "whole" is used. */
+/*
+ * The same by scans, which have to stay for as long as "whole" is used.  False
+ * when that cannot be had at once, and they do not wait.
+ */
 extern bool retry_whole_read_by(RetryGlobalScans *scans, RetryWhole *whole, RetryDecision decision);
 
 /* The operation with this task, or of which the task replays that; NULL: none. */

@@ -84,7 +84,7 @@ find_whole(RetryRecordBatch *batch, const pg_uuid_t *gid, RetryWhole **whole)
 	if (known == NULL)
 	{
 		*whole = palloc(sizeof(RetryWhole));
-		lock = retry_global_lock_by(batch->globals, batch->wait, gid, &(*whole)->global, &decision);
+		lock = retry_global_lock_by(batch->globals, gid, &(*whole)->global, &decision);
 		if (lock == RETRY_GLOBAL_BUSY ||
 			(lock == RETRY_GLOBAL_LOCKED && !retry_whole_read_by(batch->globals, *whole, decision)))
 		{
