@@ -66,16 +66,22 @@ retry_own_group(const char *name, const char *what, RetryGroupRow *group)
 }
 
 void
+retry_not_a_scene(const char *given)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+			 errmsg("scene: \"%.200s\" is not the name of a scene", given),
+			 errhint("Write scene or group/scene.")));
+}
+
+void
 retry_own_scene(const char *given, const char *what, RetrySceneRow *scene)
 {
 	char		group[RETRY_NAME_MAX + 1];
 	char		name[RETRY_NAME_MAX + 1];
 
 	if (!retry_scene_parse(given, group, name))
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("scene: \"%.200s\" is not the name of a scene", given),
-				 errhint("Write scene or group/scene.")));
+		retry_not_a_scene(given);
 	if (!retry_scene_by_name(GetActiveSnapshot(), group, name, scene))
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_OBJECT),

@@ -10,6 +10,7 @@
 #define RETRY_ACCESS_H
 
 #include "utils/snapshot.h"
+#include "compat.h"
 #include "scene.h"
 
 /* Member of the group's owner, so may also grant and revoke it. */
@@ -25,6 +26,9 @@ extern bool retry_owns_group(Oid role, const RetryGroupRow *group);
 extern void retry_check_owner(const RetryGroupRow *group, const char *what);
 extern void retry_own_group(const char *name, const char *what, RetryGroupRow *group);
 extern void retry_own_scene(const char *given, const char *what, RetrySceneRow *scene);
+
+/* The ERROR for a text that is not the name of a scene. */
+pg_noreturn extern void retry_not_a_scene(const char *given);
 
 /* Owner, or a member of a role that was granted the group. */
 extern bool retry_may_use_group(Snapshot snapshot, Oid role, const RetryGroupRow *group);

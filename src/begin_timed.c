@@ -50,10 +50,7 @@ find_scene(const text *given, RetrySceneRow *scene)
 
 	retry_target_read("scene", name, &target);
 	if (target.kind != RETRY_TARGET_SCENE)
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("scene: \"%.200s\" is not the name of a scene", name),
-				 errhint("Write scene or group/scene.")));
+		retry_not_a_scene(name);
 	retry_target_find("target", &target, GetActiveSnapshot(), GetUserId(), scene);
 }
 

@@ -32,6 +32,7 @@
 #include "locate.h"
 #include "page_find.h"
 #include "scene.h"
+#include "scene_ids.h"
 #include "statement.h"
 #include "store.h"
 
@@ -84,15 +85,6 @@ state_of(Datum state)
 			 errmsg("state: there are no pages of state %u", DatumGetObjectId(state))));
 }
 
-static int
-compare_scenes(const void *a, const void *b)
-{
-	int32		x = *(const int32 *) a;
-	int32		y = *(const int32 *) b;
-
-	return x < y ? -1 : x > y;
-}
-
 /* Ids of the scenes that are meant and seen, ascending; "only" 0: all that are seen. */
 static int32 *
 seen_scenes(bool own_only, int32 only, int *n)
@@ -106,7 +98,7 @@ seen_scenes(bool own_only, int32 only, int *n)
 		if (only == 0 || ids[i] == only)
 			ids[(*n)++] = ids[i];
 	}
-	qsort(ids, *n, sizeof(int32), compare_scenes);
+	retry_scene_ids_sort(ids, *n);
 	return ids;
 }
 
@@ -125,10 +117,7 @@ choose_scenes(const char *given, RetryPageWanted *wanted)
 	if (given != NULL)
 	{
 		if (!retry_scene_parse(given, group, name))
-			ereport(ERROR,
-					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-					 errmsg("scene: \"%.200s\" is not the name of a scene", given),
-					 errhint("Write scene or group/scene.")));
+			retry_not_a_scene(given);
 		known = retry_scene_by_name(GetActiveSnapshot(), group, name, &scene);
 	}
 	wanted->scenes = seen_scenes(false, scene.id, &wanted->nscenes);

@@ -25,6 +25,7 @@
 #include "lane.h"
 #include "page_find.h"
 #include "scene.h"
+#include "scene_ids.h"
 #include "shmem.h"
 #include "store.h"
 #include "unresolved.h"
@@ -125,25 +126,6 @@ put(Look *look, const RetryPos *pos)
 
 /* ---- what the role may see ---- */
 
-static bool
-contains(const int32 *scenes, int n, int32 scene_id)
-{
-	int			low = 0;
-
-	while (low < n)
-	{
-		int			middle = (low + n) / 2;
-
-		if (scenes[middle] == scene_id)
-			return true;
-		if (scenes[middle] < scene_id)
-			low = middle + 1;
-		else
-			n = middle;
-	}
-	return false;
-}
-
 /* May the role see a task of the scene, which lies in this leaf? */
 static bool
 may_see(Look *look, int32 scene_id, int leaf, const pg_uuid_t *id)
@@ -151,9 +133,9 @@ may_see(Look *look, int32 scene_id, int leaf, const pg_uuid_t *id)
 	const RetryPageWanted *wanted = look->wanted;
 	TupleTableSlot *slot;
 
-	if (contains(wanted->scenes, wanted->nscenes, scene_id))
+	if (retry_scene_ids_has(wanted->scenes, wanted->nscenes, scene_id))
 		return true;
-	if (!contains(wanted->own_scenes, wanted->n_own_scenes, scene_id))
+	if (!retry_scene_ids_has(wanted->own_scenes, wanted->n_own_scenes, scene_id))
 		return false;
 	slot = retry_find_task(look->reader, id, NULL, &leaf);
 	return slot != NULL &&

@@ -19,22 +19,8 @@
 #include "access.h"
 #include "enqueue_options.h"
 #include "scene.h"
+#include "scene_ids.h"
 #include "selection.h"
-
-static int
-compare_ids(const void *a, const void *b)
-{
-	int32		x = *(const int32 *) a;
-	int32		y = *(const int32 *) b;
-
-	return x < y ? -1 : x > y;
-}
-
-static bool
-is_member(const int32 *ids, int count, int32 id)
-{
-	return count > 0 && bsearch(&id, ids, count, sizeof(int32), compare_ids) != NULL;
-}
 
 /* The group by its name, which the role may use. */
 static void
@@ -95,7 +81,7 @@ choose_all(RetrySelection *s, Snapshot snapshot, const char *group_name)
 	s->scenes = repalloc(s->scenes, sizeof(int32) * (Size) Max(s->nscenes + n_own, 1));
 	memcpy(s->scenes + s->nscenes, own, sizeof(int32) * n_own);
 	s->nscenes += n_own;
-	qsort(s->scenes, s->nscenes, sizeof(int32), compare_ids);
+	retry_scene_ids_sort(s->scenes, s->nscenes);
 }
 
 static int64
@@ -199,7 +185,7 @@ retry_selection_read(FunctionCallInfo fcinfo, const RetrySelectionArgs *args,
 		find_group(snapshot, s->role, group_name);
 	}
 	s->own_scenes = retry_visible_scenes(snapshot, s->role, NULL, true, &s->n_own_scenes);
-	qsort(s->own_scenes, s->n_own_scenes, sizeof(int32), compare_ids);
+	retry_scene_ids_sort(s->own_scenes, s->n_own_scenes);
 	if (given(fcinfo, args->target))
 		choose_scene(s, snapshot, PG_GETARG_TEXT_PP(args->target), group_name);
 	else
@@ -209,8 +195,8 @@ retry_selection_read(FunctionCallInfo fcinfo, const RetrySelectionArgs *args,
 bool
 retry_selection_has(const RetrySelection *s, int32 scene_id, Oid enqueued_by)
 {
-	return is_member(s->scenes, s->nscenes, scene_id) &&
-		(!is_member(s->own_scenes, s->n_own_scenes, scene_id) ||
+	return retry_scene_ids_has(s->scenes, s->nscenes, scene_id) &&
+		(!retry_scene_ids_has(s->own_scenes, s->n_own_scenes, scene_id) ||
 		 has_privs_of_role(s->role, enqueued_by));
 }
 
