@@ -27,7 +27,10 @@ SELECT pg_temp.die(id, '2026-01-02'::timestamptz - key::int * interval '1 min') 
 SELECT pg_temp.attempt(id, 1, 'failed', now() + interval '1 day') FROM pg_temp.made WHERE digit IN (4, 5, 6) \g /dev/null
 SELECT pg_temp.attempt(id, 2, 'failed', now() + interval '1 day') FROM pg_temp.made WHERE digit = 5 \g /dev/null
 SELECT retry.cancel(id) FROM (SELECT id FROM pg_temp.made WHERE digit IN (6, 7) ORDER BY key) x \g /dev/null
-SELECT retry.cancel(id) FROM pg_temp.made WHERE digit = 7 \g /dev/null
+-- two who asked at once: the first counts
+CREATE TEMP TABLE again AS SELECT s.* FROM retry.signal s JOIN pg_temp.made m ON m.id = s.task_id WHERE m.digit = 7;
+UPDATE again SET due_at = due_at + interval '1 min';
+INSERT INTO retry.signal SELECT * FROM again;
 
 -- the pages of a state, one after the other, each begun where the one before ended
 CREATE FUNCTION pg_temp.pages(state retry.task_state, size int, scene text DEFAULT NULL, OUT page bigint, OUT keys text)
