@@ -116,6 +116,7 @@ retry_admit(RetryTurn *turn, RetryLane *lane, const RetryCandidate *c)
 {
 	RetryDispatcher *d = turn->d;
 	RetryEntry	entry = c->entry;
+	RetryScene *scene;
 	bool		current;
 
 	if (c->cancel || c->amend || c->step || retry_lanes_holds(d->lanes, &c->entry.pos.id))
@@ -125,6 +126,14 @@ retry_admit(RetryTurn *turn, RetryLane *lane, const RetryCandidate *c)
 	if (c->xid != 0 && retry_held_foreign(turn, c->inert, c->xid, c->entry.pos.due))
 		return RETRY_ADMIT_SKIPPED;
 
+	/* also one that is past: what waited behind it may lie before the horizon */
+	scene = entry.scene_id != 0 ? retry_turn_scene(turn, entry.scene_id) : NULL;
+	if (retry_order_wanted(d, lane->hash, scene))
+	{
+		retry_order_begin(d, lane, scene->id);
+		return RETRY_ADMIT_NO_ROOM;
+	}
+
 	current = is_current(turn, &entry);
 	if (retry_reader_leaf_blocked(turn->reader, c->entry.leaf))
 		return RETRY_ADMIT_NO_ROOM; /* an index is locked: the probe knows
@@ -132,23 +141,13 @@ retry_admit(RetryTurn *turn, RetryLane *lane, const RetryCandidate *c)
 	if (!current)
 		return RETRY_ADMIT_SKIPPED;
 
-	if (entry.scene_id != 0)
+	if (scene != NULL)
 	{
-		RetryScene *scene = retry_turn_scene(turn, entry.scene_id);
-
-		if (retry_order_wanted(d, lane->hash, scene))
-		{
-			retry_order_begin(d, lane, scene->id);
-			return RETRY_ADMIT_NO_ROOM;
-		}
-		if (scene != NULL && retry_held_back(turn, scene, lane->hash, c->entry.pos.due))
+		if (retry_held_back(turn, scene, lane->hash, c->entry.pos.due))
 			return RETRY_ADMIT_SKIPPED;
-		if (scene != NULL)
-		{
-			lane->group_id = scene->group_id;
-			retry_lane_stats_scene(lane, scene->id);
-			retry_override_lane(d, lane, scene);
-		}
+		lane->group_id = scene->group_id;
+		retry_lane_stats_scene(lane, scene->id);
+		retry_override_lane(d, lane, scene);
 	}
 	return retry_lane_push(d->lanes, lane, &entry) ? RETRY_ADMIT_TAKEN : RETRY_ADMIT_NO_ROOM;
 }

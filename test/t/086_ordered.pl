@@ -410,6 +410,26 @@ sub load_goes_on
 	return;
 }
 
+# The checkpoint says when a head is due again; it ends after that is written, and then
+# comes a crash: those behind it were due before, and are found all the same.
+$scene = 'ended';
+scene($scene, backoff => "'fixed 2s'");
+{
+	my $head = add('a', 1, '/flaky/1?fail=500');
+	add('a', 2, '/slow-first/60000');
+	add('a', 3, '/ok');
+	wait_state($node, $head, 'retrying');
+	$node->restart;
+	add('b', 1, '/ok');
+	wait_sql($node, 'SELECT EXISTS (SELECT FROM (TABLE retry.checkpoint_a UNION ALL TABLE retry.checkpoint_b) c WHERE taken_at > pg_postmaster_start_time())',
+		'a checkpoint is written', expected => 't');
+	wait_for(sub { numbers('a') eq '1 1 2' }, 'the head ends, and the next begins');
+	$node->stop('immediate');
+	$node->start;
+	all_finished($scene, 'killed after the head had ended');
+	is(numbers('a'), '1 1 2 2 3', 'those behind it go on, in order');
+}
+
 $scene = 'crash';
 scene($scene, backoff => "'random 20ms..200ms'", max_attempts => 20);
 foreach my $round (0 .. 4)
