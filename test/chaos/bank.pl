@@ -44,11 +44,21 @@ sub kill_one
 	return;
 }
 
+# A server that begins anew after a crash, and is told to stop just then, may wait for
+# ever for its own checkpointer, with or without retry: so not before it has recovered.
+sub recovered
+{
+	my ($house) = @_;
+
+	wait_for(sub { defined $bank->sql($house, 'SELECT 1') }, "$house->{name} has recovered");
+	return;
+}
+
 my %faults = (
 	'kill-server' => sub { my ($house) = @_; RetryTest::Crash::crash($house->{node}, 1); pause(0.5); $house->{node}->start; },
 	'kill-postmaster' => sub { my ($house) = @_; RetryTest::Crash::crash($house->{node}, 0); $house->{node}->start; },
 	'stop-immediate' => sub { my ($house) = @_; $house->{node}->stop('immediate'); pause(0.5); $house->{node}->start; },
-	'stop-fast' => sub { my ($house) = @_; $house->{node}->stop('fast'); $house->{node}->start; },
+	'stop-fast' => sub { my ($house) = @_; recovered($house); $house->{node}->stop('fast'); $house->{node}->start; },
 	'kill-dispatcher' => sub { kill_one($_[0], 'retry dispatcher') },
 	'kill-executor' => sub { kill_one($_[0], 'retry executor') },
 	'kill-backend' => sub { kill_one($_[0], 'client backend') },
