@@ -7,14 +7,18 @@
  * anew beside the one that is in use, and what its trigger did not tell of it
  * would be gone when it puts the new one in its place.
  *
- * They act as the owner of the tables.  So whoever enqueues need not trust who
- * made them, and a worker, which may do everything, does not lend them that.
+ * They act as the owner of the tables, and as a maintenance command has functions
+ * act: nothing that they set or defer is left when they have ended.  So whoever
+ * enqueues need not trust who made them, and a worker, which may do everything,
+ * does not lend them that.  Those that could be deferred are passed like ours.
  */
 #include "postgres.h"
 
 #include "catalog/pg_trigger.h"
 #include "commands/trigger.h"
 #include "executor/executor.h"
+#include "miscadmin.h"
+#include "utils/guc.h"
 #include "utils/lsyscache.h"
 #include "utils/snapmgr.h"
 
@@ -41,7 +45,7 @@ retry_only_other_triggers(ResultRelInfo *result_rel)
 	{
 		Trigger    *trigger = &all->triggers[i];
 
-		if (is_ours(result_rel->ri_RelationDesc, trigger))
+		if (is_ours(result_rel->ri_RelationDesc, trigger) || trigger->tgdeferrable)
 			continue;
 		all->trig_insert_after_row |= TRIGGER_FOR_ROW(trigger->tgtype) && TRIGGER_FOR_AFTER(trigger->tgtype) &&
 			TRIGGER_FOR_INSERT(trigger->tgtype);
@@ -56,18 +60,25 @@ retry_fire_other_triggers(ResultRelInfo *result_rel, TupleTableSlot **slots, int
 {
 	EState	   *estate = CreateExecutorState();
 	bool		pushed = !ActiveSnapshotSet();
+	int			settings = NewGUCNestLevel();
 	RetryRoleSwitch before;
+	Oid			owner;
+	int			context;
 
 	if (pushed)
 		PushActiveSnapshot(GetTransactionSnapshot());
 	retry_become_owner(&before);
+	GetUserIdAndSecContext(&owner, &context);
+	SetUserIdAndSecContext(owner, context | SECURITY_RESTRICTED_OPERATION);
 	AfterTriggerBeginQuery();
 	for (int i = 0; i < nslots; i++)
 		ExecARInsertTriggers(estate, result_rel, slots[i], NIL, NULL);
 	AfterTriggerEndQuery(estate);
 	retry_become_caller(&before);
+	AtEOXact_GUC(false, settings);
 	if (pushed)
 		PopActiveSnapshot();
+	ExecResetTupleTable(estate->es_tupleTable, false);
 	ExecCloseResultRelations(estate);
 	FreeExecutorState(estate);
 }

@@ -19,7 +19,8 @@ extern bool retry_only_other_triggers(ResultRelInfo *result_rel);
 
 /*
  * Fires what retry_only_other_triggers() has left, for rows that have been
- * inserted, as the owner of the tables.  Raises what they raise.
+ * inserted, as the owner of the tables.  Raises what they raise, and ERROR
+ * (insufficient_privilege) when they want something deferred.
  */
 extern void retry_fire_other_triggers(ResultRelInfo *result_rel, TupleTableSlot **slots, int nslots);
 

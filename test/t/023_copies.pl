@@ -77,7 +77,7 @@ sub foreign
 	my ($key) = @_;
 	return $node->safe_psql('restored', <<"SQL");
 INSERT INTO retry.task_$leaf (leaf, inert, id, xid, lane_hash, due_at, scene_id, enqueued_by, url, key)
-SELECT $leaf, false, gen_random_uuid(), '3', 17, now(), id, 'postgres'::regrole, '${\ $receiver->url('/ok') }', '$key'
+SELECT $leaf, false, gen_random_uuid(), '3', 17, now() - interval '1 min', id, 'postgres'::regrole, '${\ $receiver->url('/ok') }', '$key'
 FROM retry.scene WHERE name = 'default'
 RETURNING id
 SQL

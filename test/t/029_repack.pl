@@ -41,6 +41,33 @@ is(sql("SELECT count(*) FROM heard WHERE name = 'task_$nn'"), '1001', '... of ea
 sql('TRUNCATE heard');
 sql_fails($node, "SELECT retry.set_secret('key', 'x')", '55006', qr/trigger that is not its own: "hear".*Try again/s, 'secrets are not changed past a trigger');
 
+# Nothing that it sets or defers is left, for it may run in a worker, which may do everything.
+sql('CREATE TABLE deeds (n int)');
+sql("CREATE FUNCTION deed() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN INSERT INTO public.heard VALUES (TG_TABLE_NAME, current_user); RETURN NULL; END'");
+sql('CREATE CONSTRAINT TRIGGER deed AFTER INSERT ON deeds DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION deed()');
+sql("CREATE FUNCTION leave() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN INSERT INTO public.deeds VALUES (1); RETURN NULL; END'");
+sql("CREATE FUNCTION set() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN PERFORM set_config(''statement_timeout'', ''7min'', false); RETURN NULL; END'");
+sql("CREATE TRIGGER set AFTER INSERT ON retry.task_$nn FOR EACH ROW EXECUTE FUNCTION set()");
+is($node->safe_psql('postgres', "SELECT retry.enqueue('$url/ok', '{}') \\g /dev/null\nSHOW statement_timeout"), '0', 'what a trigger sets');
+sql("CREATE TRIGGER leave AFTER INSERT ON retry.task_$nn FOR EACH ROW EXECUTE FUNCTION leave()");
+sql_fails($node, "SELECT retry.enqueue('$url/ok', '{}')", '42501', qr/cannot fire deferred trigger/, 'what it defers');
+sql("DROP TRIGGER leave ON retry.task_$nn; DROP TRIGGER set ON retry.task_$nn; TRUNCATE heard");
+sql("CREATE CONSTRAINT TRIGGER deed AFTER INSERT ON retry.task_$nn DEFERRABLE FOR EACH ROW EXECUTE FUNCTION deed()");
+sql("BEGIN; SET CONSTRAINTS ALL DEFERRED; SELECT retry.enqueue('$url/ok', '{}'); COMMIT");
+is(sql("SELECT count(*) FROM heard WHERE name = 'task_$nn'"), '1', 'one that can be deferred is not fired, only the other');
+sql("DROP TRIGGER deed ON retry.task_$nn");
+
+# What cannot be recorded for it is held, and recorded when it can be.
+sql("CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN IF NEW.duration_us > 400000 THEN RAISE ''refused''; END IF; RETURN NULL; END'");
+sql("CREATE TRIGGER refuse AFTER INSERT ON retry.attempt_$nn FOR EACH ROW EXECUTE FUNCTION refuse()");
+$id = sql("SELECT retry.enqueue('$url/delay/500', '{}', key => 'refused')");
+wait_for(sub { slurp_file($node->logfile) =~ /attempt 1 of task $id cannot be recorded: refused/ }, 'a trigger that fails');
+wait_state($node, sql("SELECT retry.enqueue('$url/ok', '{}')"), 'succeeded', description => 'holds no other task');
+is(sql("SELECT state FROM retry.tasks WHERE id = '$id'"), 'running', 'but its own');
+sql("DROP TRIGGER refuse ON retry.attempt_$nn");
+wait_state($node, $id, 'succeeded', description => 'which goes on without it');
+is(scalar(grep { $_->{key} =~ /refused/ } $receiver->ledger), 1, 'and was sent once');
+
 # ---- pg_repack
 
 SKIP:
@@ -83,5 +110,6 @@ SKIP:
 	is(scalar(grep { $_->{key} =~ /^(task|attempt)_/ } $receiver->ledger), 6, 'each was sent once');
 }
 
+unlike(slurp_file($node->logfile), qr/WARNING|reference leak/, 'nothing is left open');
 $node->stop;
 done_testing();
