@@ -67,6 +67,18 @@ SELECT retry.enqueue('rights-bank/payment', '{}');
 SELECT retry.replay_dead('rights-bank/payment');
 RESET ROLE;
 
+-- How one task stands: what the view tells this role of it.
+CREATE TABLE rights_ids AS SELECT id, key FROM retry.task WHERE key ~ '^(shop|bank)-';
+GRANT SELECT ON rights_ids TO PUBLIC;
+SET ROLE regress_rights_shop;
+SELECT i.key, n.state, n.attempts, n.last_error FROM rights_ids i, retry.task_now(i.id) n ORDER BY i.key;
+SET ROLE regress_rights_bank;
+SELECT i.key, n.state, n.attempts, n.last_error FROM rights_ids i, retry.task_now(i.id) n ORDER BY i.key;
+SET ROLE regress_rights_nobody;
+SELECT i.key, n.state FROM rights_ids i, retry.task_now(i.id) n ORDER BY i.key;
+RESET ROLE;
+DROP TABLE rights_ids;
+
 -- Events are those of the lanes of one's groups; those of the shared group tell
 -- of all who use it, and are for its owner and for pg_monitor.
 INSERT INTO retry.event (at, group_id, kind, lane)

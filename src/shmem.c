@@ -442,11 +442,17 @@ find_transfers(Oid database, const pg_uuid_t *id, int leaf, RetryInFlight *out, 
 }
 
 bool
+retry_shmem_transfer(Oid database, const pg_uuid_t *id, RetryInFlight *found)
+{
+	return find_transfers(database, id, -1, found, 1) > 0;
+}
+
+bool
 retry_shmem_task_running(Oid database, const pg_uuid_t *id)
 {
 	RetryInFlight found;
 
-	return find_transfers(database, id, -1, &found, 1) > 0;
+	return retry_shmem_transfer(database, id, &found);
 }
 
 bool

@@ -224,6 +224,9 @@ extern bool retry_shmem_worker_unwanted(const RetryWorker *worker);
 /* True when this task is in flight in any dispatcher of the database. */
 extern bool retry_shmem_task_running(Oid database, const pg_uuid_t *id);
 
+/* The same, with what is known of the attempt. */
+extern bool retry_shmem_transfer(Oid database, const pg_uuid_t *id, RetryInFlight *found);
+
 /* True when any in-flight task of the database lies in this leaf. */
 extern bool retry_shmem_leaf_running(Oid database, int leaf);
 

@@ -31,6 +31,26 @@ $lock->quit;
 $reader->quit;
 is($node->safe_psql('postgres', 'SELECT before, after FROM seen'), '0|0', 'it sees what was running when it looked first');
 is($node->safe_psql('postgres', 'SELECT count(*) FROM retry.running_rows()'), '2', 'the next one sees what runs now');
+
+# How one task stands is what the view says of it, in each state.
+$node->safe_psql('postgres', <<"SQL");
+INSERT INTO retry.scene (name, url, backoff, max_attempts) VALUES
+	('fails', '${\$receiver->url('/status/500')}', 'fixed 1h', 5),
+	('dies', '${\$receiver->url('/status/500')}', 'fixed 1h', 1);
+SQL
+my %id = map { $_ => enqueue($node, $_ eq 'succeeded' ? "'" . $receiver->url('/ok') . "', '{}'" : "'" . ($_ eq 'dead' ? 'dies' : 'fails') . "', '{}'") }
+  qw(succeeded dead retrying given_up);
+$id{pending} = enqueue($node, "'fails', '{}', delay => '1 h'");
+$id{cancelled} = enqueue($node, "'fails', '{}', delay => '20 days'");
+wait_state($node, $id{$_}, $_ eq 'given_up' ? 'retrying' : $_) foreach qw(succeeded dead retrying given_up);
+$node->safe_psql('postgres', "SELECT retry.cancel('$id{$_}')") foreach qw(cancelled given_up);
+is($node->safe_psql('postgres', <<'SQL'), 'cancelled 2, dead 1, pending 1, retrying 1, running 2, succeeded 1', 'tasks in each state');
+SELECT string_agg(state || ' ' || n, ', ' ORDER BY state::text) FROM (SELECT state, count(*) AS n FROM retry.tasks GROUP BY 1) AS x
+SQL
+is($node->safe_psql('postgres', <<'SQL'), '', '... of which retry.task_now() says the same');
+SELECT * FROM retry.tasks t, retry.task_now(t.id) n
+WHERE (t.state, t.attempts, t.last_status, t.last_error, t.next_due, t.finished_at) IS DISTINCT FROM n
+SQL
 $hanging->stop('KILL');
 
 # Thousands come, fail, and succeed while one query follows the other.
