@@ -88,7 +88,7 @@ rest_of(const RetryLane *lane)
 	if (lane->paused)
 		return REST_CLOSED;		/* whether it has anything is not known */
 	if (!queued)
-		return REST_IDLE;
+		return retry_lane_early(lane) ? REST_CLOSED : REST_IDLE;
 	return retry_ring_closed(lane) ? REST_CLOSED : REST_NONE;
 }
 
@@ -618,10 +618,23 @@ retry_lanes_restart(RetryLanes *lanes)
 	lanes->horizon = DT_NOBEGIN;
 }
 
+void
+retry_lane_wait_behind(RetryLanes *lanes, RetryLane *lane, const RetryPos *head)
+{
+	lane->head = *head;
+	retry_lane_update(lanes, lane);
+}
+
+bool
+retry_lane_early(const RetryLane *lane)
+{
+	return lane->ordered && retry_pos_compare(&lane->side[RETRY_SIDE_FIRST].cursor, &lane->head) < 0;
+}
+
 TimestampTz
 retry_lane_oldest(const RetryLane *lane)
 {
-	TimestampTz oldest = DT_NOEND;
+	TimestampTz oldest = retry_lane_early(lane) ? lane->side[RETRY_SIDE_FIRST].cursor.due : DT_NOEND;
 
 	for (int i = 0; i < RETRY_SIDES; i++)
 	{

@@ -74,6 +74,8 @@ typedef struct RetryLane
 	bool		ordered;		/* one after the other; ordered.c fills it */
 	bool		order_known;	/* and knows where to read it from */
 	bool		dead_head;		/* it waits for a dead task to be replayed */
+	RetryPos	head;			/* ordered: just before what it waits for; see
+								 * retry_lane_early() */
 	int64		blocked_until_us;
 	uint64		turn;			/* grows with what it sent, by its weight */
 	RetryHeapNode ready_node;
@@ -244,6 +246,18 @@ extern void retry_lane_advance(RetryLanes *lanes, RetrySide *side, const RetryPo
  */
 extern void retry_lane_go_ahead(RetryLanes *lanes, RetrySide *side, const RetryPos *pos,
 								TimestampTz next_due);
+
+/*
+ * An ordered lane waits for what lies just after "head"; for nothing when that
+ * is before the cursor of its first attempts.
+ */
+extern void retry_lane_wait_behind(RetryLanes *lanes, RetryLane *lane, const RetryPos *head);
+
+/*
+ * Does something lie before what an ordered lane waits for?  It was committed
+ * late, or by a clock that was behind, and nothing but the cursor tells of it.
+ */
+extern bool retry_lane_early(const RetryLane *lane);
 
 /* True when the task is queued or sent and not recorded. */
 extern bool retry_lanes_holds(const RetryLanes *lanes, const pg_uuid_t *id);

@@ -35,7 +35,8 @@ typedef struct Dormant
 								 * nothing known */
 	RetryFlow  *flow;
 	bool		paused;
-	bool		open;			/* it may send: only kept for its flow */
+	bool		open;			/* it may send: kept for its flow, or it is
+								 * early */
 	RetryHeapNode wake_node;	/* key: when to ask again */
 } Dormant;
 
@@ -115,6 +116,22 @@ set_wake(RetryLanes *lanes, Dormant *dormant, int64 wake_us)
 }
 
 /*
+ * When a closed lane may have something to do; PG_INT64_MAX: when somebody says
+ * so.  One that waits for its head, and of which the head does not tell all,
+ * has nothing queued, and waits by the clock of the wall, which may be set.
+ */
+static int64
+moment_of(const RetryLanes *lanes, const RetryLane *lane)
+{
+	TimestampTz due = Min(lane->side[RETRY_SIDE_FIRST].next_due, lane->side[RETRY_SIDE_RETRY].next_due);
+	int64		moment = lane->paused ? PG_INT64_MAX : retry_ring_moment(lane);
+
+	if (lane->paused || moment < PG_INT64_MAX || !retry_lane_early(lane))
+		return moment;
+	return lanes->now_us + (due > lanes->now ? Min(due - lanes->now, REST_CHECK_US) : 0);
+}
+
+/*
  * A lane that is closed for long enough, NULL when none is found.  Those that
  * are not go to the end of the list, so that the next look is at others.
  */
@@ -126,9 +143,8 @@ retry_dormant_candidate(RetryLanes *lanes)
 	for (int i = 0; i < LOOK_AT && !dlist_is_empty(&lanes->closed); i++)
 	{
 		RetryLane  *lane = dlist_head_element(RetryLane, rest_node, &lanes->closed);
-		int64		moment = lane->paused ? PG_INT64_MAX : retry_ring_moment(lane);
 
-		if (moment >= lanes->now_us + RETRY_LANE_LONG_US)
+		if (moment_of(lanes, lane) >= lanes->now_us + RETRY_LANE_LONG_US)
 			return lane;
 		dlist_delete(&lane->rest_node);
 		dlist_push_tail(&lanes->closed, &lane->rest_node);
@@ -165,9 +181,12 @@ make_record(RetryLanes *lanes, RetryLane *lane)
 void
 retry_dormant_close(RetryLanes *lanes, RetryLane *lane)
 {
-	int64		moment = lane->paused ? PG_INT64_MAX : retry_ring_moment(lane);
+	int64		moment = moment_of(lanes, lane);
+	bool		early = retry_lane_early(lane);
+	Dormant    *dormant = make_record(lanes, lane);
 
-	set_wake(lanes, make_record(lanes, lane), moment);
+	dormant->open = early && !lane->paused;
+	set_wake(lanes, dormant, moment);
 	retry_lanes_drop(lanes, lane);
 }
 

@@ -40,6 +40,10 @@ typedef struct Look
 	bool		found;
 	RetryEntry	entry;
 	TimestampTz due;			/* when it may be sent; its own side's */
+
+	/* a dead task holds up the lane: the first of them */
+	bool		held_up;
+	RetryPos	dead;
 } Look;
 
 bool
@@ -99,6 +103,8 @@ retry_order_begin(RetryDispatcher *d, RetryLane *lane, int32 scene_id)
 
 	lane->ordered = true;
 	lane->order_known = false;
+	memset(&lane->head, 0, sizeof(lane->head));
+	lane->head.due = DT_NOBEGIN;
 	retry_lane_unqueue(d->lanes, lane);
 	if (held.due < DT_NOEND)
 		retry_lane_note(d->lanes, &lane->side[RETRY_SIDE_FIRST], &held);
@@ -348,12 +354,11 @@ look_for_replay(Look *look, int leaf, const pg_uuid_t *dead)
  * Looks at the dead tasks of the lane: whether one holds it up, and which replay
  * then is next.  Where it was held up once, it is read from there.
  */
-static bool
+static void
 look_at_dead(Look *look)
 {
 	RetryTurn  *turn = look->turn;
 	RetryDeadHead *heads;
-	bool		held_up = false;
 	int			n;
 
 	if (!retry_dead_heads_read(turn->snapshot, &look->lane->hash, true, &heads, &n))
@@ -368,14 +373,26 @@ look_at_dead(Look *look)
 		if (heads[i].passed || scene == NULL || !scene->flow.dead_head_blocks ||
 			!retry_order_wanted(turn->d, look->lane->hash, scene))
 			continue;
-		held_up = true;
+		if (!look->held_up || retry_pos_compare(&place, &look->dead) < 0)
+			look->dead = place;
+		look->held_up = true;
 		for (int leaf = 0; leaf < RETRY_LEAVES && !look->found; leaf++)
 		{
 			if (leaf_open(look, leaf))
 				look_for_replay(look, leaf, &heads[i].task_id);
 		}
 	}
-	return held_up;
+}
+
+/* Has the next task of the stream no outcome, and may it be sent at all? */
+static bool
+next_is_open(Look *look, Stream *stream, RetryProbe *probe)
+{
+	RetryCandidate *c = &stream->next;
+
+	look->looked_at++;
+	return !retry_held_foreign(look->turn, c->inert, c->xid, c->entry.pos.due) &&
+		is_open(look, &c->entry, probe);
 }
 
 /* Looks for the first task without an outcome; true when there may be more to look at. */
@@ -390,19 +407,17 @@ look_at_tasks(Look *look)
 
 	while ((stream = earliest(look, open, n)) != NULL && look->looked_at < LOOK_BUDGET)
 	{
-		RetryCandidate *c = &stream->next;
 		RetryProbe	probe;
 
-		look->looked_at++;
-		if (!retry_held_foreign(look->turn, c->inert, c->xid, c->entry.pos.due) &&
-			is_open(look, &c->entry, &probe))
+		if (next_is_open(look, stream, &probe))
 		{
-			consider(look, &c->entry, &probe);
+			consider(look, &stream->next.entry, &probe);
+			pos = retry_pos_before(&stream->next.entry.pos);
 			break;
 		}
 		if (look->locked)
 			break;
-		pos = c->entry.pos;
+		pos = stream->next.entry.pos;
 		if (!stream_next(look, stream))
 			*stream = open[--n];
 	}
@@ -411,6 +426,45 @@ look_at_tasks(Look *look)
 		pos = end_of_due(look);
 	retry_lane_advance(look->turn->d->lanes, side, &pos, side->next_due);
 	return stream != NULL && !look->found;
+}
+
+/*
+ * The lane waits for the task at this place, or for the replay of a dead one
+ * there.  The cursor goes on to it, unless something without an outcome lies
+ * before: a late commit, or one by a clock that was behind.  It waits as well,
+ * and is what the lane has to be read from.
+ */
+static void
+wait_behind(Look *look, const RetryPos *place)
+{
+	RetrySide  *side = &look->lane->side[RETRY_SIDE_FIRST];
+	RetryPos	head = retry_pos_before(place);
+
+	if (retry_pos_compare(&side->cursor, &head) < 0)
+	{
+		Stream		open[RETRY_LEAVES];
+		int			n = open_streams(look, RETRY_TASK_DUE, RETRY_SIDE_FIRST, open);
+		RetryPos	pos = side->cursor;
+		Stream	   *stream;
+
+		while ((stream = earliest(look, open, n)) != NULL && look->looked_at < LOOK_BUDGET &&
+			   retry_pos_compare(&stream->next.entry.pos, &head) <= 0)
+		{
+			RetryProbe	probe;
+
+			if (next_is_open(look, stream, &probe) || look->locked)
+				break;
+			pos = stream->next.entry.pos;
+			if (!stream_next(look, stream))
+				*stream = open[--n];
+		}
+		if (look->locked)
+			return;
+		if (stream == NULL || retry_pos_compare(&stream->next.entry.pos, &head) > 0)
+			pos = head;
+		retry_lane_advance(look->turn->d->lanes, side, &pos, side->next_due);
+	}
+	retry_lane_wait_behind(look->turn->d->lanes, look->lane, &head);
 }
 
 /* What is to be done about the one that was found */
@@ -479,6 +533,7 @@ int
 retry_order_refill(RetryTurn *turn, RetryLane *lane)
 {
 	Look		look = {.turn = turn,.lane = lane};
+	RetryPos	nowhere = {.due = DT_NOBEGIN};
 	RetryScene *scene;
 	bool		more = false;
 
@@ -492,11 +547,14 @@ retry_order_refill(RetryTurn *turn, RetryLane *lane)
 
 	look.fresh = !lane->order_known;
 	more = look_at_retries(&look);
-	lane->dead_head = look_at_dead(&look);
+	look_at_dead(&look);
+	lane->dead_head = look.held_up;
+	if (!look.locked && !more && !look.found && !look.held_up)
+		more = look_at_tasks(&look);
+	if (!look.locked && !more)
+		wait_behind(&look, look.held_up ? &look.dead : look.found ? &look.entry.pos : &nowhere);
 	if (look.locked)
 		lane->order_known = false;
-	else if (!more && !look.found && !lane->dead_head)
-		more = look_at_tasks(&look);
 	scene = look.found ? retry_turn_scene(turn, look.entry.scene_id) : NULL;
 	if (look.found && scene == NULL && !turn->config_read)
 	{

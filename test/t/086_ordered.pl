@@ -430,6 +430,26 @@ scene($scene, backoff => "'fixed 2s'");
 	is(numbers('a'), '1 1 2 2 3', 'those behind it go on, in order');
 }
 
+# One that is committed late lies before the head that waits: it is not forgotten with
+# the lane, nor at a restart.
+$scene = 'early';
+scene($scene, backoff => "'fixed 3s'");
+foreach my $how ('forgotten', 'restarted')
+{
+	my $user = session($node);
+	$user->query_safe('BEGIN');
+	$user->query_safe("SELECT retry.enqueue('$scene', '{}', key => '$scene:$how:early', reference => '$how', url => '$base/ok')");
+	my $head = add($how, 1, '/flaky/1?fail=500');
+	wait_state($node, $head, 'retrying', description => "$how: the head waits");
+	$user->query_safe('COMMIT');
+	$user->quit;
+	# a turn of the dispatcher after it
+	wait_state($node, add("other $how", 1, '/ok'), 'succeeded');
+	$how eq 'forgotten' ? forget_lanes() : $node->restart;
+	all_finished($scene, "one that is committed late, $how");
+	is(numbers($how), '1 1 early', 'it goes when the head has ended');
+}
+
 $scene = 'crash';
 scene($scene, backoff => "'random 20ms..200ms'", max_attempts => 20);
 foreach my $round (0 .. 4)

@@ -1330,6 +1330,46 @@ test_dormant(void)
 	CHECK_INT(retry_lanes_count(lanes) + retry_lanes_dormant(lanes), 0, "lanes of another dispatcher are gone at once");
 }
 
+/* Something that was committed late lies before the head that an ordered lane waits for. */
+static void
+test_early(void)
+{
+	RetryLanes *lanes = make_lanes(2, 1000, 64, 8);
+	RetryPos	head = {.due = 5000};
+	RetryPos	late = {.due = 4000};
+
+	for (int i = 1; i <= 2; i++)
+	{
+		RetryLane  *lane = retry_lanes_get(lanes, i, 5000, 6000);
+
+		lane->ordered = true;
+		retry_lane_advance(lanes, &lane->side[RETRY_SIDE_FIRST], &head, DT_NOEND);
+		retry_lane_advance(lanes, &lane->side[RETRY_SIDE_RETRY], &head, MINUTE);
+		retry_lane_wait_behind(lanes, lane, &head);
+		CHECK(!retry_lane_early(lane) && retry_lane_oldest(lane) == MINUTE, "it is due when its head is");
+		if (i == 2)
+			continue;
+		retry_lane_note(lanes, &lane->side[RETRY_SIDE_FIRST], &late);
+		retry_lane_advance(lanes, &lane->side[RETRY_SIDE_FIRST], &lane->side[RETRY_SIDE_FIRST].cursor, DT_NOEND);
+		retry_lane_wait_behind(lanes, lane, &head);
+		CHECK(retry_lane_early(lane) && retry_lane_oldest(lane) <= 4000, "or from what lies before it");
+	}
+	CHECK(retry_lanes_get(lanes, 3, 5000, 6000) != NULL && retry_lanes_find(lanes, 2) == NULL && !retry_lanes_knows(lanes, 2),
+		  "one whose head tells all is forgotten");
+	CHECK_INT(retry_lanes_horizon(lanes), MINUTE, "until its head is due");
+	retry_lane_note_both(lanes, retry_lanes_find(lanes, 3), 5000);
+	CHECK(retry_lanes_get(lanes, 4, 5000, 6000) != NULL && retry_lanes_find(lanes, 1) == NULL && retry_lanes_knows(lanes, 1),
+		  "the other is dormant");
+	retry_lanes_each_dormant(lanes, note_dormant, NULL);
+	CHECK(dormant_due[1] <= 4000, "and what lies before its head is remembered");
+	CHECK_INT(retry_lanes_next_unblock(lanes), 10 * 1000 * 1000, "it is looked at now and then, for the clock may be set");
+	retry_lanes_drop(lanes, retry_lanes_find(lanes, 3));
+	CHECK(retry_lanes_get(lanes, 1, 5500, 6000) == NULL, "something new of it");
+	retry_lanes_unblock_due(lanes, 1);
+	CHECK(retry_lanes_find(lanes, 1) != NULL && retry_lanes_find(lanes, 1)->side[RETRY_SIDE_FIRST].cursor.due <= 4000,
+		  "brings it back at once, to be read from there");
+}
+
 static void
 test_high(void)
 {
@@ -1385,6 +1425,7 @@ main(void)
 	test_hundreds_hang();
 	test_high();
 	test_dormant();
+	test_early();
 	simulate(1000, 100000, 256);
 	simulate(10, 100000, 256);
 	simulate(5, 64, 8);
