@@ -327,7 +327,8 @@ sub picture
 	my $text = '';
 
 	foreach my $query (
-		'SELECT left(id::text, 13) AS id, scene, state, attempts, last_status, left(last_error, 60) AS last_error, next_due, held_reason, now() FROM retry.tasks ORDER BY created_at DESC LIMIT 10',
+		"SELECT left(id::text, 13) AS id, scene, lane, due_at, state, attempts, last_status, left(last_error, 60) AS last_error, next_due, held_reason, now() FROM retry.tasks "
+		  . "ORDER BY state IN ('succeeded', 'dead', 'cancelled'), created_at DESC LIMIT 40",
 		'SELECT left(task_id::text, 13) AS task, attempt_no, outcome, http_status, left(error, 60) AS error, started_at, next_due FROM retry.attempts ORDER BY started_at DESC LIMIT 10',
 		"SELECT pid, backend_type, state, wait_event_type, wait_event, left(query, 60) AS query FROM pg_stat_activity WHERE backend_type LIKE 'retry%'"
 	  )

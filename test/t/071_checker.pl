@@ -61,6 +61,7 @@ sub world
 			{ key => 'told', decision => 'commit', how => 'caller', state => 'committed' },
 			{ key => 'untold', decision => 'rollback', how => 'check', state => 'rolled back' } ],
 		notes => [ { key => 'plain', state => 'succeeded' }, { key => 'dead', state => 'dead' } ],
+		lanes => { one => [ { key => 'second', due => $MINUTE }, { key => 'crash', due => 2 * $MINUTE } ] },
 		faults => [ [ 5 * $MINUTE, 5.1 * $MINUTE ] ] };
 }
 
@@ -175,6 +176,8 @@ accepted('a mail whose answer a crash has lost comes again',
 	sub { push @{ $_[0]{mails} }, { key => 'mail', wall => 5.5 * $MINUTE }; });
 accepted('a notification may be missed', sub { $_[0]{notes} = []; });
 
+accepted('by a clock that went back a later one comes first', sub { $_[0]{arrivals}[3]{wall} = 2.9 * $MINUTE; $_[0]{lanes}{one}[0]{due} = 3 * $MINUTE; });
+
 caught('a task is gone', sub { without($_[0], 'plain', qw(stored attempts arrivals views)) }, 'lost: plain committed and is not stored');
 caught('a task is gone though it was sent', sub { without($_[0], 'plain', qw(stored attempts views)) }, 'phantom: plain arrived and is not stored');
 caught('a task was never sent', sub { without($_[0], 'plain', 'arrivals') }, 'lost: plain committed and never arrived');
@@ -224,6 +227,7 @@ caught('the same though it was recorded before that', sub {
 caught('the same with the network back for long', sub { held($_[0], [ 1 * $MINUTE, 1.1 * $MINUTE, 'network', 1 ]) }, 'double: plain attempt 1 arrived after it was recorded');
 caught('the same twice', sub { held($_[0], [ 1.9 * $MINUTE, 2.15 * $MINUTE, 'network', 1 ]); push @{ $_[0]{arrivals} }, arrival('plain', 1, 500, 2.2 * $MINUTE) },
 	'double: plain attempt 1 arrived after it was recorded');
+caught('sent before its turn', sub { $_[0]{arrivals}[3]{wall} = 2.9 * $MINUTE }, 'order: crash arrived before second of the same lane had ended');
 caught('stored twice', sub { push @{ $_[0]{stored} }, { key => 'plain' } }, 'double: plain is stored more than once');
 caught('a function was run twice', sub { push @{ $_[0]{effects} }, { key => 'effect' } }, 'double: effect has left 2 rows');
 caught('not shown', sub { without($_[0], 'plain', 'views') }, 'state: plain is shown 0 times');

@@ -27,6 +27,7 @@ use RetryTest::Crash;
 use RetryTest::Load::Ends;
 use RetryTest::Load::Mail;
 use RetryTest::Load::Messages;
+use RetryTest::Load::Order;
 use Test::More import => [qw(ok diag)];
 use Time::HiRes qw(time usleep);
 
@@ -42,7 +43,7 @@ my $campaigns = 0;
 #   pause_ms  => N        between two transactions of a session
 #   dbname    => 'postgres'
 #   mixed     => 1        also tasks that die, are cancelled, or call a function
-#   loads     => [...]    and what is not plain tasks: Messages, Mail, Ends (see RetryTest/Load)
+#   loads     => [...]    and what is not plain tasks: Messages, Mail, Ends, Order (see RetryTest/Load)
 #   named     => 'HOST'   by which some tasks call the receiver
 #   start     => SUB      instead of starting the server plainly
 sub new

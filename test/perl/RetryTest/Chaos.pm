@@ -58,7 +58,7 @@ CONF
 	# receivers fail on purpose, and all has to end
 	hold_nothing($self->{node}, dbname => $DBNAME);
 	$self->{campaign} = RetryTest::Campaign->new($self->{node},
-		seed => $opt{seed}, dbname => $DBNAME, mixed => 1, loads => [qw(Messages Mail Ends)], lanes => 6, slow => 0.04,
+		seed => $opt{seed}, dbname => $DBNAME, mixed => 1, loads => [qw(Messages Mail Ends Order)], lanes => 6, slow => 0.04,
 		pause_ms => $opt{pause_ms} // 15, named => $ENV{RETRY_CHAOS_HOST},
 		start => sub { $self->start },
 		place => $self->{no_wire} ? {} : { host => $RetryTest::Wire::NEAR, called => $RetryTest::Wire::FAR },

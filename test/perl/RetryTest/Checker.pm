@@ -22,6 +22,8 @@
 #   fate       of messages, key => commit or rollback: what their sender has done
 #   messages   of retry.prepare(): key, decision (none: undecided), how, state (as shown)
 #   notes      notifications that a session got: key, state
+#   lanes      of ordered ones, name => tasks in the order of their commits: key, due
+#              (microseconds of the server's clock)
 #   faults     [from, to, name, delays]: what was under way in that time may be sent
 #              again; delays: what it got no answer to may arrive when it is over
 #   failovers  [from, to]: what was recorded in that time may be sent again too
@@ -39,6 +41,7 @@ our %SAYS = (
 	gap => 'attempts are numbered without gaps, as they were sent and answered',
 	early => 'no attempt was sent before the one before it was recorded',
 	double => 'only what a fault caught under way was sent again',
+	order => 'in ordered lanes nothing was sent before what precedes it had ended',
 	state => 'what the views show agrees with the facts');
 
 # A request may have been on its way for this long after a fault was over.
@@ -82,6 +85,7 @@ sub check
 	$self->_mailed($_) foreach sort keys %{ $self->{of}{mails} };
 	$self->_decided($_) foreach @{ $self->{messages} };
 	$self->_notified($_) foreach sort keys %{ $self->{of}{notes} };
+	$self->_in_order($_) foreach sort keys %{ $self->{lanes} // {} };
 	return ($self->{found}, $self->_size, $self->{repeated});
 }
 
@@ -384,6 +388,27 @@ sub _between
 	return (grep { $b->{wall} >= $_->[0] && $a->{wall} <= $_->[1] + $SLACK_US } @$faults)[-1];
 }
 
+# Each task of a lane ends before the next one begins: its last attempt had arrived.
+# By a clock that went back meanwhile, a later one may have come first.
+sub _in_order
+{
+	my ($self, $lane) = @_;
+	my ($before, $ended);
+
+	foreach my $task (grep { defined $_->{due} } @{ $self->{lanes}{$lane} })
+	{
+		my $key = $task->{key};
+		my ($last) = map { $_->{attempt} } grep { $_->{terminal} } $self->_rows('attempts', $key);
+		my @arrivals = $self->_rows('arrivals', $key);
+		my ($end) = grep { $_->{attempt} == ($last // 0) } @arrivals;
+
+		$self->_violation(order => "$key arrived before $before->{key} of the same lane had ended" . _at($arrivals[0], $ended))
+		  if @arrivals && $ended && $before->{due} < $task->{due} && $arrivals[0]{wall} < $ended->{wall};
+		($before, $ended) = ($task, $end);
+	}
+	return;
+}
+
 # Did a network keep a request that was given up then, and arrived then?
 sub _was_delayed
 {
@@ -465,9 +490,10 @@ sub _size
 	my ($self) = @_;
 
 	my %of = (map({ $_ => scalar @{ $self->{$_} } } qw(stored arrivals attempts effects messages mails notes)),
-		map({ $_ => scalar keys %{ $self->{promises}{$_} } } qw(C R)), repeated => _sum(values %{ $self->{repeated} }));
+		map({ $_ => scalar keys %{ $self->{promises}{$_} } } qw(C R)), ordered => _sum(map { scalar @$_ } values %{ $self->{lanes} // {} }),
+		repeated => _sum(values %{ $self->{repeated} }));
 	my @names = ([ stored => 'tasks' ], [ arrivals => 'requests' ], [ attempts => 'attempts' ], [ C => 'committed' ], [ R => 'rolled back' ],
-		[ effects => 'effects' ], [ messages => 'messages' ], [ mails => 'mails' ], [ notes => 'notifications' ],
+		[ effects => 'effects' ], [ messages => 'messages' ], [ mails => 'mails' ], [ notes => 'notifications' ], [ ordered => 'in order' ],
 		[ repeated => 'requests repeated' ]);
 
 	return join ', ', map { "$of{ $_->[0] } $_->[1]" } @names;

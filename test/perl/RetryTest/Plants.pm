@@ -29,6 +29,17 @@ my %plants = (
 		_sql($_[0], "UPDATE retry.attempt a SET finished_at = finished_at + interval '5 min' FROM (SELECT leaf, task_id FROM retry.attempt WHERE attempt_no = 2 LIMIT 1) b "
 			  . 'WHERE a.leaf = b.leaf AND a.task_id = b.task_id AND a.attempt_no = 1');
 	},
+	# the last of a lane that arrived was to be before one that had arrived already
+	order => sub {
+		my ($campaign) = @_;
+		my @lines = @{ $campaign->noted('O') };
+		my ($key, $lane) = split ' ', $lines[0];
+		my ($last) = map { (split)[0] } reverse grep { (split)[1] eq $lane } @lines;
+
+		_sql($campaign, "UPDATE retry.task SET due_at = due_at + interval '1 year' WHERE key = '$key'");
+		$campaign->note(O => "$last planted");
+		$campaign->note(O => "$key planted");
+	},
 	# a dead letter is missing
 	state => sub { _sql($_[0], 'DELETE FROM retry.dead_letter WHERE id = (SELECT id FROM retry.dead_letter LIMIT 1)') });
 
