@@ -139,6 +139,7 @@ static const char *const is_referred_to =
 " OR EXISTS (SELECT FROM retry.dead_letter d WHERE d.scene_id OPERATOR(pg_catalog.=) $1)"
 " OR EXISTS (SELECT FROM retry.global_message m WHERE m.scene_id OPERATOR(pg_catalog.=) $1)"
 " OR EXISTS (SELECT FROM retry.global_operation o WHERE o.scene_id OPERATOR(pg_catalog.=) $1)"
+" OR EXISTS (SELECT FROM retry.global_transaction g WHERE g.scene_id OPERATOR(pg_catalog.=) $1)"
 " OR EXISTS (SELECT FROM retry.key k WHERE k.scene_id OPERATOR(pg_catalog.=) $1)";
 
 /*

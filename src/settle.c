@@ -40,13 +40,14 @@ PG_FUNCTION_INFO_V1(retry_settle_server);
 static const char *const ask_prepared =
 "SELECT p.gid, p.transaction, pg_snapshot_xmax(pg_current_snapshot()),"
 " p.owner = current_user OR (SELECT r.rolsuper FROM pg_roles r WHERE r.rolname = current_user),"
-" p.database = current_database(), p.owner, p.database, current_user, current_setting('max_prepared_transactions')"
+" p.database = current_database(), p.owner, p.database, current_user, current_setting('max_prepared_transactions'),"
+" (SELECT c.system_identifier FROM pg_control_system() c)"
 " FROM (VALUES (1)) AS one (n) LEFT JOIN pg_prepared_xacts p ON p.gid = ANY ($1::text[])";
 
 enum
 {
 	Asked_gid, Asked_xid, Asked_next, Asked_may, Asked_here, Asked_owner, Asked_database,
-	Asked_user, Asked_max, Asked_columns
+	Asked_user, Asked_max, Asked_system, Asked_columns
 };
 
 /* The eight bytes of a transaction number, given those of one that is near. */
@@ -59,7 +60,7 @@ widen(const char *xid, const char *near)
 }
 
 /* What a server has answered about a branch; ERROR unless it can be committed. */
-static uint64
+static RetryPreparedNumber
 look_at_answer(const RetryPreparedBranch *branch, const RetryRemoteResult *result)
 {
 	for (int row = 0; row < result->rows; row++)
@@ -88,7 +89,10 @@ look_at_answer(const RetryPreparedBranch *branch, const RetryRemoteResult *resul
 							values[Asked_owner]),
 					 errhint("It can be committed only by that role or a superuser, and conninfo of the server says \"%s\".",
 							 values[Asked_user])));
-		return widen(values[Asked_xid], values[Asked_next]);
+		return (RetryPreparedNumber)
+		{
+			.xid = widen(values[Asked_xid], values[Asked_next]),.cluster = pstrdup(values[Asked_system])
+		};
 	}
 	ereport(ERROR,
 			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
@@ -117,11 +121,11 @@ names_of(const List *branches, const RetryPreparedBranch *at)
 	return text.data;
 }
 
-uint64 *
+RetryPreparedNumber *
 retry_settle_verify(const RetryGroupRow *group, const List *branches)
 {
 	int			n = list_length(branches);
-	uint64	   *xids = palloc(Max(n, 1) * sizeof(uint64));
+	RetryPreparedNumber *numbers = palloc(Max(n, 1) * sizeof(RetryPreparedNumber));
 	RetryServer *servers = palloc(Max(n, 1) * sizeof(RetryServer));
 	RetryRemote **asked = palloc0(Max(n, 1) * sizeof(RetryRemote *));
 	const char **params = palloc(Max(n, 1) * sizeof(char *));
@@ -155,9 +159,9 @@ retry_settle_verify(const RetryGroupRow *group, const List *branches)
 	{
 		if (answers[asked_by[i]].failed)
 			retry_remote_raise(&answers[asked_by[i]]);
-		xids[i] = look_at_answer(list_nth(branches, i), &answers[asked_by[i]]);
+		numbers[i] = look_at_answer(list_nth(branches, i), &answers[asked_by[i]]);
 	}
-	return xids;
+	return numbers;
 }
 
 /* ---------------------------------------------------------------- after the decision */
@@ -173,20 +177,29 @@ damaged(const RetryPreparedBranch *branch, const char *what)
 			 errhint("Do there by hand what the branch was to do.")));
 }
 
-/* There is no such prepared transaction: is that because it is committed? */
+/*
+ * There is no such prepared transaction: is that because it is committed?  Where
+ * the row of the server leads to another cluster by now, the number is that of
+ * something else there.
+ */
 static void
-require_committed(const RetryServer *server, const RetryPreparedBranch *branch, const char *xid)
+require_committed(const RetryServer *server, const RetryPreparedBranch *branch, const char *xid, const char *cluster)
 {
+	static const char *const ask_status =
+	"SELECT CASE WHEN c.system_identifier::text = $2 THEN pg_xact_status($1::text::xid8) ELSE 'elsewhere' END"
+	" FROM pg_control_system() c";
+	const char *params[2] = {xid, cluster};
 	RetryRemoteResult result;
 
-	if (xid == NULL)
+	if (xid == NULL || cluster == NULL)
 		damaged(branch, "is not prepared, and nobody knows its number");
-	retry_remote_command(server, "SELECT pg_xact_status($1::text::xid8)",
-						 1, &xid, 1, &result);
+	retry_remote_command(server, ask_status, 2, params, 1, &result);
 	if (result.failed)
 		retry_remote_raise(&result);
 	if (result.rows != 1 || result.values[0] == NULL)
 		damaged(branch, "is so old that nobody knows what became of it");
+	if (strcmp(result.values[0], "elsewhere") == 0)
+		damaged(branch, "was prepared on another cluster, and is not prepared");
 	if (strcmp(result.values[0], "aborted") == 0)
 		damaged(branch, "was rolled back");
 	if (strcmp(result.values[0], "committed") != 0)
@@ -197,7 +210,8 @@ require_committed(const RetryServer *server, const RetryPreparedBranch *branch, 
 
 /* Does it; what it found is returned in a word. */
 static const char *
-settle(const RetryServer *server, const RetryPreparedBranch *branch, RetryDecision decision, const char *xid)
+settle(const RetryServer *server, const RetryPreparedBranch *branch, RetryDecision decision,
+	   const char *xid, const char *cluster)
 {
 	bool		commit = decision == RETRY_COMMIT;
 	char	   *sql = psprintf("%s PREPARED %s", commit ? "COMMIT" : "ROLLBACK",
@@ -211,7 +225,7 @@ settle(const RetryServer *server, const RetryPreparedBranch *branch, RetryDecisi
 		retry_remote_raise(&result);
 	if (!commit)
 		return "not prepared";
-	require_committed(server, branch, xid);
+	require_committed(server, branch, xid, cluster);
 	return "committed before";
 }
 
@@ -285,7 +299,7 @@ retry_settle_branch(PG_FUNCTION_ARGS)
 	PushActiveSnapshot(GetLatestSnapshot());
 	retry_server_get(GetActiveSnapshot(), &scene.group, branch->server, &server);
 	PopActiveSnapshot();
-	PG_RETURN_TEXT_P(cstring_to_text(settle(&server, branch, decision, member(task, "xid"))));
+	PG_RETURN_TEXT_P(cstring_to_text(settle(&server, branch, decision, member(task, "xid"), member(task, "cluster"))));
 }
 
 /* ---------------------------------------------------------------- what is left behind */

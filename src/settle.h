@@ -14,12 +14,19 @@
 /* Target of the tasks that do it: what its scene says of answers is not about them. */
 #define RETRY_SETTLE_TARGET "sql:retry.settle_branch"
 
+/* By what a prepared transaction is known on its server when it has ended. */
+typedef struct RetryPreparedNumber
+{
+	uint64		xid;			/* 0: not known */
+	const char *cluster;		/* which gave the number: its system
+								 * identifier */
+} RetryPreparedNumber;
+
 /*
  * Asks the servers of these branches (RetryPreparedBranch *) whether each is prepared
  * there, and can be committed by the role that we are there.  ERROR, naming the
- * branch, unless that is so of all; else the transaction numbers (8 bytes) that
- * they have there, in order, palloc'd.
+ * branch, unless that is so of all; else their numbers there, in order, palloc'd.
  */
-extern uint64 *retry_settle_verify(const RetryGroupRow *group, const List *branches);
+extern RetryPreparedNumber *retry_settle_verify(const RetryGroupRow *group, const List *branches);
 
 #endif							/* RETRY_SETTLE_H */

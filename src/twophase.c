@@ -107,24 +107,27 @@ retry_twophase_begin(PG_FUNCTION_ARGS)
 
 /* ---------------------------------------------------------------- branches */
 
-/* What the task of a branch is told; xid 0: not known, and not needed. */
+/* What the task of a branch is told; the number is not needed for a rollback. */
 static Jsonb *
-errand(const RetryPreparedBranch *branch, uint64 xid)
+errand(const RetryPreparedBranch *branch, const RetryPreparedNumber *number)
 {
 	JsonbParseState *state = NULL;
 
 	pushJsonbValue(&state, WJB_BEGIN_OBJECT, NULL);
 	retry_push_string(&state, "gid", retry_id_text(&branch->gid));
 	retry_push_string(&state, "branch", psprintf("%d", branch->no));
-	if (xid != 0)
-		retry_push_string(&state, "xid", psprintf(UINT64_FORMAT, xid));
+	if (number->xid != 0)
+	{
+		retry_push_string(&state, "xid", psprintf(UINT64_FORMAT, number->xid));
+		retry_push_string(&state, "cluster", number->cluster);
+	}
 	return JsonbValueToJsonb(pushJsonbValue(&state, WJB_END_OBJECT, NULL));
 }
 
 /* Stores an operation of a branch, as the task that it becomes when its turn comes. */
 static void
 store_operation(const RetrySceneRow *scene, const RetryServer *server, const RetryPreparedBranch *branch,
-				RetryOp op, uint64 xid)
+				RetryOp op, const RetryPreparedNumber *number)
 {
 	RetryNewOperation *operation = palloc0(sizeof(RetryNewOperation));
 	RetryAppender *appender;
@@ -132,7 +135,7 @@ store_operation(const RetrySceneRow *scene, const RetryServer *server, const Ret
 		.scene = psprintf("%s/%s", scene->group.name, scene->name),
 		.lane = psprintf("server: %s", server->name),
 		.timeout_ms = server->timeout_ms + SPARE_MS,
-		.payload = errand(branch, xid),
+		.payload = errand(branch, number),
 		.gid = branch->gid
 	};
 
@@ -195,6 +198,7 @@ retry_twophase_branch(PG_FUNCTION_ARGS)
 {
 	char		name[RETRY_PREPARED_NAME_MAX];
 	RetryPreparedBranch branch = {.name = name};
+	RetryPreparedNumber unknown = {0};
 	RetrySceneRow scene;
 	RetryServer server;
 	List	   *others;
@@ -215,7 +219,7 @@ retry_twophase_branch(PG_FUNCTION_ARGS)
 	branch.label = label_of(others, branch.server);
 	retry_prepared_new_name(&branch.gid, branch.no, name);
 	retry_prepared_store(&branch);
-	store_operation(&scene, &server, &branch, RETRY_OP_ROLLBACK, 0);
+	store_operation(&scene, &server, &branch, RETRY_OP_ROLLBACK, &unknown);
 	retry_scene_keep(&scene);
 	CommandCounterIncrement();
 	PG_RETURN_TEXT_P(cstring_to_text(name));
@@ -227,20 +231,20 @@ void
 retry_twophase_before_commit(const RetryGlobal *global, const RetrySceneRow *scene)
 {
 	List	   *branches = retry_prepared_of(&global->gid);
-	uint64	   *xids;
+	RetryPreparedNumber *numbers;
 	RetryServer server;
 	ListCell   *cell;
 
 	if (branches == NIL)
 		return;
-	xids = retry_settle_verify(&scene->group, branches);
+	numbers = retry_settle_verify(&scene->group, branches);
 	foreach(cell, branches)
 	{
 		RetryPreparedBranch *branch = lfirst(cell);
 
 		branch->label = label_of(list_truncate(list_copy(branches), foreach_current_index(cell)), branch->server);
 		retry_server_get(GetActiveSnapshot(), &scene->group, branch->server, &server);
-		store_operation(scene, &server, branch, RETRY_OP_COMMIT, xids[foreach_current_index(cell)]);
+		store_operation(scene, &server, branch, RETRY_OP_COMMIT, &numbers[foreach_current_index(cell)]);
 	}
 	CommandCounterIncrement();
 }

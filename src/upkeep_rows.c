@@ -116,9 +116,18 @@ delete_older(RetryUpkeep *upkeep, const char *activity, const char *sql, Timesta
 	"EXISTS (SELECT FROM retry.dead_head h WHERE h.task_id = " id \
 	" AND NOT EXISTS (SELECT FROM retry.dead_head_passed p WHERE p.task_id = h.task_id))"
 
+/*
+ * Does its global transaction still wait for what the dead task, or the one that
+ * it replays, was to do?  Then it is kept until that is done: it can be replayed.
+ */
+#define AWAITED \
+	"EXISTS (SELECT FROM retry.global_operation o WHERE o.gid = x.parent_id" \
+	" AND o.id = coalesce(x.origin_id, x.id) AND NOT EXISTS (SELECT FROM retry.global_outcome y" \
+	"  WHERE y.gid = o.gid AND y.branch_no = o.branch_no AND y.op = o.op))"
+
 static const char *const delete_letters =
 "DELETE FROM retry.dead_letter d WHERE d.id IN"
-" (SELECT x.id FROM retry.dead_letter x WHERE x.died_at < $1 AND NOT " HOLDS_UP("x.id")
+" (SELECT x.id FROM retry.dead_letter x WHERE x.died_at < $1 AND NOT " HOLDS_UP("x.id") " AND NOT " AWAITED
 "  ORDER BY x.died_at LIMIT $2 FOR UPDATE SKIP LOCKED)";
 
 /*
@@ -196,15 +205,18 @@ retry_upkeep_barriers(RetryUpkeep *upkeep, int unused)
 
 /*
  * What is not decided stays, however old it is, and so does what has not ended:
- * an operation is open that follows from the decision.
+ * an operation is open that follows from the decision.  A decision whose
+ * transaction is not there came in the midst of a restore: its operations may
+ * not be there either.
  */
 static const char *const delete_decided =
-"WITH old AS MATERIALIZED (SELECT x.gid FROM retry.global_decision x WHERE x.decided_at < $1"
+"WITH old AS MATERIALIZED (SELECT x.gid FROM retry.global_decision x"
+"  JOIN retry.global_transaction t ON t.gid = x.gid WHERE x.decided_at < $1"
 "  AND NOT EXISTS (SELECT FROM retry.global_operation o WHERE o.gid = x.gid"
 "   AND (x.decision = 'commit') = (o.op IN ('confirm', 'commit'))"
 "   AND NOT EXISTS (SELECT FROM retry.global_outcome y"
 "    WHERE y.gid = o.gid AND y.branch_no = o.branch_no AND y.op = o.op))"
-"  ORDER BY x.decided_at LIMIT $2 FOR UPDATE SKIP LOCKED),"
+"  ORDER BY x.decided_at LIMIT $2 FOR UPDATE OF x, t SKIP LOCKED),"
 " outcome AS (DELETE FROM retry.global_outcome o USING old WHERE o.gid = old.gid),"
 " operation AS (DELETE FROM retry.global_operation o USING old WHERE o.gid = old.gid),"
 " branch AS (DELETE FROM retry.global_branch b USING old WHERE b.gid = old.gid),"
@@ -505,6 +517,7 @@ static const char *const delete_scenes =
 " AND NOT EXISTS (SELECT FROM retry.task t WHERE t.scene_id = s.id)"
 " AND NOT EXISTS (SELECT FROM retry.global_message m WHERE m.scene_id = s.id)"
 " AND NOT EXISTS (SELECT FROM retry.global_operation o WHERE o.scene_id = s.id)"
+" AND NOT EXISTS (SELECT FROM retry.global_transaction g WHERE g.scene_id = s.id)"
 " AND NOT EXISTS (SELECT FROM retry.scene c"
 " WHERE s.group_name || '/' || s.name IN (c.on_success, c.on_dead, c.check_target)"
 " OR s.group_name = 'default' AND s.name IN (c.on_success, c.on_dead, c.check_target))";
