@@ -62,7 +62,7 @@ my %over = (
 	'a TCC' => tcc('fine', 'fine', 'fine'), 'a TCC that was cancelled' => tcc('fine', 'fine', 'fine'));
 sql("SELECT retry.tcc_commit('$over{'a TCC'}'), retry.tcc_rollback('$over{'a TCC that was cancelled'}')");
 
-# The try of one goes on after the transaction was rolled back.
+# The action of one goes on after the transaction was rolled back, and nothing else of it is open.
 my $shut = session($node);
 $shut->query_safe('BEGIN; LOCK TABLE gate');
 my %open = (
@@ -70,15 +70,15 @@ my %open = (
 	'a TCC that is being confirmed, of a scene that is deleted' => tcc('fine', 'fail', 'fine', 'gone'),
 	'a saga that is being compensated' => saga(step('a', 'fine', 'fail'), step('b', 'refuse', 'fine')),
 	'a saga whose compensation is dead' => saga(step('a', 'refuse', 'fine', '"lane": "shut"')),
-	'a TCC whose try has not ended' => tcc('wait', 'fine', 'fine'));
-my ($of_gone, $dead, $trying) = @open{'a TCC that is being confirmed, of a scene that is deleted', 'a saga whose compensation is dead', 'a TCC whose try has not ended'};
+	'a saga whose action has not ended' => saga('{"name": "a", "action": "wait"}'));
+my ($of_gone, $dead, $acting) = @open{'a TCC that is being confirmed, of a scene that is deleted', 'a saga whose compensation is dead', 'a saga whose action has not ended'};
 sql("SELECT retry.tcc_commit('$of_gone')");
-wait_sql($node, "SELECT state FROM retry.branches WHERE gid = '$trying' AND op = 'try'", 'a try is under way', expected => 'running');
-sql("SELECT retry.tcc_rollback('$trying')");
+wait_sql($node, "SELECT state FROM retry.branches WHERE gid = '$acting' AND op = 'action'", 'an action is under way', expected => 'running');
+sql("SELECT retry.rollback('$acting')");
 my ($young) = message('rollback');
 wait_sql($node, "SELECT count(*) FROM retry.transactions WHERE state IN ('committed', 'rolled back')", 'what can end has ended', expected => (scalar keys %over) + 1);
 wait_sql($node, "SELECT string_agg(op || ' ' || state, ', ' ORDER BY op, state::text) FROM retry.branches WHERE state IN ('retrying', 'running')
-	OR outcome IS NULL AND state = 'dead'", 'the others wait', expected => 'action retrying, compensate dead, compensate retrying, confirm retrying, try running');
+	OR outcome IS NULL AND state = 'dead'", 'the others wait', expected => 'action retrying, action running, compensate dead, compensate retrying, confirm retrying');
 
 # All of this is ten years old, but the one.
 sub age
