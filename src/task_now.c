@@ -77,7 +77,9 @@ known_by_query(FunctionCallInfo fcinfo)
 	old = MemoryContextSwitchTo(fcinfo->flinfo->fn_mcxt);
 	known = palloc0(sizeof(Known));
 	if (get_call_result_type(fcinfo, NULL, &known->desc) != TYPEFUNC_COMPOSITE)
-		elog(ERROR, "retry.task_now() does not return a row");
+		ereport(ERROR,
+				(errcode(ERRCODE_DATATYPE_MISMATCH),
+				 errmsg("retry.task_now() is not declared to return a row")));
 	known->desc = BlessTupleDesc(known->desc);
 	read_scenes(known);
 	MemoryContextSwitchTo(old);
