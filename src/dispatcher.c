@@ -71,6 +71,7 @@
 static RetryDispatcher *d;
 static uint64 config_generation;	/* that the configuration was read at */
 static bool config_wanted = true;
+static bool config_applied = true;	/* what was read of it, to the end */
 static int	adoptions = -1;		/* -1: the configuration was never read */
 static TimestampTz next_checkpoint;
 static TimestampTz turn_again;	/* a moment at which there is more to do */
@@ -313,11 +314,13 @@ read_turn(RetryTurn *turn)
 		d->order_look |= d->gained;
 		d->gained = 0;
 	}
+	config_applied = false;
 	disabled_changed = retry_disabled_refresh(turn, generation, gone);
 	read_config(turn, generation);
 	if (adoptions >= 0 && retry_disabled_known(d->disabled) &&
 		(turn->config_read || disabled_changed || turn->now >= retry_held_next(d->held)))
 		retry_held_resume(turn);
+	config_applied = true;
 	if (d->worker->number == 0)
 	{
 		retry_upkeep_consider(turn->snapshot, generation, turn->now);
@@ -540,6 +543,7 @@ recover_from_error(void)
 	MemoryContextSwitchTo(TopMemoryContext);
 	FlushErrorState();
 	d->giving_up = 0;
+	config_wanted |= !config_applied;
 	retry_send_undo(d);
 	RESUME_INTERRUPTS();
 	pgstat_report_activity(STATE_IDLE, "pausing after an error");

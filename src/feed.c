@@ -266,11 +266,11 @@ feed_row(RetryTurn *turn, const RetryCandidate *c, int64 lane_hash)
 	lane = retry_lanes_get(turn->d->lanes, lane_hash, c->entry.pos.due, turn->now);
 	if (lane == NULL)
 		return;
-	if (retry_lanes_holds(d->lanes, &c->entry.pos.id))
+	if (c->entry.pos.due <= turn->now && retry_lanes_holds(d->lanes, &c->entry.pos.id))
 	{
 		/* asked for: it need not wait with other retries */
 		if (c->xid != 0 && c->entry.attempts > 0)
-			retry_lane_promote(d->lanes, lane, &c->entry.pos.id);
+			retry_lane_promote(d->lanes, lane, &c->entry);
 		return;
 	}
 	side = &lane->side[c->entry.side];
@@ -303,7 +303,8 @@ row_lane(int stream, TupleTableSlot *slot)
 /*
  * Reads rows of the current leaf, stream and range.  True when the range is
  * done, false when the budget is, or an index is locked; it then goes on after
- * (xid, id).
+ * (xid, id).  That is moved when all rows of a key are done, so that after an
+ * error none is passed over.
  */
 static bool
 feed_range(RetryTurn *turn, RetryFeed *feed, int *budget)
@@ -311,13 +312,17 @@ feed_range(RetryTurn *turn, RetryFeed *feed, int *budget)
 	XidRange   *range = &feed->ranges[feed->range];
 	RetryIndex	index = streams[feed->stream];
 	TupleTableSlot *slot;
+	uint64		xid;
+	pg_uuid_t	id;
 
 	if (feed->xid == 0)
 	{
 		feed->xid = range->first - 1;
 		memset(feed->id.data, 0xFF, UUID_LEN);
 	}
-	retry_scan_xids(turn->reader, index, feed->leaf, feed->xid, &feed->id, range->end);
+	xid = feed->xid;
+	id = feed->id;
+	retry_scan_xids(turn->reader, index, feed->leaf, xid, &id, range->end);
 	while ((slot = retry_scan_next(turn->reader, index, feed->leaf, ForwardScanDirection)) != NULL)
 	{
 		RetryCandidate c;
@@ -325,11 +330,15 @@ feed_range(RetryTurn *turn, RetryFeed *feed, int *budget)
 
 		retry_candidate_read(index, slot, feed->leaf, &c);
 		/* a task may have several signals: stop only where the key changes */
-		if (*budget <= 0 &&
-			(c.xid != feed->xid || memcmp(&c.entry.pos.id, &feed->id, UUID_LEN) != 0))
-			return false;
-		feed->xid = c.xid;
-		feed->id = c.entry.pos.id;
+		if (c.xid != xid || memcmp(&c.entry.pos.id, &id, UUID_LEN) != 0)
+		{
+			feed->xid = xid;
+			feed->id = id;
+			if (*budget <= 0)
+				return false;
+			xid = c.xid;
+			id = c.entry.pos.id;
+		}
 		turn->d->leaf_live[feed->leaf] = true;
 		turn->d->busy = true;
 		lane_hash = row_lane(feed->stream, slot);
@@ -340,6 +349,8 @@ feed_range(RetryTurn *turn, RetryFeed *feed, int *budget)
 		}
 		(*budget)--;
 	}
+	feed->xid = xid;
+	feed->id = id;
 	if (retry_reader_leaf_blocked(turn->reader, feed->leaf))
 		return false;
 	feed->xid = 0;

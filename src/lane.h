@@ -266,10 +266,12 @@ extern bool retry_lanes_holds(const RetryLanes *lanes, const pg_uuid_t *id);
 extern void retry_lanes_cancel(RetryLanes *lanes, const pg_uuid_t *id);
 
 /*
- * Somebody asked for a task that is held: when it is queued as a retry it goes
- * over to the side of what was asked for.  Looks at the lane's queue one by one.
+ * Somebody asked for a task that is held: when it is queued as a retry after as
+ * many attempts as it had then, it goes over to the side of what was asked for,
+ * and has the place of that request, from which it would be read again.  Looks
+ * at the lane's queue one by one.
  */
-extern void retry_lane_promote(RetryLanes *lanes, RetryLane *lane, const pg_uuid_t *id);
+extern void retry_lane_promote(RetryLanes *lanes, RetryLane *lane, const RetryEntry *asked);
 
 /*
  * The next entry to send; false when nothing may be sent now.  High lanes come

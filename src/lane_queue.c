@@ -278,7 +278,7 @@ retry_lane_forget_sent(RetryLanes *lanes, RetryLane *lane, const pg_uuid_t *id)
 }
 
 void
-retry_lane_promote(RetryLanes *lanes, RetryLane *lane, const pg_uuid_t *id)
+retry_lane_promote(RetryLanes *lanes, RetryLane *lane, const RetryEntry *asked)
 {
 	RetrySide  *side = &lane->side[RETRY_SIDE_RETRY];
 
@@ -286,8 +286,11 @@ retry_lane_promote(RetryLanes *lanes, RetryLane *lane, const pg_uuid_t *id)
 	{
 		RetryEntry	entry = *nth(side, i);
 
-		if (memcmp(&entry.pos.id, id, UUID_LEN) != 0)
+		if (memcmp(&entry.pos.id, &asked->pos.id, UUID_LEN) != 0)
 			continue;
+		if (entry.attempts != asked->attempts)
+			return;				/* that attempt has been made */
+		entry.pos = asked->pos;
 		for (int32 j = i; j > 0; j--)
 			*nth(side, j) = *nth(side, j - 1);
 		side->queue_head = (side->queue_head + 1) % side->queue_size;

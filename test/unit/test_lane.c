@@ -1022,6 +1022,7 @@ test_gates(void)
 	RetryFlowRules rules = {.retry_floor = 1};
 	RetryPos	pos = {.due = 2000};
 	RetryEntry	entry = make_entry(10, 500);
+	RetryEntry	wanted;
 	RetryLane  *lane;
 	int64		until;
 
@@ -1044,9 +1045,16 @@ test_gates(void)
 	entry = make_entry(12, 502);
 	entry.side = RETRY_SIDE_RETRY;
 	CHECK(!retry_lane_push(lanes, a, &entry), "what cannot go stays where it is");
-	retry_lane_promote(lanes, a, &(pg_uuid_t){{[14] = 501 >> 8, [15] = 501 & 255}});
+	wanted = make_entry(900, 501);
+	wanted.attempts = 3;
+	retry_lane_promote(lanes, a, &wanted);
+	CHECK(a->side[RETRY_SIDE_RETRY].queued == 2, "one that was asked for after another attempt does not");
+	wanted.attempts = 0;
+	retry_lane_promote(lanes, a, &wanted);
 	CHECK(a->side[RETRY_SIDE_RETRY].queued == 1 && a->side[RETRY_SIDE_FIRST].queued == 5,
 		  "a retry that was asked for goes with what was asked for");
+	CHECK(a->side[RETRY_SIDE_FIRST].queue[(a->side[RETRY_SIDE_FIRST].queue_head + 4) % a->side[RETRY_SIDE_FIRST].queue_size].pos.due == 900,
+		  "and would be read again from where that was asked");
 	retry_lanes_unblock_due(lanes, 100);
 	CHECK(retry_lanes_take(lanes, 100, &lane, &entry) && entry.pos.due == 10 && entry.side == RETRY_SIDE_RETRY,
 		  "at that moment the retry goes first");
