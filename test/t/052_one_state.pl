@@ -43,7 +43,7 @@ my %id = map { $_ => enqueue($node, $_ eq 'succeeded' ? "'" . $receiver->url('/o
 $id{pending} = enqueue($node, "'fails', '{}', delay => '1 h'");
 $id{cancelled} = enqueue($node, "'fails', '{}', delay => '20 days'");
 wait_state($node, $id{$_}, $_ eq 'given_up' ? 'retrying' : $_) foreach qw(succeeded dead retrying given_up);
-$node->safe_psql('postgres', "SELECT retry.cancel('$id{$_}')") foreach qw(cancelled given_up);
+$node->safe_psql('postgres', "SELECT retry.cancel('$id{$_}')") foreach qw(cancelled given_up cancelled);
 is($node->safe_psql('postgres', <<'SQL'), 'cancelled 2, dead 1, pending 1, retrying 1, running 2, succeeded 1', 'tasks in each state');
 SELECT string_agg(state || ' ' || n, ', ' ORDER BY state::text) FROM (SELECT state, count(*) AS n FROM retry.tasks GROUP BY 1) AS x
 SQL

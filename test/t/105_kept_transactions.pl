@@ -131,11 +131,12 @@ sql('CALL retry.maintain()');
 is(rows($dead), '0 0 0 0 0', '... and then the saga is forgotten');
 is(sql('SELECT count(*) FROM retry.dead_letter'), '0', '... and its dead letter');
 
-# The scene of one is there as long as it is.
+# The scene of one is there as long as it is, when no transaction is as old as that it was deleted in.
+$shut->query_safe('COMMIT');
+sql('CALL retry.maintain()');
 is(sql("SELECT t.state || ' ' || t.scene || ' ' || s.archived FROM retry.transactions t, retry.scene s WHERE t.gid = '$of_gone' AND s.name = 'gone'"), 'committing default/gone true', 'a scene stays for what waits for its end');
 sql("UPDATE retry.scene SET url = 'sql:public.done' WHERE name = 'fail'");
 sql("SELECT retry.run_now(task_id) FROM retry.branches WHERE state = 'retrying'");
-$shut->query_safe('COMMIT');
 wait_sql($node, "SELECT count(*) FROM retry.transactions WHERE state IN ('committing', 'rolling back') OR gid = '$open{'an undecided saga'}' AND state = 'undecided'",
 	'all but what nobody has decided over ends', expected => '0');
 age();
@@ -148,6 +149,8 @@ sql('SELECT retry.purge(now())');
 sql('CALL retry.maintain()');
 is(rows($young), '0 0 0 0 0', 'retry.purge() reaches what is over');
 is(rows($open{'an undecided TCC'}), $rows{'an undecided TCC'}, '... and nothing else');
+
+wait_for(sub { sql('CALL retry.maintain()'); return sql("SELECT count(*) FROM retry.scene WHERE name = 'gone'") eq '0'; }, 'a scene goes after all that was of it');
 
 $_->quit for $shut, $holder;
 $node->stop;
