@@ -141,6 +141,18 @@ note_lane(HeldNote *held, int64 lane_hash)
 	held->nlanes++;
 }
 
+/* Has the lane something of what was noted?  True also when that is not known. */
+static bool
+may_be_of_lane(const HeldNote *held, int64 lane_hash)
+{
+	for (int i = 0; i < Min(held->nlanes, HELD_LANES); i++)
+	{
+		if (held->lane[i] == lane_hash)
+			return true;
+	}
+	return held->nlanes > HELD_LANES;
+}
+
 bool
 retry_held_back(RetryTurn *turn, const RetryScene *scene, int64 lane_hash, TimestampTz due)
 {
@@ -167,6 +179,24 @@ retry_held_due(const RetryHeld *held, int32 scene_id)
 	const HeldNote *noted = hash_search(held->notes, &key, HASH_FIND, NULL);
 
 	return noted != NULL ? noted->due : DT_NOEND;
+}
+
+TimestampTz
+retry_held_due_in_lane(const RetryDispatcher *d, int32 group_id, int64 lane_hash)
+{
+	TimestampTz due = DT_NOEND;
+	HASH_SEQ_STATUS seq;
+	HeldNote   *noted;
+
+	hash_seq_init(&seq, d->held->notes);
+	while ((noted = hash_seq_search(&seq)) != NULL)
+	{
+		const RetryScene *scene = retry_config_scene(d->config, noted->key.scene_id);
+
+		if (scene != NULL && scene->group_id == group_id && may_be_of_lane(noted, lane_hash))
+			due = Min(due, noted->due);
+	}
+	return due;
 }
 
 bool

@@ -99,15 +99,18 @@ wait_for_lock(Look *look)
 void
 retry_order_begin(RetryDispatcher *d, RetryLane *lane, int32 scene_id)
 {
-	RetryPos	held = {.due = retry_held_due(d->held, scene_id)};
+	const RetryScene *scene = retry_config_scene(d->config, scene_id);
+	TimestampTz held = scene != NULL ? retry_held_due_in_lane(d, scene->group_id, lane->hash) : DT_NOEND;
 
 	lane->ordered = true;
 	lane->order_known = false;
 	memset(&lane->head, 0, sizeof(lane->head));
 	lane->head.due = DT_NOBEGIN;
 	retry_lane_unqueue(d->lanes, lane);
-	if (held.due < DT_NOEND)
-		retry_lane_note(d->lanes, &lane->side[RETRY_SIDE_FIRST], &held);
+
+	/* what was passed over may have begun, and others wait behind it */
+	if (held < DT_NOEND)
+		retry_lane_note_both(d->lanes, lane, held);
 	retry_order_reopen(d, lane);
 }
 
@@ -303,7 +306,7 @@ look_at_retries(Look *look)
 		RetryPos	seen = stream->next.entry.pos;
 
 		look->looked_at++;
-		if (look_at_attempt(look, &stream->next.entry) || look->locked || seen.due > look->turn->now)
+		if (look_at_attempt(look, &stream->next.entry) || look->locked)
 			past = false;
 		if (past)
 			pos = seen;

@@ -160,6 +160,12 @@ extern void retry_held_adopted(RetryHeld *held);
 extern TimestampTz retry_held_due(const RetryHeld *held, int32 scene_id);
 
 /*
+ * The earliest entry that was passed over and may be of this lane, of whichever
+ * scene of its group; DT_NOEND: none.
+ */
+extern TimestampTz retry_held_due_in_lane(const RetryDispatcher *d, int32 group_id, int64 lane_hash);
+
+/*
  * The same for an entry that would call this URL, or (NULL) one of the scene's
  * targets, all of which are disabled.  It is read again when that may have
  * changed, and soon after "expires_at".

@@ -291,6 +291,62 @@ foreach my $spread ('NULL', "'2 s'")
 	is(sql("SELECT count(*) FROM retry.tasks WHERE scene = 'default/$scene' AND state = 'succeeded'"), 125, "$what: all of them");
 }
 
+# A head that is passed over because its scene is paused still leads to those behind it,
+# which were due before anything that was noted of the pause: also after a restart, when
+# the lane is wanted again during the pause.
+$scene = 'led';
+scene($scene, backoff => "'fixed 700ms'");
+{
+	my $head = add('a', 1, '/flaky/1?fail=500');
+	add('a', 2, '/ok');
+	wait_state($node, $head, 'retrying');
+	sql("UPDATE retry.scene SET paused = true WHERE name = '$scene'");
+	add('b', 1, '/ok');
+	wait_sql($node, "SELECT next_due < clock_timestamp() FROM retry.tasks WHERE id = '$head'", 'its next attempt becomes due during a pause');
+	nothing_more('paused');
+	$node->restart;
+	my $last = add('a', 3, '/ok');
+	nothing_more('paused, one more');
+	sql("UPDATE retry.scene SET paused = false WHERE name = '$scene'");
+	wait_state($node, $last, 'succeeded');
+	is(numbers('a'), '1 1 2 3', 'those behind it are sent, in order');
+}
+
+# The same when the pause is that of another scene, whose task is the head of their lane.
+$scene = 'shares';
+scene('shared', backoff => "'fixed 700ms'");
+scene($scene);
+{
+	my $enqueue = sub {
+		my ($of, $n) = @_;
+		return sql("SELECT retry.enqueue('$of', '{}', key => 'shares:both:$n', lane => 'both', url => '$base/" . ($n == 1 ? 'flaky/1?fail=500' : 'ok') . "')");
+	};
+	my $head = $enqueue->('shared', 1);
+	$enqueue->($scene, 2);
+	wait_state($node, $head, 'retrying');
+	sql("UPDATE retry.scene SET paused = true WHERE name = 'shared'");
+	wait_sql($node, "SELECT next_due < clock_timestamp() FROM retry.tasks WHERE id = '$head'", 'the next attempt of another scene becomes due during its pause');
+	nothing_more('another scene is paused');
+	forget_lanes();
+	my $last = $enqueue->($scene, 3);
+	nothing_more('another scene is paused, one more');
+	is(numbers('both'), '1', 'it holds up the lane that they share');
+	sql("UPDATE retry.scene SET paused = false WHERE name = 'shared'");
+	wait_state($node, $last, 'succeeded');
+	is(numbers('both'), '1 1 2 3', 'and when it goes on, so do the others, in order');
+}
+
+# Next attempts that were to come, and that nobody will make any more, hide nothing.
+$scene = 'stale';
+scene($scene, ordered => 'false', backoff => "'fixed 1h'", max_in_flight => 64);
+{
+	sql("SELECT count(retry.enqueue('$scene', '{}', reference => 'a', url => '$base/status/500')) FROM generate_series(1, 1100)");
+	wait_sql($node, "SELECT count(*) FROM retry.tasks WHERE scene = 'default/$scene' AND state = 'retrying'", 'many wait for their next attempt', expected => '1100');
+	is(sql("SELECT retry.cancel_where('$scene')"), 1100, 'and are cancelled');
+	sql("UPDATE retry.scene SET ordered = true WHERE name = '$scene'");
+	wait_state($node, add('a', 1, '/ok'), 'succeeded', description => 'a lane that becomes ordered goes on behind them');
+}
+
 # A dead head that holds up its lane, in memory or not, until its replay has
 # succeeded or somebody steps over it.
 $scene = 'block';
