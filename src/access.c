@@ -31,6 +31,7 @@
 
 #include "compat.h"
 #include "access.h"
+#include "quote.h"
 #include "row_memo.h"
 #include "store.h"
 
@@ -70,7 +71,7 @@ retry_not_a_scene(const char *given)
 {
 	ereport(ERROR,
 			(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-			 errmsg("scene: \"%.200s\" is not the name of a scene", given),
+			 errmsg("scene: \"%s\" is not the name of a scene", retry_quoted(given, strlen(given))),
 			 errhint("Write scene or group/scene.")));
 }
 

@@ -31,6 +31,7 @@
 #include "backoff.h"
 #include "enqueue.h"
 #include "part.h"
+#include "quote.h"
 #include "sqltarget.h"
 
 /* backoff_type.c, known to SQL only */
@@ -81,12 +82,15 @@ find_column(const JsonbValue *name)
 static void
 require(const char *member, JsonbValue *value, bool good, const char *what, const char *hint)
 {
+	char	   *text;
+
 	if (good)
 		return;
+	text = JsonbToCString(NULL, &JsonbValueToJsonb(value)->root, 100);
+
 	ereport(ERROR,
 			(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-			 errmsg("%s is not %s: %.100s", member, what,
-					JsonbToCString(NULL, &JsonbValueToJsonb(value)->root, 100)),
+			 errmsg("%s is not %s: %s", member, what, retry_quoted(text, strlen(text))),
 			 errhint("%s", hint)));
 }
 
@@ -263,8 +267,8 @@ find_member(const JsonbValue *name)
 	}
 	ereport(ERROR,
 			(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-			 errmsg("a task has no \"%.*s\" that can be changed",
-					Min(name->val.string.len, 100), name->val.string.val),
+			 errmsg("a task has no \"%s\" that can be changed",
+					retry_quoted(name->val.string.val, name->val.string.len)),
 			 errhint("It has max_attempts, expires_at, backoff, timeout, url, method, headers, payload or body, and content_type.")));
 }
 

@@ -27,6 +27,7 @@
 #include "enqueue.h"
 #include "guc.h"
 #include "judge.h"
+#include "quote.h"
 #include "rate_table.h"
 #include "record.h"
 #include "request.h"
@@ -138,7 +139,8 @@ refuse_function(const char *target)
 	if (target != NULL && retry_is_sql_target(target))
 		ereport(ERROR,
 				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-				 errmsg("target \"%.100s\" is a function of the database, which is not called in the session", target),
+				 errmsg("target \"%s\" is a function of the database, which is not called in the session",
+						retry_quoted(target, strlen(target))),
 				 errhint("SELECT the function itself, or enqueue it with mode => 'remote'.")));
 }
 

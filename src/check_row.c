@@ -26,6 +26,7 @@
 #include "utils/ruleutils.h"
 
 #include "compat.h"
+#include "quote.h"
 
 PG_FUNCTION_INFO_V1(retry_check_row);
 
@@ -48,7 +49,7 @@ describe_row(const TriggerData *trigger, HeapTuple row)
 	char	   *lane = value_named(trigger, row, "lane");
 
 	if (lane != NULL)
-		return psprintf("lane \"%.100s\" of group \"%s\"", lane, group != NULL ? group : "");
+		return psprintf("lane \"%s\" of group \"%s\"", retry_quoted(lane, strlen(lane)), group != NULL ? group : "");
 	if (name == NULL)
 		return psprintf("a row of retry.%s", RelationGetRelationName(rel));
 	if (SPI_fnumber(RelationGetDescr(rel), "group_name") == SPI_ERROR_NOATTRIBUTE)

@@ -17,6 +17,7 @@
 #include "compat.h"
 #include "digest.h"
 #include "enqueue.h"
+#include "quote.h"
 #include "target.h"
 
 PG_FUNCTION_INFO_V1(retry_digest_key);
@@ -70,7 +71,7 @@ retry_digest_key(PG_FUNCTION_ARGS)
 	if (is_scene && !retry_scene_parse(given, group, scene))
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("invalid target: \"%.100s\"", given),
+				 errmsg("invalid target: \"%s\"", retry_quoted(given, strlen(given))),
 				 errhint("A target is an http or https URL, scene, or group/scene.")));
 	if (!PG_ARGISNULL(1))
 		body = retry_payload_body(PG_GETARG_JSONB_P(1));

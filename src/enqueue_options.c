@@ -20,6 +20,7 @@
 #include "compat.h"
 #include "enqueue_options.h"
 #include "guc.h"
+#include "quote.h"
 #include "secret_ref.h"
 #include "sqltarget.h"
 #include "target.h"
@@ -175,7 +176,7 @@ retry_check_task_url(const char *url)
 	if (retry_is_sql_target(url))
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("url is a function: \"%.100s\"", url),
+				 errmsg("url is a function: \"%s\"", retry_quoted(url, strlen(url))),
 				 errhint("A task that is enqueued to be called by HTTP stays one.")));
 	check_url(url, &parsed);
 	retry_destination_check("", &parsed, NULL, NULL);
@@ -208,8 +209,8 @@ check_header(const JsonbValue *name, const JsonbValue *value)
 	if (value->type != jbvString)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("value of header \"%.*s\" is not a string",
-						Min(name->val.string.len, 100), name->val.string.val),
+				 errmsg("value of header \"%s\" is not a string",
+						retry_quoted(name->val.string.val, name->val.string.len)),
 				 errhint("Headers are an object of strings: {\"Name\": \"value\"}.")));
 	if (is_reserved_header(name->val.string.val, name->val.string.len))
 		ereport(ERROR,

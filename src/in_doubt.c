@@ -11,10 +11,12 @@
 #include "postgres.h"
 
 #include "access/htup_details.h"
+#include "access/xact.h"
 #include "fmgr.h"
 #include "funcapi.h"
 #include "miscadmin.h"
 #include "utils/builtins.h"
+#include "utils/resowner.h"
 #include "utils/snapmgr.h"
 #include "utils/tuplestore.h"
 
@@ -84,42 +86,25 @@ fate_word(RetryFate fate)
 	return "foreign";
 }
 
-static void
-put_row(ReturnSetInfo *result, AttInMetadata *input, char **values)
+/* A row of the function for each that the server names, as HeapTuples. */
+static List *
+read_rows(AttInMetadata *input, const RetryServer *server, const RetryRemoteResult *found)
 {
-	tuplestore_puttuple(result->setResult, BuildTupleFromCStrings(input, values));
-}
+	List	   *rows = NIL;
 
-/* What is prepared on one server. */
-static void
-ask_server(ReturnSetInfo *result, AttInMetadata *input, const RetryServer *server)
-{
-	char	   *values[Doubt_natts] = {0};
-	RetryRemoteResult found;
-
-	values[Doubt_server] = pstrdup(server->name);
-	retry_remote_command(server, ask, 0, NULL, Asked_columns, &found);
-	if (found.failed)
-		values[Doubt_error] = found.message;
-	else if (found.rows == 0 || found.values[Asked_max] == NULL)
-		values[Doubt_error] = psprintf("server \"%s\" does not say what is prepared there", server->name);
-	else if (strcmp(found.values[Asked_max], "0") == 0)
-		values[Doubt_error] = "max_prepared_transactions is 0: nothing can be prepared there";
-	if (values[Doubt_error] != NULL)
-		put_row(result, input, values);
-	for (int row = 0; row < found.rows; row++)
+	for (int row = 0; row < found->rows; row++)
 	{
-		char	  **asked = found.values + row * found.columns;
+		char	  **asked = found->values + row * found->columns;
+		char	   *values[Doubt_natts] = {0};
 		RetryPreparedName name;
 		pg_uuid_t	gid;
 
 		if (asked[Asked_gid] == NULL)
 			continue;
 		CHECK_FOR_INTERRUPTS();
-		values[Doubt_error] = NULL;
+		values[Doubt_server] = pstrdup(server->name);
 		values[Doubt_name] = asked[Asked_gid];
 		values[Doubt_state] = unconstify(char *, fate_word(retry_fate_of(asked[Asked_gid], &name)));
-		values[Doubt_gid] = values[Doubt_branch] = NULL;
 		if (retry_prepared_name_read(asked[Asked_gid], &name))
 		{
 			memcpy(gid.data, name.gid, UUID_LEN);
@@ -130,8 +115,70 @@ ask_server(ReturnSetInfo *result, AttInMetadata *input, const RetryServer *serve
 		values[Doubt_owner] = asked[Asked_owner];
 		values[Doubt_locked] = asked[Asked_locked];
 		values[Doubt_waiting] = asked[Asked_waiting];
-		put_row(result, input, values);
+		rows = lappend(rows, BuildTupleFromCStrings(input, values));
 	}
+	return rows;
+}
+
+/*
+ * The same; false when something is no time, number or list, as it should be.
+ * What it is instead is not repeated, and the other servers are asked all the same.
+ */
+static bool
+could_read_rows(AttInMetadata *input, const RetryServer *server, const RetryRemoteResult *found, List **rows)
+{
+	MemoryContext context = CurrentMemoryContext;
+	ResourceOwner owner = CurrentResourceOwner;
+	volatile bool good = true;
+
+	BeginInternalSubTransaction(NULL);
+	MemoryContextSwitchTo(context);
+	PG_TRY();
+	{
+		*rows = read_rows(input, server, found);
+		ReleaseCurrentSubTransaction();
+	}
+	PG_CATCH();
+	{
+		ErrorData  *error;
+
+		MemoryContextSwitchTo(context);
+		error = CopyErrorData();
+		FlushErrorState();
+		RollbackAndReleaseCurrentSubTransaction();
+		if (ERRCODE_TO_CATEGORY(error->sqlerrcode) != ERRCODE_DATA_EXCEPTION)
+			ReThrowError(error);
+		good = false;
+	}
+	PG_END_TRY();
+	MemoryContextSwitchTo(context);
+	CurrentResourceOwner = owner;
+	return good;
+}
+
+/* What is prepared on one server. */
+static void
+ask_server(ReturnSetInfo *result, AttInMetadata *input, const RetryServer *server)
+{
+	char	   *values[Doubt_natts] = {0};
+	RetryRemoteResult found;
+	List	   *rows = NIL;
+	ListCell   *cell;
+
+	values[Doubt_server] = pstrdup(server->name);
+	retry_remote_command(server, ask, 0, NULL, Asked_columns, &found);
+	if (found.failed)
+		values[Doubt_error] = found.message;
+	else if (found.values[Asked_max] == NULL)
+		values[Doubt_error] = psprintf("server \"%s\" does not say what is prepared there", server->name);
+	else if (strcmp(found.values[Asked_max], "0") == 0)
+		values[Doubt_error] = "max_prepared_transactions is 0: nothing can be prepared there";
+	else if (!could_read_rows(input, server, &found, &rows))
+		values[Doubt_error] = psprintf("server \"%s\": it does not answer as PostgreSQL does", server->name);
+	if (values[Doubt_error] != NULL)
+		tuplestore_puttuple(result->setResult, BuildTupleFromCStrings(input, values));
+	foreach(cell, rows)
+		tuplestore_puttuple(result->setResult, lfirst(cell));
 }
 
 /* retry.in_doubt(server, group_name): of one server, or (null) of all of the group. */

@@ -9,6 +9,8 @@
  */
 #include "postgres.h"
 
+#include "mb/pg_wchar.h"
+
 #include "mistake.h"
 
 bool
@@ -21,5 +23,8 @@ retry_refuse(RetryMistake *mistake, int sqlstate, const char *hint, const char *
 	va_start(args, format);
 	vsnprintf(mistake->message, sizeof(mistake->message), format, args);
 	va_end(args);
+
+	/* it may have been cut in the middle of a character */
+	mistake->message[pg_mbcliplen(mistake->message, strlen(mistake->message), strlen(mistake->message))] = '\0';
 	return false;
 }

@@ -24,6 +24,7 @@
 #include "locate.h"
 #include "operation_new.h"
 #include "part.h"
+#include "quote.h"
 #include "scene_use.h"
 
 extern Datum retry_backoff_in(PG_FUNCTION_ARGS);
@@ -77,7 +78,8 @@ retry_operation_check_name(const char *name)
 	if (name[0] == '\0' || strlen(name) > NAMEDATALEN - 1)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("name of a branch does not have 1 to %d bytes: \"%.100s\"", NAMEDATALEN - 1, name)));
+				 errmsg("name of a branch does not have 1 to %d bytes: \"%s\"", NAMEDATALEN - 1,
+						retry_quoted(name, strlen(name)))));
 	for (const char *p = name; *p; p++)
 	{
 		if (*p <= ' ' || *p > '~')

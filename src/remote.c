@@ -11,6 +11,9 @@
 #include "postgres.h"
 
 #include <ctype.h>
+#include <linux/tcp.h>
+#include <netinet/in.h>
+#include <sys/socket.h>
 
 #include "libpq-fe.h"
 #include "mb/pg_wchar.h"
@@ -19,6 +22,7 @@
 #include "storage/fd.h"
 #include "storage/ipc.h"
 #include "storage/latch.h"
+#include "storage/shmem.h"
 #include "utils/builtins.h"
 #include "utils/memutils.h"
 
@@ -30,6 +34,9 @@ PG_FUNCTION_INFO_V1(retry_check_conninfo);
 
 /* More than libpq has for a connection, with those that are ours. */
 #define MAX_OPTIONS	80
+
+/* libpq holds what a server sends until it is whole, however much that is. */
+#define MAX_ANSWER_BYTES	(16 * 1024 * 1024)
 
 /* Its place is taken by the server that comes next when all are taken. */
 struct RetryRemote
@@ -48,6 +55,7 @@ struct RetryRemote
 	const char *const *params;
 	int			columns;		/* of the answer */
 	int64		deadline_us;
+	uint64		received;		/* bytes, on this connection, before it */
 	bool		fresh;			/* the connection was made for it */
 	int			sqlstate;		/* of what has failed before it was sent */
 	char		why[512];		/* "" : nothing */
@@ -170,17 +178,33 @@ disconnect_all(int code, Datum arg)
 		disconnect(&remotes[i]);
 }
 
+/* Stars in place of the password, which a server may repeat. */
+static void
+hide_password(const RetryServer *server, char *line)
+{
+	size_t		len = server->password != NULL ? strlen(server->password) : 0;
+
+	while (len > 0 && (line = strstr(line, server->password)) != NULL)
+	{
+		memset(line, '*', len);
+		line += len;
+	}
+}
+
 /*
  * What somebody else has said, in a line, so much of it as there is room for.
  * libpq's texts have several lines, indented, and end in a line feed; those of
  * servers may have anything, and may be in another encoding than they should.
+ * The password goes before anything is cut, of which a part would be left.
  */
 static void
-copy_said(const char *said, char *line, size_t size)
+copy_said(const RetryServer *server, const char *said, char *line, size_t size)
 {
+	char	   *copy = pstrdup(said);
 	char	   *to = line;
 
-	for (const char *from = said; *from != '\0' && to < line + size - 1; from++)
+	hide_password(server, copy);
+	for (const char *from = copy; *from != '\0' && to < line + size - 1; from++)
 	{
 		if (!isspace((unsigned char) *from))
 			*to++ = (unsigned char) *from < ' ' || *from == 0x7F ? '?' : *from;
@@ -188,6 +212,7 @@ copy_said(const char *said, char *line, size_t size)
 			*to++ = ' ';
 	}
 	*to = '\0';
+	pfree(copy);
 	if (!pg_verifymbstr(line, to - line, true))
 	{
 		/* cut in the middle of a character, or not ours at all */
@@ -203,29 +228,42 @@ copy_said(const char *said, char *line, size_t size)
 	}
 }
 
-/* Stars in place of the password, which a server may repeat. */
-static void
-hide_password(const RetryServer *server, char *line)
-{
-	size_t		len = server->password != NULL ? strlen(server->password) : 0;
-
-	while (len > 0 && (line = strstr(line, server->password)) != NULL)
-	{
-		memset(line, '*', len);
-		line += len;
-	}
-}
-
 /* The reason for which a command is given up before it was sent. */
 static void
 fail(RetryRemote *remote, int sqlstate, const char *why)
 {
 	remote->sqlstate = sqlstate;
-	copy_said(why[0] == '\0' ? "the connection was lost" : why, remote->why, sizeof(remote->why));
-	hide_password(remote->server, remote->why);
+	copy_said(remote->server, why[0] == '\0' ? "the connection was lost" : why, remote->why, sizeof(remote->why));
 }
 
-/* Until the socket is ready; false when the time is up. */
+/*
+ * Bytes that have come on a connection; 0 when nobody counts them, as on a Unix
+ * socket.  The kernel knows: libpq does not say how much it holds of an answer
+ * that is not whole.
+ */
+static uint64
+bytes_received(PGconn * conn)
+{
+	struct tcp_info info = {0};
+	socklen_t	size = sizeof(info);
+
+	if (getsockopt(PQsocket(conn), IPPROTO_TCP, TCP_INFO, &info, &size) != 0)
+		return 0;
+	return info.tcpi_bytes_received;
+}
+
+/* Has it answered with too much?  Then that is why it fails. */
+static bool
+is_too_much(RetryRemote *remote)
+{
+	if (bytes_received(remote->conn) <= remote->received + MAX_ANSWER_BYTES)
+		return false;
+	fail(remote, ERRCODE_PROGRAM_LIMIT_EXCEEDED,
+		 psprintf("it answers with more than %d MB", MAX_ANSWER_BYTES / (1024 * 1024)));
+	return true;
+}
+
+/* Until the socket is ready; false when the time is up, or the server sends too much. */
 static bool
 wait_socket(RetryRemote *remote, int events)
 {
@@ -234,6 +272,8 @@ wait_socket(RetryRemote *remote, int events)
 		int64		left_us = remote->deadline_us - retry_monotonic_us();
 		int			what;
 
+		if (is_too_much(remote))
+			return false;
 		if (left_us <= 0)
 		{
 			fail(remote, ERRCODE_SQLCLIENT_UNABLE_TO_ESTABLISH_SQLCONNECTION,
@@ -361,6 +401,7 @@ make_connection(RetryRemote *remote)
 		return false;
 	}
 	remote->busy = true;
+	remote->received = 0;
 	if (PQstatus(remote->conn) == CONNECTION_BAD)
 		state = PGRES_POLLING_FAILED;
 	while (state != PGRES_POLLING_OK)
@@ -429,6 +470,7 @@ send_command(RetryRemote *remote)
 	if (remote->conn == NULL && !make_connection(remote))
 		return false;
 	remote->busy = true;
+	remote->received = bytes_received(remote->conn);
 	if (PQsendQueryParams(remote->conn, remote->sql, remote->nparams, NULL, remote->params, NULL, NULL, 0) != 1)
 	{
 		fail(remote, ERRCODE_CONNECTION_FAILURE, PQerrorMessage(remote->conn));
@@ -509,12 +551,11 @@ take_error(RetryRemote *remote, const PGresult * from, RetryRemoteResult *to)
 	if (hint != NULL)
 	{
 		to->hint = palloc(sizeof(remote->why));
-		copy_said(hint, to->hint, sizeof(remote->why));
-		hide_password(remote->server, to->hint);
+		copy_said(remote->server, hint, to->hint, sizeof(remote->why));
 	}
 }
 
-/* What libpq has, copied. */
+/* What libpq has, copied; of no row there is one of nulls, that whoever looks finds. */
 static void
 take_result(RetryRemote *remote, RetryRemoteResult *to)
 {
@@ -527,14 +568,14 @@ take_result(RetryRemote *remote, RetryRemoteResult *to)
 	}
 	to->rows = PQntuples(from);
 	to->columns = remote->columns;
-	to->values = palloc0(Max(to->rows * to->columns, 1) * sizeof(char *));
-	for (int i = 0; i < to->rows * to->columns; i++)
+	to->values = palloc0(mul_size(sizeof(char *), mul_size(Max(to->rows, 1), Max(to->columns, 1))));
+	for (int row = 0; row < to->rows; row++)
 	{
-		int			row = i / to->columns;
-		int			column = i % to->columns;
-
-		if (!PQgetisnull(from, row, column))
-			to->values[i] = pstrdup(PQgetvalue(from, row, column));
+		for (int column = 0; column < to->columns; column++)
+		{
+			if (!PQgetisnull(from, row, column))
+				to->values[(Size) row * to->columns + column] = pstrdup(PQgetvalue(from, row, column));
+		}
 	}
 }
 
@@ -556,6 +597,11 @@ receive(RetryRemote *remote, RetryRemoteResult *result)
 			}
 			if (PQconsumeInput(remote->conn) == 0)
 				break;
+			if (is_too_much(remote))
+			{
+				disconnect(remote);
+				return false;
+			}
 		}
 		if (PQstatus(remote->conn) == CONNECTION_BAD && !any)
 		{

@@ -25,7 +25,9 @@ typedef struct RetryRemoteResult
 	char	   *hint;			/* or NULL */
 	int			rows;
 	int			columns;
-	char	  **values;			/* row by row; NULL for SQL's null */
+	char	  **values;			/* row by row; NULL for SQL's null; without
+								 * rows there is still one, of nulls, unless
+								 * it failed */
 } RetryRemoteResult;
 
 typedef struct RetryRemote RetryRemote;

@@ -57,6 +57,17 @@ parse_weight(const char *digits, int32 *weight)
 	return value >= 1 && value <= RETRY_ROUTE_WEIGHT_MAX;
 }
 
+/* How much of a word a message shows: some of it, and nothing beyond ASCII, of which a half would be no text. */
+static int
+shown_length(const char *word)
+{
+	int			len = 0;
+
+	while (len < 60 && word[len] > 0 && word[len] < 0x7f)
+		len++;
+	return len;
+}
+
 bool
 retry_route_parse_target(const char *text, int *url_len, int32 *weight, char *err, size_t err_size)
 {
@@ -82,13 +93,13 @@ retry_route_parse_target(const char *text, int *url_len, int32 *weight, char *er
 		return true;
 	if (strncmp(rest, "weight=", 7) != 0)
 	{
-		snprintf(err, err_size, "unknown word \"%.60s\"", rest);
+		snprintf(err, err_size, "unknown word \"%.*s\"", shown_length(rest), rest);
 		return false;
 	}
 	if (!parse_weight(rest + 7, weight))
 	{
-		snprintf(err, err_size, "weight \"%.60s\" is not a whole number from 1 to %d",
-				 rest + 7, RETRY_ROUTE_WEIGHT_MAX);
+		snprintf(err, err_size, "weight \"%.*s\" is not a whole number from 1 to %d",
+				 shown_length(rest + 7), rest + 7, RETRY_ROUTE_WEIGHT_MAX);
 		return false;
 	}
 	return true;

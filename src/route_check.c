@@ -12,6 +12,7 @@
 
 #include "arguments.h"
 #include "compat.h"
+#include "quote.h"
 #include "route.h"
 
 PG_FUNCTION_INFO_V1(retry_check_targets);
@@ -34,7 +35,7 @@ check_element(const char *element, int number, void *arg)
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 strchr(element, '@') != NULL ?
 				 errmsg("element %d of targets is invalid: %s", number, why) :
-				 errmsg("element %d of targets, \"%.200s\", is invalid: %s", number, element, why),
+				 errmsg("element %d of targets, \"%s\", is invalid: %s", number, retry_quoted(element, strlen(element)), why),
 				 errhint(TARGETS_HINT)));
 	url = pnstrdup(element, len);
 	for (int i = 0; i < number - 1; i++)
@@ -42,7 +43,7 @@ check_element(const char *element, int number, void *arg)
 		if (strcmp(urls[i], url) == 0)
 			ereport(ERROR,
 					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-					 errmsg("targets name \"%.200s\" twice", url),
+					 errmsg("targets name \"%s\" twice", retry_quoted(url, strlen(url))),
 					 errhint("A target's share of the work is its weight.")));
 	}
 	urls[number - 1] = url;

@@ -18,6 +18,7 @@
 #include "access.h"
 #include "arguments.h"
 #include "operation_new.h"
+#include "quote.h"
 #include "statement.h"
 
 PG_FUNCTION_INFO_V1(retry_saga);
@@ -92,8 +93,8 @@ refuse_unknown_members(JsonbContainer *object, const char *step)
 		if (!found)
 			ereport(ERROR,
 					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-					 errmsg("step \"%s\" has an unknown member \"%.*s\"", step,
-							Min(value.val.string.len, 100), value.val.string.val),
+					 errmsg("step \"%s\" has an unknown member \"%s\"", step,
+							retry_quoted(value.val.string.val, value.val.string.len)),
 					 errhint("It may have name, action, compensate, payload, needs, headers, timeout, backoff, max_attempts, lane, method, content_type and reference.")));
 		(void) JsonbIteratorNext(&it, &value, true);
 	}
@@ -176,8 +177,8 @@ find_step(const Saga *saga, const Step *of, const JsonbValue *name)
 	}
 	ereport(ERROR,
 			(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-			 errmsg("step \"%s\" needs \"%.*s\", and no step has that name", of->name,
-					Min(name->val.string.len, 100), name->val.string.val)));
+			 errmsg("step \"%s\" needs \"%s\", and no step has that name", of->name,
+					retry_quoted(name->val.string.val, name->val.string.len))));
 }
 
 /* Which needs which: what is said, else each the one before it. */

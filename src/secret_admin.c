@@ -35,6 +35,7 @@
 #include "arguments.h"
 #include "other_triggers.h"
 #include "pem.h"
+#include "quote.h"
 #include "row.h"
 #include "scene.h"
 #include "secret.h"
@@ -74,8 +75,8 @@ begin_change(Change *change, const text *name, const text *group_name, const cha
 	if (!retry_name_check(change->name))
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("name of a secret: \"%.100s\" is not 1 to %d lower-case letters, digits, _ and -",
-						change->name, RETRY_SECRET_NAME_MAX)));
+				 errmsg("name of a secret: \"%s\" is not 1 to %d lower-case letters, digits, _ and -",
+						retry_quoted(change->name, strlen(change->name)), RETRY_SECRET_NAME_MAX)));
 	retry_require_writable(function);
 
 	change->rel = table_open(retry_relation_oid("secret"), RowExclusiveLock);

@@ -18,6 +18,7 @@
 #include "utils/rel.h"
 #include "utils/timestamp.h"
 
+#include "quote.h"
 #include "row.h"
 #include "secret.h"
 #include "server.h"
@@ -93,7 +94,7 @@ retry_server_get(Snapshot snapshot, const RetryGroupRow *group, const char *name
 	if (!retry_server_find(snapshot, group, name, server))
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_OBJECT),
-				 errmsg("group \"%s\" has no server \"%.100s\"", group->name, name),
+				 errmsg("group \"%s\" has no server \"%s\"", group->name, retry_quoted(name, strlen(name))),
 				 errhint("Servers are rows of retry.server, which the owner of the extension writes.")));
 }
 

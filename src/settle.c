@@ -97,7 +97,7 @@ look_at_answer(const RetryPreparedBranch *branch, const RetryRemoteResult *resul
 	ereport(ERROR,
 			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 			 errmsg("branch %d is not prepared on server \"%s\"", branch->no, branch->server),
-			 result->rows > 0 && result->values[Asked_max] != NULL && strcmp(result->values[Asked_max], "0") == 0 ?
+			 result->values[Asked_max] != NULL && strcmp(result->values[Asked_max], "0") == 0 ?
 			 errhint("That server prepares no transactions: its max_prepared_transactions is 0.") :
 			 errhint("PREPARE TRANSACTION '%s' comes before retry.commit(); retry.rollback() needs none.", branch->name)));
 }

@@ -26,6 +26,7 @@
 #include "utils/varlena.h"
 
 #include "compat.h"
+#include "quote.h"
 #include "sqltarget.h"
 
 PG_FUNCTION_INFO_V1(retry_check_function);
@@ -40,7 +41,7 @@ retry_sql_target_parse(const char *text, RetrySqlTarget *target, RetryMistake *m
 	memset(target, 0, sizeof(*target));
 	if (!retry_is_sql_target(text))
 		return retry_refuse(mistake, ERRCODE_INVALID_PARAMETER_VALUE, NULL,
-							"\"%.100s\" is no function target", text);
+							"\"%s\" is no function target", retry_quoted(text, strlen(text)));
 	copy = pstrdup(text + strlen(RETRY_SQL_PREFIX));
 	good = SplitIdentifierString(copy, '.', &names) && list_length(names) == 2;
 	if (good)
@@ -55,7 +56,7 @@ retry_sql_target_parse(const char *text, RetrySqlTarget *target, RetryMistake *m
 	if (!good)
 		return retry_refuse(mistake, ERRCODE_INVALID_PARAMETER_VALUE,
 							"A function is given as sql:schema.function, without arguments; names with capitals or other characters go into double quotes.",
-							"\"%.100s\" names no function", text);
+							"\"%s\" names no function", retry_quoted(text, strlen(text)));
 	return true;
 }
 

@@ -22,6 +22,7 @@
 
 #include "compat.h"
 #include "access.h"
+#include "quote.h"
 #include "sqltarget.h"
 #include "target.h"
 
@@ -89,7 +90,7 @@ retry_target_parse(const char *what, const char *text, RetryTarget *target,
 	if (retry_scene_parse(text, target->group, target->scene))
 		return true;
 	return retry_refuse(mistake, ERRCODE_INVALID_PARAMETER_VALUE, TARGET_SYNTAX,
-						"invalid %s: \"%.100s\"", what, text);
+						"invalid %s: \"%s\"", what, retry_quoted(text, strlen(text)));
 }
 
 void
@@ -116,7 +117,7 @@ name_subject(void *arg)
 {
 	const Subject *subject = arg;
 
-	errcontext("%s \"%.100s\"", subject->what, subject->target->text);
+	errcontext("%s \"%s\"", subject->what, retry_quoted(subject->target->text, strlen(subject->target->text)));
 }
 
 /* A table of the scenes is what the hint points at; it knows no rights. */

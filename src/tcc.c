@@ -18,6 +18,7 @@
 #include "begin_timed.h"
 #include "locate.h"
 #include "operation_new.h"
+#include "quote.h"
 #include "statement.h"
 
 PG_FUNCTION_INFO_V1(retry_tcc_begin);
@@ -98,7 +99,7 @@ read_options(Jsonb *given)
 		if (!retry_operation_option(value.val.string.val, value.val.string.len))
 			ereport(ERROR,
 					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-					 errmsg("unknown option \"%.*s\"", Min(value.val.string.len, 100), value.val.string.val),
+					 errmsg("unknown option \"%s\"", retry_quoted(value.val.string.val, value.val.string.len)),
 					 errhint("There are headers, timeout, backoff, max_attempts, lane, method, content_type and reference.")));
 		(void) JsonbIteratorNext(&it, &value, true);
 	}

@@ -41,6 +41,9 @@ INSERT INTO retry.scene (group_name, name, url, headers, max_attempts, backoff) 
 	('bank', 'blocked', 'http://169.254.1.1/LOOT-url', NULL, 3, 'fixed 1h'),
 	('mallory', 'own', '$url/ok/own', NULL, 3, 'fixed 1h'),
 	('answers', 'ask', '$url/ok/ask', NULL, 3, 'fixed 1h');
+INSERT INTO retry.scene (group_name, name, targets) VALUES ('bank', 'routed', '{$url/ok/LOOT-target}');
+INSERT INTO retry.alarm_rule (group_name, name, condition) VALUES ('bank', 'loot', 'disabled');
+UPDATE retry.scene_group SET max_pending = 100000 WHERE name = 'bank';
 UPDATE retry.scene SET timeout = '1 h' WHERE name = 'hang';
 SELECT retry.grant('bank', 'default'), retry.grant('mallory', 'default'), retry.grant('bank', 'answers'), retry.grant('eve', 'answers');
 SET ROLE bank;
@@ -51,7 +54,7 @@ SELECT retry.disable_url('bank/ok', 'https://loot.example.com/LOOT', 'LOOT-reaso
 SELECT retry.enqueue('bank/ok', url => 'https://loot.example.com/LOOT', key => 'LOOT-key-held');
 SELECT retry.enqueue('bank/' || s, '{"of": "LOOT-body"}', key => 'LOOT-key-' || s, reference => 'LOOT-reference',
 	headers => '{"X-Of-Task": "LOOT-of-task"}', lane => 'LOOT-lane-' || s)
-FROM unnest('{ok,stop,fail,hang,blocked}'::text[]) s;
+FROM unnest('{ok,stop,fail,hang,blocked,routed}'::text[]) s;
 SELECT retry.enqueue('bank/ok', '{"of": "LOOT-body"}', key => 'LOOT-key-later', delay => '20 days', reference => 'LOOT-reference');
 SELECT retry.amend(id, '{"url": "$url/ok/LOOT-amended"}') FROM retry.tasks WHERE key = 'LOOT-key-later';
 SELECT retry.enqueue('bank/ok', '{"of": "LOOT-body"}', key => 'LOOT-key-cancelled', delay => '20 days') AS id \\gset
@@ -69,6 +72,7 @@ SQL
 wait_sql($node, "SELECT string_agg(DISTINCT state::text, ' ' ORDER BY state::text) FROM retry.tasks WHERE scene ^\@ 'bank/'",
 	'the bank has tasks in every state', expected => 'cancelled dead pending retrying running succeeded');
 wait_sql($node, "SELECT sum(retry.held_tasks(id, 'https://loot.example.com/LOOT')) FROM retry.scene", 'and one that is held', expected => '1');
+$node->safe_psql('postgres', 'SELECT count(*) FROM retry.look_at_alarms(now())');
 # enough rows that plans may differ from those of a few
 $node->safe_psql('postgres', 'ANALYZE');
 
@@ -140,16 +144,29 @@ SELECT c.oid::regclass FROM pg_class c
 WHERE relnamespace = 'retry'::regnamespace AND relkind = 'v' AND has_table_privilege('mallory', c.oid, 'SELECT') ORDER BY 1
 SQL
 cmp_ok(scalar @views, '>=', 10, 'views that everybody may read');
+# a replay is shown while it goes on, as it waits for another
+my $loot = $node->safe_psql('postgres', "SELECT id FROM retry.dead_letters WHERE scene = 'bank/stop'");
+my ($holder, $runner) = map { session($node, on_error_stop => 0) } 1 .. 2;
+$holder->query_safe('BEGIN');
+$holder->query_safe("SELECT retry.replay('$loot')");
+$runner->query_until(qr/going/, "\\echo going\nSET ROLE bank; SELECT retry.replay_dead('bank/stop');\n");
+wait_sql($node, "SELECT count(*) FROM retry.progress WHERE operation = 'retry.replay_dead()'", 'a replay waits', expected => '1');
+is(join(' ', grep { !/dispatchers/ && $node->safe_psql('postgres', "SELECT v::text FROM $_ v") !~ /loot|\bbank\b/i } @views), '', 'each view has something of the bank');
 attack("all columns of $_ show nothing of the bank's", "SELECT v::text FROM $_ v;", loot => qr/loot|\bbank\b/i) foreach @views;
+my $hex = unpack 'H*', 'LOOT';	# as bodies and answers are shown
 foreach my $view (grep { !/dispatchers/ } @views)
 {
 	my $out = $node->safe_psql('postgres', "SET ROLE watcher; SELECT v::text FROM $view v");
 
-	unlike($out, qr/LOOT-(?:body|of-scene|of-task|of-secret|schedule|answer)/,
+	unlike($out, qr/LOOT-(?:body|of-scene|of-task|of-secret|schedule|answer)|$hex/,
 		"pg_monitor sees no bodies, headers, secrets or answers in $view");
 }
 like($node->safe_psql('postgres', 'SET ROLE watcher; SELECT lane FROM retry.lanes'), qr/LOOT-lane/,
 	'pg_monitor sees the lanes of all');
+
+$node->safe_psql('postgres', "SELECT pg_cancel_backend(pid) FROM retry.progress WHERE operation = 'retry.replay_dead()'");
+wait_sql($node, "SELECT count(*) FROM retry.progress WHERE operation = 'retry.replay_dead()'", 'and is given up', expected => '0');
+$_->quit foreach $runner, $holder;
 
 attack('statistics of the planner are not shown',
 	"SELECT array_to_string(most_common_vals::text::text[], ' ') || array_to_string(histogram_bounds::text::text[], ' ') FROM pg_stats WHERE schemaname = 'retry';");
@@ -229,12 +246,13 @@ attack("retry.$_ finds nothing of others", "SELECT CASE WHEN n > 1 THEN 'LOOT' E
   foreach ('cancel_where()', 'run_now_where()', q(amend_where('{"max_attempts": 1}')));
 attack('retry.replay_dead() finds nothing of others', "SELECT CASE WHEN retry.replay_dead() > 0 THEN 'LOOT' END;",
 	without => 'GRANT bank TO mallory;');
+attack('no page has tasks of others', "SELECT p::text FROM unnest(enum_range(NULL::retry.task_state)) s, retry.page(s, size => 1000) p;", without => 'GRANT bank TO mallory;');
 attack('a key of others in the shared group is not met', "SELECT 'met' WHERE retry.enqueue('$url/ok/x', key => 'LOOT-shared', delay => '1 day') = '$shared';", loot => qr/^met$/m);
 attack('no message about health names what is of others', 'SELECT h::text FROM retry.health() h;', loot => qr/LOOT|\bbank\b/);
 attack('nor which scenes of others believe any server', "RESET ROLE; UPDATE retry.scene SET url = 'https://bank.example.com', tls_verify = false WHERE name = 'ok'; SET LOCAL ROLE mallory; SELECT h::text FROM retry.health() h;",
 	loot => qr/bank\/ok/, without => 'GRANT pg_monitor TO mallory;');
 attack('nor does an alarm about it', "RESET ROLE; UPDATE retry.scene SET url = 'https://bank.example.com', tls_verify = false WHERE name = 'ok';
-	INSERT INTO retry.alarm_rule (group_name, name, condition) VALUES ('mallory', 'health', 'health'); SELECT count(*) > 0 AS about, string_agg(detail, ' ') FROM retry.alarm_subjects(now());",
+	INSERT INTO retry.alarm_rule (group_name, name, condition) VALUES ('mallory', 'health', 'health'); SELECT count(*) > 0 AS about, string_agg(detail, ' ') FROM retry.alarm_subjects(now()) WHERE rule_id = (SELECT a.id FROM retry.alarm_rule a WHERE a.group_name = 'mallory');",
 	loot => qr/bank\/ok/, without => 'GRANT pg_monitor TO mallory;');
 attack('what excepts a channel from verification does not go with it elsewhere', "RESET ROLE; INSERT INTO retry.channel (group_name, name, kind, url) VALUES ('mallory', 'hook', 'webhook', 'https://inside.example.com');
 	UPDATE retry.scene SET tls_verify = false WHERE name = 'alarm-hook'; SET LOCAL ROLE mallory; UPDATE retry.channel SET description = 'x'; SELECT 'kept' FROM retry.scene WHERE NOT tls_verify;
@@ -340,14 +358,18 @@ attack('nor does what the functions do as the owner', $planted . each_alone(
 		"SELECT retry.commit(retry.prepare('mallory/own', key => 'm', check_target => '$url/ok/ask'))", 'SELECT count(*) FROM retry.transactions', 'SELECT count(*) FROM retry.branches',
 		q(SELECT retry.rollback(retry.saga('[{"action": "mallory/own", "compensate": "mallory/own"}]', key => 's'))), "SELECT retry.commit(retry.tcc_begin('1 day', 'mallory/own', key => 't'))",
 		"SELECT retry.cancel_where()", "SELECT count(*) FROM retry.tasks", "SELECT count(*) FROM retry.attempts", 'SELECT count(*) FROM retry.health()'));
+attack('nor does a page of dead tasks', "$planted SELECT count(*) FROM retry.page('dead');", without => 'ALTER FUNCTION retry.page SET search_path = public, pg_catalog;');
 attack('nor does what counts the tasks of a group with limits', <<"SQL");
 RESET ROLE; UPDATE retry.scene_group SET max_pending = 1000 WHERE name = 'mallory'; SET LOCAL ROLE mallory;
 $planted SELECT retry.enqueue('mallory/own', delay => '1 day');
 SQL
-attack('nor do objects of a temporary schema', <<'SQL' . each_alone("SELECT retry.grant('clerk', 'mallory')", "UPDATE retry.scene SET name = 'renamed'", "SELECT retry.drop_scene('mallory/own')"));
+my $in_temp = $planted =~ s/search_path = public, pg_catalog/search_path = pg_catalog/r . <<'SQL';
 CREATE TEMP TABLE pg_class AS SELECT * FROM pg_catalog.pg_class LIMIT 0; CREATE TEMP TABLE pg_locks (locktype text);
 CREATE TEMP VIEW pg_roles AS SELECT 'LOOT'::text AS rolname, 1::oid AS oid;
+CREATE DOMAIN pg_temp.regclass AS pg_catalog.regclass CHECK (coalesce(public.note('regclass')::text, '') IS NOT NULL);
 SQL
+attack('nor do objects of a temporary schema', $in_temp . each_alone("SELECT retry.grant('clerk', 'mallory')", "UPDATE retry.scene SET name = 'renamed'", "SELECT retry.drop_scene('mallory/own')"),
+	without => $loose =~ s/public, pg_catalog/pg_temp, pg_catalog/r);
 attack('nor does a view of that schema say who is a superuser',
 	"CREATE TEMP VIEW pg_roles AS SELECT current_user AS rolname, true AS rolsuper; UPDATE retry.scene SET tls_verify = false RETURNING 'LOOT';",
 	without => 'ALTER FUNCTION retry.check_unverified() SET search_path = pg_temp, pg_catalog;');
@@ -376,6 +398,19 @@ attack('input that is no backoff, rate or header crashes nothing', each_alone(
 		"SELECT retry.check_targets(array_fill('http://x'::text, '{100000}'))", "SELECT retry.cron_next(repeat('*', 100000))",
 		"SELECT retry.verify_signature(repeat('whsec_', 100000), 'x', repeat('9', 100000), '', repeat('v1,', 100000))"),
 	loot => qr/server closed|crash|terminat/);
+# Half of a character is no text: who keeps such an error has a row that no dump brings back.
+my @refused = ("retry.saga('[{\"action\": \"mallory/own\", \"LONG\": 1}]')", "retry.saga('[{\"action\": \"mallory/own\", \"needs\": [\"LONG\"]}]')",
+	"retry.saga('[{\"action\": \"mallory/own\", \"name\": \"LONG\"}]')", "retry.enqueue('LONG')", "retry.enqueue('sql:LONG')", "retry.enqueue('mallory/own', url => 'sql:LONG')",
+	"retry.enqueue('mallory/own', headers => '{\"LONG\": 1}')", "retry.enqueue('mallory/own', on_success => 'LONG')", "retry.enqueue('mallory/own', lane => repeat('LONG', 9))",
+	"retry.call('LONG')", "retry.call('sql:LONG')", "retry.page('dead', scene => 'LONG')", "retry.cancel_where(target => 'LONG')", "retry.set_secret('LONG', 'x', 'mallory')",
+	"retry.tcc_branch(retry.tcc_begin('1 day', 'mallory/own'), 'x', 'mallory/own', 'mallory/own', 'mallory/own', '{}', '{\"LONG\": 1}')",
+	"retry.twophase_branch(retry.twophase_begin('mallory/own'), 'LONG')", "retry.amend(id, '{\"LONG\": 1}') FROM retry.tasks", "retry.amend(id, '{\"max_attempts\": \"LONG\"}') FROM retry.tasks",
+	"retry.check_targets('{http://x LONG}')", "retry.check_targets('{http://x weight=LONG}')", "retry.check_targets('{LONG}')", "retry.check_headers('{\"LONG\": \"\"}')");
+attack('no error has half of a character', each_alone(map { my $call = $_; map { sprintf(<<'SQL', $_, $call) } 1, 2 } @refused));
+DO $do$ BEGIN EXECUTE replace($call$SELECT %2$s$call$, 'LONG', repeat('x', %1$s) || repeat(U&'\00e9', 600)); EXCEPTION WHEN others THEN
+	BEGIN PERFORM convert_from(textsend(SQLERRM), 'UTF8'); EXCEPTION WHEN character_not_in_repertoire THEN RAISE WARNING 'LOOT'; END;
+END $do$
+SQL
 is($node->safe_psql('postgres', "SELECT count(*) FROM retry.tasks WHERE state = 'running'"), '1', 'the server is the one that it was');
 
 # What ALTER DEFAULT PRIVILEGES gives to everybody does not open the store.

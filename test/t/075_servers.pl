@@ -175,6 +175,10 @@ is(doubt('text=%FF%FE,6'), 'server "rogue": its answer is not in the encoding of
 is(doubt('error=%FF%FE and %1B[31m'), 'server "rogue": ?? and ?[31m', 'answer: an error that is no text');
 is(doubt("password;error=password is $password"), 'server "rogue": password is ' . '*' x length $password, 'answer: an error that tells the password');
 unlike(said("SELECT retry.settle_server('{\"group\": \"bank\", \"server\": \"rogue\"}')", role => 'bank'), qr/\Q$password/, 'answer: nor is it in a hint');
+is(doubt('password;error=' . 'x' x 500 . $password), 'server "rogue": ' . 'x' x 500 . '*' x 11, 'answer: nor a part of it, where it is cut');
+is(doubt('flood=17,6'), 'server "rogue": it answers with more than 16 MB', 'answer: more rows than anybody wants');
+is(doubt('long=17,6'), 'server "rogue": it answers with more than 16 MB', 'answer: a row that is as long');
+is(doubt("password;text=$password,6"), $not_postgres, 'answer: the password, in place of a time');
 is(doubt('notice;rows=6,1'), 'server "rogue" does not say what is prepared there', 'answer: a notice');
 unlike(slurp_file($node->logfile), qr/forged by a server/, 'answer: which is not in the log of this server');
 is(look('rows=1,2'), 'committed 0, rolled back 0', 'answer: transactions without a name');
@@ -191,16 +195,17 @@ like(said("SELECT retry.commit('$at_rogue')", role => 'bank'), qr/^55000: branch
 # ---------------------------------------------------------------- what is planted there
 
 $node->safe_psql('there', <<'SQL');
-CREATE TABLE public.loot (what text);
-GRANT ALL ON public.loot TO PUBLIC;
-CREATE FUNCTION public.starts_with(text, text) RETURNS boolean LANGUAGE plpgsql AS $$ BEGIN INSERT INTO public.loot VALUES ('starts_with'); RETURN true; END $$;
-CREATE FUNCTION public.current_setting(text) RETURNS text LANGUAGE plpgsql AS $$ BEGIN INSERT INTO public.loot VALUES ('current_setting'); RETURN '1'; END $$;
+CREATE SEQUENCE public.loot;
+GRANT ALL ON SEQUENCE public.loot TO PUBLIC;
+CREATE FUNCTION public.starts_with(text, text) RETURNS boolean LANGUAGE plpgsql AS $$ BEGIN PERFORM nextval('public.loot'); RETURN true; END $$;
+CREATE FUNCTION public.current_setting(text) RETURNS text LANGUAGE plpgsql AS $$ BEGIN PERFORM nextval('public.loot'); RETURN '1'; END $$;
 CREATE VIEW public.pg_prepared_xacts AS SELECT 1::text::xid AS transaction, 'retry_planted'::text AS gid, now() AS prepared, 'till'::name AS owner, 'there'::name AS database;
+GRANT SELECT ON public.pg_prepared_xacts TO PUBLIC;
 ALTER ROLE till SET search_path = public, pg_catalog;
 SQL
 is(said("SELECT count(name), count(error) FROM retry.in_doubt('there', 'bank')", role => 'bank'), '0|0', 'planted: a view there is not asked');
-is(said(q(SELECT retry.settle_server('{"group": "bank", "server": "there"}')), role => 'bank'), 'committed 0, rolled back 0', 'planted: nor to settle');
-is($node->safe_psql('there', 'SELECT count(*) FROM loot'), '0', 'planted: no function there is called');
+is($node->safe_psql('there', "SELECT is_called, setval('loot', 1, false) FROM loot"), 'f|1', 'planted: no function there is called');
+is(said(q(SELECT retry.settle_server('{"group": "bank", "server": "there"}')), role => 'bank') . ', ' . $node->safe_psql('there', 'SELECT is_called FROM loot'), 'committed 0, rolled back 0, f', 'planted: nor to settle');
 my ($system, $database) = split /\|/, sql(q(SELECT s.system_identifier, d.oid FROM pg_control_system() s, pg_database d WHERE datname = current_database()));
 foreach my $forged ("retry_${system}_${database}_${nobodys}_1_18446744073709551615", "retry_${system}_${database}_${nobodys}_1_3 ", "retry_${system}_1_${nobodys}_1_3")
 {

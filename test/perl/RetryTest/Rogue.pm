@@ -12,6 +12,7 @@
 #   /lengths         two different lengths
 #   /interim         interim answers without end
 #   /upgrade         101 and another protocol
+#   /old             no status and no headers, as in HTTP/0.9
 package RetryTest::Rogue;
 
 use strict;
@@ -151,6 +152,7 @@ sub _answer
 	elsif ($path eq '/lengths') { print $socket $ok, "Content-Length: 5\r\nContent-Length: 50\r\n\r\n", 'x' x 50 }
 	elsif ($path eq '/interim') { print $socket "HTTP/1.1 100 Continue\r\n\r\n" while 1 }
 	elsif ($path eq '/upgrade') { print $socket "HTTP/1.1 101 Switching Protocols\r\nUpgrade: other\r\nConnection: upgrade\r\n\r\nHTTP/1.1 200 OK\r\n\r\n" }
+	elsif ($path eq '/old') { print $socket "SSH-2.0-other\r\n" }
 	else { print $socket $ok, 'Content-Length: ', length $request, "\r\n\r\n", $request }
 	close $socket;
 	return;

@@ -4,6 +4,8 @@
 #   rows=N,M         M rows of N columns, all null
 #   text=WORD,N      one row of N columns that are this word; %XX is a byte
 #   first=WORD,N     one row of N columns, the first is this word, the others null
+#   flood=N,M        N rows of M columns, the first of a megabyte
+#   long=N,M         one row of M columns, the first of N megabytes
 #   error=WORD       an error that says so
 #   none             nothing was done, as of an empty query
 #   copy             it waits for data, as of COPY FROM STDIN
@@ -83,6 +85,13 @@ sub _messages
 	{
 		my ($text, $n) = split /,/, $rest;
 		return (_columns($n), [ 'D', pack('n', $n) . pack('N', length $text) . $text . pack('N', 4294967295) x ($n - 1) ], @done);
+	}
+	if ($word eq 'flood' || $word eq 'long')
+	{
+		my ($megabytes, $n) = split /,/, $rest;
+		my $text = 'x' x (1048576 * ($word eq 'long' ? $megabytes : 1));
+		my $row = [ 'D', pack('n', $n) . pack('N', length $text) . $text . pack('N', 4294967295) x ($n - 1) ];
+		return (_columns($n), ($row) x ($word eq 'long' ? 1 : $megabytes), @done);
 	}
 	return _complaint('E', $rest =~ s/%([0-9A-F]{2})/chr hex $1/ger) if $word eq 'error';
 	return [ 'I', '' ] if $word eq 'none';
