@@ -185,11 +185,11 @@ is(look('rows=1,2'), 'committed 0, rolled back 0', 'answer: transactions without
 is(look(q(text=retry_1_1_x%27%3B DROP TABLE work%3B --,1)), 'committed 0, rolled back 0', 'answer: a name that ends the command');
 unlike($rogue->received, qr/^[PQ] .*DROP/m, 'answer: is not sent back');
 (my $at_rogue, $name) = begin('bank', 'bank/transfer', 'rogue');
-rogue("first=$name,9");
+rogue("first=$name,10");
 is(said("SELECT retry.commit('$at_rogue')", role => 'bank'), '08P01: server "rogue" does not say how branch 1 is prepared', 'answer: a name and nothing else, to a commit');
-rogue('rows=9,2');
+rogue('rows=10,2');
 like(said("SELECT retry.commit('$at_rogue')", role => 'bank'), qr/^55000: branch 1 is not prepared/, 'answer: nulls, to a commit');
-rogue('rows=9,0');
+rogue('rows=10,0');
 like(said("SELECT retry.commit('$at_rogue')", role => 'bank'), qr/^55000: branch 1 is not prepared/, 'answer: nothing, to a commit');
 
 # ---------------------------------------------------------------- what is planted there
