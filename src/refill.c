@@ -128,7 +128,7 @@ retry_admit(RetryTurn *turn, RetryLane *lane, const RetryCandidate *c)
 
 	/* also one that is past: what waited behind it may lie before the horizon */
 	scene = entry.scene_id != 0 ? retry_turn_scene(turn, entry.scene_id) : NULL;
-	if (retry_order_wanted(d, lane->hash, scene))
+	if (scene != NULL && retry_order_wanted(d, lane->hash, scene))
 	{
 		retry_order_begin(d, lane, scene->id);
 		return RETRY_ADMIT_NO_ROOM;
