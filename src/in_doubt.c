@@ -11,12 +11,10 @@
 #include "postgres.h"
 
 #include "access/htup_details.h"
-#include "access/xact.h"
 #include "fmgr.h"
 #include "funcapi.h"
 #include "miscadmin.h"
 #include "utils/builtins.h"
-#include "utils/resowner.h"
 #include "utils/snapmgr.h"
 #include "utils/tuplestore.h"
 
@@ -26,6 +24,7 @@
 #include "prepared.h"
 #include "locate.h"
 #include "remote.h"
+#include "subtransaction.h"
 
 PG_FUNCTION_INFO_V1(retry_in_doubt);
 
@@ -86,11 +85,21 @@ fate_word(RetryFate fate)
 	return "foreign";
 }
 
-/* A row of the function for each that the server names, as HeapTuples. */
-static List *
-read_rows(AttInMetadata *input, const RetryServer *server, const RetryRemoteResult *found)
+/* What a server has answered, and what becomes of it. */
+typedef struct Answer
 {
-	List	   *rows = NIL;
+	AttInMetadata *input;
+	const RetryServer *server;
+	const RetryRemoteResult *found;
+	List	   *rows;			/* of the function, as HeapTuples */
+} Answer;
+
+/* A row for each transaction that the server names; ERROR when something is no time, number or list. */
+static void
+read_rows(void *arg)
+{
+	Answer	   *answer = arg;
+	const RetryRemoteResult *found = answer->found;
 
 	for (int row = 0; row < found->rows; row++)
 	{
@@ -102,7 +111,7 @@ read_rows(AttInMetadata *input, const RetryServer *server, const RetryRemoteResu
 		if (asked[Asked_gid] == NULL)
 			continue;
 		CHECK_FOR_INTERRUPTS();
-		values[Doubt_server] = pstrdup(server->name);
+		values[Doubt_server] = pstrdup(answer->server->name);
 		values[Doubt_name] = asked[Asked_gid];
 		values[Doubt_state] = unconstify(char *, fate_word(retry_fate_of(asked[Asked_gid], &name)));
 		if (retry_prepared_name_read(asked[Asked_gid], &name))
@@ -115,45 +124,25 @@ read_rows(AttInMetadata *input, const RetryServer *server, const RetryRemoteResu
 		values[Doubt_owner] = asked[Asked_owner];
 		values[Doubt_locked] = asked[Asked_locked];
 		values[Doubt_waiting] = asked[Asked_waiting];
-		rows = lappend(rows, BuildTupleFromCStrings(input, values));
+		answer->rows = lappend(answer->rows, BuildTupleFromCStrings(answer->input, values));
 	}
-	return rows;
 }
 
 /*
- * The same; false when something is no time, number or list, as it should be.
- * What it is instead is not repeated, and the other servers are asked all the same.
+ * False when it cannot be read.  What it is instead is not repeated, and the
+ * other servers are asked all the same.
  */
 static bool
-could_read_rows(AttInMetadata *input, const RetryServer *server, const RetryRemoteResult *found, List **rows)
+could_read_rows(Answer *answer)
 {
-	MemoryContext context = CurrentMemoryContext;
-	ResourceOwner owner = CurrentResourceOwner;
-	volatile bool good = true;
+	ErrorData  *error = retry_subtransaction(read_rows, answer, true);
 
-	BeginInternalSubTransaction(NULL);
-	MemoryContextSwitchTo(context);
-	PG_TRY();
-	{
-		*rows = read_rows(input, server, found);
-		ReleaseCurrentSubTransaction();
-	}
-	PG_CATCH();
-	{
-		ErrorData  *error;
-
-		MemoryContextSwitchTo(context);
-		error = CopyErrorData();
-		FlushErrorState();
-		RollbackAndReleaseCurrentSubTransaction();
-		if (ERRCODE_TO_CATEGORY(error->sqlerrcode) != ERRCODE_DATA_EXCEPTION)
-			ReThrowError(error);
-		good = false;
-	}
-	PG_END_TRY();
-	MemoryContextSwitchTo(context);
-	CurrentResourceOwner = owner;
-	return good;
+	if (error == NULL)
+		return true;
+	if (ERRCODE_TO_CATEGORY(error->sqlerrcode) != ERRCODE_DATA_EXCEPTION)
+		ReThrowError(error);
+	answer->rows = NIL;
+	return false;
 }
 
 /* What is prepared on one server. */
@@ -162,7 +151,7 @@ ask_server(ReturnSetInfo *result, AttInMetadata *input, const RetryServer *serve
 {
 	char	   *values[Doubt_natts] = {0};
 	RetryRemoteResult found;
-	List	   *rows = NIL;
+	Answer		answer = {.input = input,.server = server,.found = &found};
 	ListCell   *cell;
 
 	values[Doubt_server] = pstrdup(server->name);
@@ -173,11 +162,11 @@ ask_server(ReturnSetInfo *result, AttInMetadata *input, const RetryServer *serve
 		values[Doubt_error] = psprintf("server \"%s\" does not say what is prepared there", server->name);
 	else if (strcmp(found.values[Asked_max], "0") == 0)
 		values[Doubt_error] = "max_prepared_transactions is 0: nothing can be prepared there";
-	else if (!could_read_rows(input, server, &found, &rows))
+	else if (!could_read_rows(&answer))
 		values[Doubt_error] = psprintf("server \"%s\": it does not answer as PostgreSQL does", server->name);
 	if (values[Doubt_error] != NULL)
 		tuplestore_puttuple(result->setResult, BuildTupleFromCStrings(input, values));
-	foreach(cell, rows)
+	foreach(cell, answer.rows)
 		tuplestore_puttuple(result->setResult, lfirst(cell));
 }
 

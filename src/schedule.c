@@ -13,7 +13,6 @@
  */
 #include "postgres.h"
 
-#include "access/xact.h"
 #include "catalog/pg_type.h"
 #include "commands/extension.h"
 #include "executor/spi.h"
@@ -31,6 +30,7 @@
 #include "schedule.h"
 #include "scene.h"
 #include "statement.h"
+#include "subtransaction.h"
 #include "wakeup.h"
 #include "zone.h"
 
@@ -63,7 +63,7 @@ check_name(const char *name)
 	if (!retry_name_check(name))
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("invalid name: \"%s\"", retry_quoted(name, strlen(name))),
+				 errmsg("invalid name: \"%s\"", retry_quoted_string(name)),
 				 errhint("Names of schedules have lower-case letters, digits, _ and -, at most %d.", RETRY_NAME_MAX)));
 }
 
@@ -145,12 +145,12 @@ read_timing(const char *text, const char *tz, Timing *timing)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("both cron and tz name a time zone: \"%s\", \"%s\"",
-						retry_quoted(text, strlen(text)), retry_quoted(tz, strlen(tz))),
+						retry_quoted_string(text), retry_quoted_string(tz)),
 				 errhint("Give it in one of them.")));
 	if (!retry_cron_parse(text, len, &timing->cron, &err))
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("invalid cron: \"%s\"", retry_quoted(text, strlen(text))),
+				 errmsg("invalid cron: \"%s\"", retry_quoted_string(text)),
 				 errdetail("\"%s\" %s.", retry_quoted(text + err.part_at, err.part_len), err.reason),
 				 errhint("%s", err.hint)));
 	retry_cron_format(&timing->cron, timing->text, sizeof(timing->text));
@@ -161,7 +161,7 @@ read_timing(const char *text, const char *tz, Timing *timing)
 	if (zone != NULL && found == NULL)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("invalid tz: \"%s\"", retry_quoted(zone, strlen(zone))),
+				 errmsg("invalid tz: \"%s\"", retry_quoted_string(zone)),
 				 errdetail("It is not the name of a time zone."),
 				 errhint("Write the name of a time zone, such as Europe/Paris; see pg_timezone_names.")));
 	timing->tz = found != NULL ? pg_get_timezone_name(found) : "UTC";
@@ -177,7 +177,7 @@ retry_schedule_read(const char *cron, const char *tz, RetryCron *out, RetryZone 
 		ereport(ERROR,
 				(errcode(ERRCODE_DATA_CORRUPTED),
 				 errmsg("retry.schedule_definition holds an expression that cannot be read: \"%s\"",
-						retry_quoted(cron, strlen(cron))),
+						retry_quoted_string(cron)),
 				 errhint("Call retry.schedule() again.")));
 	return retry_zone_open(tz, zone);
 }
@@ -216,6 +216,29 @@ same_zone(const char *a, const char *b)
 	return (a_utc && b_utc) || pg_strcasecmp(a, b) == 0;
 }
 
+/* One statement of pg_cron's, and the number of the job that it returns. */
+typedef struct CronStatement
+{
+	const char *sql;
+	int			nargs;
+	Oid		   *types;
+	Datum	   *values;
+	int64	   *job;
+	bool		done;			/* it has returned one */
+} CronStatement;
+
+static void
+run_cron_statement(void *arg)
+{
+	CronStatement *s = arg;
+	bool		isnull;
+
+	if (retry_statement(s->sql, s->nargs, s->types, s->values, NULL, SPI_OK_SELECT) != 1)
+		return;
+	*s->job = DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull));
+	s->done = !isnull;
+}
+
 /*
  * Runs one statement of pg_cron's as the calling role, which may fail for
  * reasons of its own: false then, with a WARNING when that is of interest.
@@ -224,42 +247,18 @@ same_zone(const char *a, const char *b)
 static bool
 ask_pg_cron(const char *sql, int nargs, Oid *types, Datum *values, bool warn, int64 *job)
 {
-	MemoryContext context = CurrentMemoryContext;
-	ResourceOwner owner = CurrentResourceOwner;
-	volatile bool done = false;
+	CronStatement statement = {sql, nargs, types, values, job};
+	ErrorData  *error = retry_subtransaction(run_cron_statement, &statement, true);
 
-	BeginInternalSubTransaction(NULL);
-	MemoryContextSwitchTo(context);
-	PG_TRY();
-	{
-		bool		isnull;
-
-		if (retry_statement(sql, nargs, types, values, NULL, SPI_OK_SELECT) == 1)
-		{
-			*job = DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull));
-			done = !isnull;
-		}
-		ReleaseCurrentSubTransaction();
-	}
-	PG_CATCH();
-	{
-		ErrorData  *error;
-
-		MemoryContextSwitchTo(context);
-		error = CopyErrorData();
-		FlushErrorState();
-		RollbackAndReleaseCurrentSubTransaction();
-		if (error->sqlerrcode == ERRCODE_QUERY_CANCELED || error->sqlerrcode == ERRCODE_ADMIN_SHUTDOWN)
-			ReThrowError(error);
-		if (warn)
-			ereport(WARNING,
-					(errcode(error->sqlerrcode),
-					 errmsg("pg_cron does not take the job, retry runs the schedule itself: %s", error->message)));
-	}
-	PG_END_TRY();
-	MemoryContextSwitchTo(context);
-	CurrentResourceOwner = owner;
-	return done;
+	if (error == NULL)
+		return statement.done;
+	if (error->sqlerrcode == ERRCODE_QUERY_CANCELED || error->sqlerrcode == ERRCODE_ADMIN_SHUTDOWN)
+		ReThrowError(error);
+	if (warn)
+		ereport(WARNING,
+				(errcode(error->sqlerrcode),
+				 errmsg("pg_cron does not take the job, retry runs the schedule itself: %s", error->message)));
+	return false;
 }
 
 /*

@@ -12,7 +12,6 @@
 #include "postgres.h"
 
 #include "access/htup_details.h"
-#include "access/xact.h"
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
 #include "fmgr.h"
@@ -29,6 +28,7 @@
 #include "scene.h"
 #include "schedule.h"
 #include "statement.h"
+#include "subtransaction.h"
 
 PG_FUNCTION_INFO_V1(retry_run_schedules);
 
@@ -117,35 +117,28 @@ will_pass(int sqlerrcode)
 	return sqlerrcode == ERRCODE_LOCK_NOT_AVAILABLE;
 }
 
+/* What is to be enqueued. */
+typedef struct Enqueuing
+{
+	const RetryScheduled *what;
+	TimestampTz nominal;
+	pg_uuid_t  *id;
+} Enqueuing;
+
+static void
+enqueue_it(void *arg)
+{
+	const Enqueuing *e = arg;
+
+	enqueue_as_owner(e->what, e->nominal, e->id);
+}
+
 ErrorData *
 retry_schedule_enqueue(const RetryScheduled *what, TimestampTz nominal, pg_uuid_t *id)
 {
-	MemoryContext context = CurrentMemoryContext;
-	ResourceOwner owner = CurrentResourceOwner;
-	ErrorData  *volatile error = NULL;
+	Enqueuing	enqueuing = {what, nominal, id};
+	ErrorData  *error = retry_subtransaction(enqueue_it, &enqueuing, nominal != DT_NOBEGIN);
 
-	BeginInternalSubTransaction(NULL);
-	MemoryContextSwitchTo(context);
-	PG_TRY();
-	{
-		enqueue_as_owner(what, nominal, id);
-		if (nominal == DT_NOBEGIN)
-			RollbackAndReleaseCurrentSubTransaction();
-		else
-			ReleaseCurrentSubTransaction();
-	}
-	PG_CATCH();
-	{
-		MemoryContextSwitchTo(context);
-		error = CopyErrorData();
-		FlushErrorState();
-
-		/* gives the role back, too */
-		RollbackAndReleaseCurrentSubTransaction();
-	}
-	PG_END_TRY();
-	MemoryContextSwitchTo(context);
-	CurrentResourceOwner = owner;
 	if (error != NULL && will_pass(error->sqlerrcode))
 		ReThrowError(error);
 	return error;
