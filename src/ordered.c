@@ -387,15 +387,46 @@ look_at_dead(Look *look)
 	}
 }
 
-/* Has the next task of the stream no outcome, and may it be sent at all? */
-static bool
-next_is_open(Look *look, Stream *stream, RetryProbe *probe)
+/* How far a walk over tasks with an outcome has come. */
+typedef enum Walk
 {
-	RetryCandidate *c = &stream->next;
+	WALK_OPEN,					/* to one that has none */
+	WALK_END,					/* to the end */
+	WALK_MORE					/* not so far: the budget is used up, or
+								 * something is locked */
+} Walk;
 
-	look->looked_at++;
-	return !retry_held_foreign(look->turn, c->inert, c->xid, c->entry.pos.due) &&
-		is_open(look, &c->entry, probe);
+/*
+ * Walks over tasks that have an outcome, or may not be sent at all, from the
+ * cursor on, and no farther than "last".  *passed is the last of them; *entry and
+ * *probe are those of the open one.
+ */
+static Walk
+walk_ended(Look *look, const RetryPos *last, RetryPos *passed, RetryEntry *entry, RetryProbe *probe)
+{
+	Stream		open[RETRY_LEAVES];
+	int			n = open_streams(look, RETRY_TASK_DUE, RETRY_SIDE_FIRST, open);
+	Stream	   *stream;
+
+	*passed = look->lane->side[RETRY_SIDE_FIRST].cursor;
+	while ((stream = earliest(look, open, n)) != NULL && retry_pos_compare(&stream->next.entry.pos, last) <= 0)
+	{
+		RetryCandidate *c = &stream->next;
+
+		if (look->looked_at++ >= LOOK_BUDGET)
+			return WALK_MORE;
+		if (!retry_held_foreign(look->turn, c->inert, c->xid, c->entry.pos.due) && is_open(look, &c->entry, probe))
+		{
+			*entry = c->entry;
+			return WALK_OPEN;
+		}
+		if (look->locked)
+			return WALK_MORE;
+		*passed = c->entry.pos;
+		if (!stream_next(look, stream))
+			*stream = open[--n];
+	}
+	return look->locked ? WALK_MORE : WALK_END;
 }
 
 /* Looks for the first task without an outcome; true when there may be more to look at. */
@@ -403,32 +434,22 @@ static bool
 look_at_tasks(Look *look)
 {
 	RetrySide  *side = &look->lane->side[RETRY_SIDE_FIRST];
-	Stream		open[RETRY_LEAVES];
-	int			n = open_streams(look, RETRY_TASK_DUE, RETRY_SIDE_FIRST, open);
-	RetryPos	pos = side->cursor;
-	Stream	   *stream;
+	RetryPos	last = {.due = DT_NOEND};
+	RetryPos	pos;
+	RetryEntry	entry;
+	RetryProbe	probe;
+	Walk		walk = walk_ended(look, &last, &pos, &entry, &probe);
 
-	while ((stream = earliest(look, open, n)) != NULL && look->looked_at < LOOK_BUDGET)
+	if (walk == WALK_OPEN)
 	{
-		RetryProbe	probe;
-
-		if (next_is_open(look, stream, &probe))
-		{
-			consider(look, &stream->next.entry, &probe);
-			pos = retry_pos_before(&stream->next.entry.pos);
-			break;
-		}
-		if (look->locked)
-			break;
-		pos = stream->next.entry.pos;
-		if (!stream_next(look, stream))
-			*stream = open[--n];
+		consider(look, &entry, &probe);
+		pos = retry_pos_before(&entry.pos);
 	}
 	/* one that becomes visible later is noted when it does */
-	if (stream == NULL && !look->locked && pos.due < look->turn->now)
+	if (walk == WALK_END && pos.due < look->turn->now)
 		pos = end_of_due(look);
 	retry_lane_advance(look->turn->d->lanes, side, &pos, side->next_due);
-	return stream != NULL && !look->found;
+	return walk == WALK_MORE;
 }
 
 /*
@@ -445,27 +466,14 @@ wait_behind(Look *look, const RetryPos *place)
 
 	if (retry_pos_compare(&side->cursor, &head) < 0)
 	{
-		Stream		open[RETRY_LEAVES];
-		int			n = open_streams(look, RETRY_TASK_DUE, RETRY_SIDE_FIRST, open);
-		RetryPos	pos = side->cursor;
-		Stream	   *stream;
+		RetryPos	pos;
+		RetryEntry	entry;
+		RetryProbe	probe;
+		Walk		walk = walk_ended(look, &head, &pos, &entry, &probe);
 
-		while ((stream = earliest(look, open, n)) != NULL && look->looked_at < LOOK_BUDGET &&
-			   retry_pos_compare(&stream->next.entry.pos, &head) <= 0)
-		{
-			RetryProbe	probe;
-
-			if (next_is_open(look, stream, &probe) || look->locked)
-				break;
-			pos = stream->next.entry.pos;
-			if (!stream_next(look, stream))
-				*stream = open[--n];
-		}
 		if (look->locked)
 			return;
-		if (stream == NULL || retry_pos_compare(&stream->next.entry.pos, &head) > 0)
-			pos = head;
-		retry_lane_advance(look->turn->d->lanes, side, &pos, side->next_due);
+		retry_lane_advance(look->turn->d->lanes, side, walk == WALK_END ? &head : &pos, side->next_due);
 	}
 	retry_lane_wait_behind(look->turn->d->lanes, look->lane, &head);
 }
