@@ -297,12 +297,6 @@ retry_lanes_sweep_end(RetryLanes *lanes)
 
 /* Lanes */
 
-static TimestampTz
-next_due_of(const RetryLane *lane)
-{
-	return Min(lane->side[RETRY_SIDE_FIRST].next_due, lane->side[RETRY_SIDE_RETRY].next_due);
-}
-
 RetryLane *
 retry_lanes_find(RetryLanes *lanes, int64 hash)
 {
@@ -367,7 +361,7 @@ find_victim(const RetryLanes *lanes, TimestampTz now)
 	if (dlist_is_empty(idle))
 		return NULL;
 	victim = dlist_head_element(RetryLane, rest_node, idle);
-	return next_due_of(victim) > now ? victim : NULL;
+	return lane_next_due(victim) > now ? victim : NULL;
 }
 
 bool
@@ -387,7 +381,7 @@ evict(RetryLanes *lanes, TimestampTz now)
 
 	if (victim != NULL)
 	{
-		TimestampTz due = next_due_of(victim);
+		TimestampTz due = lane_next_due(victim);
 
 		if (!retry_dormant_keep(lanes, victim))
 		{

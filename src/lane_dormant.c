@@ -123,7 +123,7 @@ set_wake(RetryLanes *lanes, Dormant *dormant, int64 wake_us)
 static int64
 moment_of(const RetryLanes *lanes, const RetryLane *lane)
 {
-	TimestampTz due = Min(lane->side[RETRY_SIDE_FIRST].next_due, lane->side[RETRY_SIDE_RETRY].next_due);
+	TimestampTz due = lane_next_due(lane);
 	int64		moment = lane->paused ? PG_INT64_MAX : retry_ring_moment(lane);
 
 	if (lane->paused || moment < PG_INT64_MAX || !retry_lane_early(lane))
@@ -181,12 +181,10 @@ make_record(RetryLanes *lanes, RetryLane *lane)
 void
 retry_dormant_close(RetryLanes *lanes, RetryLane *lane)
 {
-	int64		moment = moment_of(lanes, lane);
-	bool		early = retry_lane_early(lane);
 	Dormant    *dormant = make_record(lanes, lane);
 
-	dormant->open = early && !lane->paused;
-	set_wake(lanes, dormant, moment);
+	dormant->open = retry_lane_early(lane) && !lane->paused;
+	set_wake(lanes, dormant, moment_of(lanes, lane));
 	retry_lanes_drop(lanes, lane);
 }
 

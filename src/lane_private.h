@@ -108,6 +108,13 @@ lane_class(const RetryLane *lane)
 	return lane->high ? CLASS_HIGH : CLASS_NORMAL;
 }
 
+/* When there is something to read of it; DT_NOEND: when somebody says so. */
+static inline TimestampTz
+lane_next_due(const RetryLane *lane)
+{
+	return Min(lane->side[RETRY_SIDE_FIRST].next_due, lane->side[RETRY_SIDE_RETRY].next_due);
+}
+
 /* The lane is to be shown as it is now. */
 static inline void
 lane_changed(RetryLanes *lanes, RetryLane *lane)

@@ -98,7 +98,10 @@ may_see(const Known *known, Datum scene_id, Datum enqueued_by)
 		 has_privs_of_role(known->role, DatumGetObjectId(enqueued_by)));
 }
 
-/* The task where its id says, else in the long leaf; NULL: it is in neither. */
+/*
+ * The task where its id says, else in the long leaf; NULL: it is in neither.  Not
+ * everywhere, as retry_find_task() looks: most that are asked for are none yet.
+ */
 static TupleTableSlot *
 find_task(RetryReader *reader, const pg_uuid_t *id, int *leaf)
 {
