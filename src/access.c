@@ -71,7 +71,7 @@ retry_not_a_scene(const char *given)
 {
 	ereport(ERROR,
 			(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-			 errmsg("scene: \"%s\" is not the name of a scene", retry_quoted(given, strlen(given))),
+			 errmsg("scene: \"%s\" is not the name of a scene", retry_quoted_string(given)),
 			 errhint("Write scene or group/scene.")));
 }
 

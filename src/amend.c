@@ -90,7 +90,7 @@ require(const char *member, JsonbValue *value, bool good, const char *what, cons
 
 	ereport(ERROR,
 			(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-			 errmsg("%s is not %s: %s", member, what, retry_quoted(text, strlen(text))),
+			 errmsg("%s is not %s: %s", member, what, retry_quoted_string(text)),
 			 errhint("%s", hint)));
 }
 

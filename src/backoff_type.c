@@ -63,7 +63,7 @@ read_backoff(const char *text, int sqlstate)
 			ereport(ERROR,
 					(errcode(sqlstate),
 					 errmsg("invalid input syntax for type %s: \"%s\"",
-							"retry.backoff", retry_quoted(text, strlen(text))),
+							"retry.backoff", retry_quoted_string(text)),
 					 errdetail("\"%s\" is not the name of a time zone.", zone),
 					 errhint("Write the name of a time zone, such as Europe/Paris; see pg_timezone_names.")));
 		/* spelled as the server does, so that equal zones are equal bytes */

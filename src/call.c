@@ -140,7 +140,7 @@ refuse_function(const char *target)
 		ereport(ERROR,
 				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
 				 errmsg("target \"%s\" is a function of the database, which is not called in the session",
-						retry_quoted(target, strlen(target))),
+						retry_quoted_string(target)),
 				 errhint("SELECT the function itself, or enqueue it with mode => 'remote'.")));
 }
 

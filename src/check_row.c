@@ -49,7 +49,7 @@ describe_row(const TriggerData *trigger, HeapTuple row)
 	char	   *lane = value_named(trigger, row, "lane");
 
 	if (lane != NULL)
-		return psprintf("lane \"%s\" of group \"%s\"", retry_quoted(lane, strlen(lane)), group != NULL ? group : "");
+		return psprintf("lane \"%s\" of group \"%s\"", retry_quoted_string(lane), group != NULL ? group : "");
 	if (name == NULL)
 		return psprintf("a row of retry.%s", RelationGetRelationName(rel));
 	if (SPI_fnumber(RelationGetDescr(rel), "group_name") == SPI_ERROR_NOATTRIBUTE)

@@ -71,7 +71,7 @@ retry_digest_key(PG_FUNCTION_ARGS)
 	if (is_scene && !retry_scene_parse(given, group, scene))
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("invalid target: \"%s\"", retry_quoted(given, strlen(given))),
+				 errmsg("invalid target: \"%s\"", retry_quoted_string(given)),
 				 errhint("A target is an http or https URL, scene, or group/scene.")));
 	if (!PG_ARGISNULL(1))
 		body = retry_payload_body(PG_GETARG_JSONB_P(1));

@@ -176,7 +176,7 @@ retry_check_task_url(const char *url)
 	if (retry_is_sql_target(url))
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("url is a function: \"%s\"", retry_quoted(url, strlen(url))),
+				 errmsg("url is a function: \"%s\"", retry_quoted_string(url)),
 				 errhint("A task that is enqueued to be called by HTTP stays one.")));
 	check_url(url, &parsed);
 	retry_destination_check("", &parsed, NULL, NULL);

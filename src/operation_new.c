@@ -79,7 +79,7 @@ retry_operation_check_name(const char *name)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("name of a branch does not have 1 to %d bytes: \"%s\"", NAMEDATALEN - 1,
-						retry_quoted(name, strlen(name)))));
+						retry_quoted_string(name))));
 	for (const char *p = name; *p; p++)
 	{
 		if (*p <= ' ' || *p > '~')

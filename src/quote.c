@@ -21,3 +21,9 @@ retry_quoted(const char *text, int len)
 
 	return clip < len ? psprintf("%.*s...", clip, text) : pnstrdup(text, len);
 }
+
+char *
+retry_quoted_string(const char *text)
+{
+	return retry_quoted(text, strlen(text));
+}

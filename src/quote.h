@@ -11,4 +11,7 @@
 /* A palloc'd copy of "len" bytes of a text, cut after some 200 of them. */
 extern char *retry_quoted(const char *text, int len);
 
+/* The same of a text that ends with a NUL. */
+extern char *retry_quoted_string(const char *text);
+
 #endif							/* RETRY_QUOTE_H */

@@ -35,7 +35,7 @@ check_element(const char *element, int number, void *arg)
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 strchr(element, '@') != NULL ?
 				 errmsg("element %d of targets is invalid: %s", number, why) :
-				 errmsg("element %d of targets, \"%s\", is invalid: %s", number, retry_quoted(element, strlen(element)), why),
+				 errmsg("element %d of targets, \"%s\", is invalid: %s", number, retry_quoted_string(element), why),
 				 errhint(TARGETS_HINT)));
 	url = pnstrdup(element, len);
 	for (int i = 0; i < number - 1; i++)
@@ -43,7 +43,7 @@ check_element(const char *element, int number, void *arg)
 		if (strcmp(urls[i], url) == 0)
 			ereport(ERROR,
 					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-					 errmsg("targets name \"%s\" twice", retry_quoted(url, strlen(url))),
+					 errmsg("targets name \"%s\" twice", retry_quoted_string(url)),
 					 errhint("A target's share of the work is its weight.")));
 	}
 	urls[number - 1] = url;

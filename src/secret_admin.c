@@ -76,7 +76,7 @@ begin_change(Change *change, const text *name, const text *group_name, const cha
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("name of a secret: \"%s\" is not 1 to %d lower-case letters, digits, _ and -",
-						retry_quoted(change->name, strlen(change->name)), RETRY_SECRET_NAME_MAX)));
+						retry_quoted_string(change->name), RETRY_SECRET_NAME_MAX)));
 	retry_require_writable(function);
 
 	change->rel = table_open(retry_relation_oid("secret"), RowExclusiveLock);

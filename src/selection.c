@@ -49,7 +49,7 @@ choose_scene(RetrySelection *s, Snapshot snapshot, const text *target, const cha
 	if (!retry_scene_parse(spelled, group, name))
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("invalid target: \"%s\"", retry_quoted(spelled, strlen(spelled))),
+				 errmsg("invalid target: \"%s\"", retry_quoted_string(spelled)),
 				 errhint("The target is scene or group/scene here; plain URLs are of the scene default.")));
 	if (group_name != NULL && strcmp(group, group_name) != 0)
 		ereport(ERROR,

@@ -94,7 +94,7 @@ retry_server_get(Snapshot snapshot, const RetryGroupRow *group, const char *name
 	if (!retry_server_find(snapshot, group, name, server))
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_OBJECT),
-				 errmsg("group \"%s\" has no server \"%s\"", group->name, retry_quoted(name, strlen(name))),
+				 errmsg("group \"%s\" has no server \"%s\"", group->name, retry_quoted_string(name)),
 				 errhint("Servers are rows of retry.server, which the owner of the extension writes.")));
 }
 

@@ -41,7 +41,7 @@ retry_sql_target_parse(const char *text, RetrySqlTarget *target, RetryMistake *m
 	memset(target, 0, sizeof(*target));
 	if (!retry_is_sql_target(text))
 		return retry_refuse(mistake, ERRCODE_INVALID_PARAMETER_VALUE, NULL,
-							"\"%s\" is no function target", retry_quoted(text, strlen(text)));
+							"\"%s\" is no function target", retry_quoted_string(text));
 	copy = pstrdup(text + strlen(RETRY_SQL_PREFIX));
 	good = SplitIdentifierString(copy, '.', &names) && list_length(names) == 2;
 	if (good)
@@ -56,7 +56,7 @@ retry_sql_target_parse(const char *text, RetrySqlTarget *target, RetryMistake *m
 	if (!good)
 		return retry_refuse(mistake, ERRCODE_INVALID_PARAMETER_VALUE,
 							"A function is given as sql:schema.function, without arguments; names with capitals or other characters go into double quotes.",
-							"\"%s\" names no function", retry_quoted(text, strlen(text)));
+							"\"%s\" names no function", retry_quoted_string(text));
 	return true;
 }
 

@@ -90,7 +90,7 @@ retry_target_parse(const char *what, const char *text, RetryTarget *target,
 	if (retry_scene_parse(text, target->group, target->scene))
 		return true;
 	return retry_refuse(mistake, ERRCODE_INVALID_PARAMETER_VALUE, TARGET_SYNTAX,
-						"invalid %s: \"%s\"", what, retry_quoted(text, strlen(text)));
+						"invalid %s: \"%s\"", what, retry_quoted_string(text));
 }
 
 void
@@ -117,7 +117,7 @@ name_subject(void *arg)
 {
 	const Subject *subject = arg;
 
-	errcontext("%s \"%s\"", subject->what, retry_quoted(subject->target->text, strlen(subject->target->text)));
+	errcontext("%s \"%s\"", subject->what, retry_quoted_string(subject->target->text));
 }
 
 /* A table of the scenes is what the hint points at; it knows no rights. */

@@ -18,7 +18,7 @@ retry_refuse_text(const char *type, const char *text, const RetryParseError *err
 {
 	ereport(ERROR,
 			(errcode(sqlstate),
-			 errmsg("invalid input syntax for type %s: \"%s\"", type, retry_quoted(text, strlen(text))),
+			 errmsg("invalid input syntax for type %s: \"%s\"", type, retry_quoted_string(text)),
 			 errdetail("\"%s\" %s.", retry_quoted(text + err->part_at, err->part_len), err->reason),
 			 errhint("%s", err->hint)));
 }
