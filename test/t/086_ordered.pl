@@ -444,6 +444,21 @@ scene($scene, ordered => 'false', backoff => "'random 20ms..200ms'", max_in_flig
 	is(sql("SELECT count(*) FROM retry.tasks WHERE scene = 'default/$scene' AND state = 'succeeded'"), 1000, 'all of them');
 }
 
+# Switched off while a head waits that is not in memory: those behind it are sent when
+# somebody asks for them.
+$scene = 'off';
+scene($scene, backoff => "'fixed 1s'");
+{
+	my $head = add('a', 1, '/flaky/1?fail=500');
+	add('a', $_, '/ok') for 2, 3;
+	wait_state($node, $head, 'retrying');
+	$node->restart;
+	sql("UPDATE retry.scene SET ordered = false WHERE name = '$scene'");
+	wait_state($node, $head, 'succeeded');
+	sql("SELECT retry.run_now_where('$scene')");
+	all_finished($scene, 'switched off and asked for');
+}
+
 # One lane of a scene without order is ordered, as an override says.
 $scene = 'override';
 scene($scene, ordered => 'false', backoff => "'fixed 300ms'");
