@@ -1048,6 +1048,8 @@ CREATE TABLE retry.dead_letter
 );
 CREATE INDEX dead_letter_died_at ON retry.dead_letter (died_at);
 CREATE INDEX dead_letter_scene ON retry.dead_letter (scene_id, died_at);
+CREATE INDEX dead_letter_key ON retry.dead_letter (key text_pattern_ops) WHERE key IS NOT NULL;
+CREATE INDEX dead_letter_reference ON retry.dead_letter (reference) WHERE reference IS NOT NULL;
 COMMENT ON TABLE retry.dead_letter IS 'Facts: a whole copy of each dead task, written in the transaction that recorded its death; look at retry.dead_letters instead';
 COMMENT ON COLUMN retry.dead_letter.reason IS 'Why it died';
 COMMENT ON COLUMN retry.dead_letter.died_at IS 'When it died';

@@ -202,6 +202,10 @@ foreach my $role (qw(app granted stranger))
 	is(sql("SET ROLE $role; SELECT count(*) FROM retry.tasks WHERE id = '$one' AND key = 'one' AND reference = 'number'"),
 		$role eq 'stranger' ? 0 : 1, 'by whom it may be found');
 }
+foreach my $by (qw(key reference))
+{
+	cmp_ok(pages('app', "SELECT * FROM retry.tasks WHERE $by = 'one'", "dead_letter_$by") // 1000, '<=', 30, "$by: so it does among dead letters");
+}
 cmp_ok(pages('app', "SELECT * FROM retry.attempts WHERE task_id = '$one'", "attempt_${leaf}_no") // 1000, '<=', 30, 'so it does to the attempts of a task');
 cmp_ok(pages('app', "SELECT * FROM retry.tasks WHERE state = 'retrying' LIMIT 50", "attempt_${leaf}_due") // 1000, '<=', 30, 'and to tasks that retry');
 
