@@ -37,16 +37,20 @@ PG_FUNCTION_INFO_V1(retry_settle_server);
 
 /* ---------------------------------------------------------------- before the decision */
 
+/*
+ * What it takes is planned each time, which costs more than to execute it: hence
+ * the function, not the view pg_prepared_xacts, which joins two catalogs to it.
+ */
 static const char *const ask_prepared =
 "SELECT p.gid, p.transaction, pg_snapshot_xmax(pg_current_snapshot()),"
-" p.owner = current_user OR (SELECT r.rolsuper FROM pg_roles r WHERE r.rolname = current_user),"
-" p.database = current_database(), p.owner, p.database, current_user, current_setting('max_prepared_transactions'),"
-" (SELECT c.system_identifier FROM pg_control_system() c)"
-" FROM (VALUES (1)) AS one (n) LEFT JOIN pg_prepared_xacts p ON p.gid = ANY ($1::text[])";
+" pg_get_userbyid(p.ownerid) = current_user OR current_setting('is_superuser') = 'on',"
+" (SELECT d.datname FROM pg_database d WHERE d.oid = p.dbid), current_database(),"
+" pg_get_userbyid(p.ownerid), current_user, current_setting('max_prepared_transactions'), c.system_identifier"
+" FROM pg_control_system() c LEFT JOIN pg_prepared_xact() p ON p.gid = ANY ($1::text[])";
 
 enum
 {
-	Asked_gid, Asked_xid, Asked_next, Asked_may, Asked_here, Asked_owner, Asked_database,
+	Asked_gid, Asked_xid, Asked_next, Asked_may, Asked_database, Asked_here, Asked_owner,
 	Asked_user, Asked_max, Asked_system, Asked_columns
 };
 
@@ -76,7 +80,7 @@ look_at_answer(const RetryPreparedBranch *branch, const RetryRemoteResult *resul
 						(errcode(ERRCODE_PROTOCOL_VIOLATION),
 						 errmsg("server \"%s\" does not say how branch %d is prepared", branch->server, branch->no)));
 		}
-		if (values[Asked_here][0] != 't')
+		if (strcmp(values[Asked_database], values[Asked_here]) != 0)
 			ereport(ERROR,
 					(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 					 errmsg("branch %d is prepared in database \"%s\" of server \"%s\"", branch->no,

@@ -207,7 +207,9 @@ retry_upkeep_barriers(RetryUpkeep *upkeep, int unused)
  * What is not decided stays, however old it is, and so does what has not ended:
  * an operation is open that follows from the decision.  A decision whose
  * transaction is not there came in the midst of a restore: its operations may
- * not be there either.
+ * not be there either.  Where a person has said that a prepared transaction is
+ * committed, no server has; it may be prepared still, and without its branch it
+ * would be taken for one that was never registered, and be rolled back.
  */
 static const char *const delete_decided =
 "WITH old AS MATERIALIZED (SELECT x.gid FROM retry.global_decision x"
@@ -216,6 +218,8 @@ static const char *const delete_decided =
 "   AND (x.decision = 'commit') = (o.op IN ('confirm', 'commit'))"
 "   AND NOT EXISTS (SELECT FROM retry.global_outcome y"
 "    WHERE y.gid = o.gid AND y.branch_no = o.branch_no AND y.op = o.op))"
+"  AND NOT EXISTS (SELECT FROM retry.global_outcome y"
+"   WHERE y.gid = x.gid AND y.branch_no > 0 AND y.op = 'commit' AND y.settled_by IS NOT NULL)"
 "  ORDER BY x.decided_at LIMIT $2 FOR UPDATE OF x, t SKIP LOCKED),"
 " outcome AS (DELETE FROM retry.global_outcome o USING old WHERE o.gid = old.gid),"
 " operation AS (DELETE FROM retry.global_operation o USING old WHERE o.gid = old.gid),"

@@ -306,6 +306,7 @@ is(amounts(), '810,1130', '... half done, as somebody wanted');
 $west->safe_psql('postgres', 'UPDATE account SET amount = amount + 60');
 sql("SELECT retry.settle('$gid', 'west', 'commit', true)");
 state_is($gid, 'committed', '... until somebody has done it by hand, and says so');
+my $by_hand = $gid;
 
 # Committed by hand is committed.
 ($gid, @names) = decide_and_hold(70);
@@ -313,6 +314,19 @@ $west->safe_psql('postgres', "COMMIT PREPARED '$names[1]'");
 go_on();
 state_is($gid, 'committed', 'committed by hand is committed');
 is(answers($gid), '"committed","committed before"', '... as its server says');
+
+# Somebody says that a branch is committed while it is prepared.
+my ($settled, @kept) = decide_and_hold(0);
+sql("SELECT retry.settle('$settled', 'west', 'commit', true)");
+go_on();
+state_is($settled, 'committed', 'settled by hand while it is prepared');
+is(doubts(), 'west: prepared again', '... is left prepared');
+is(look(), 'committed 0, rolled back 0; committed 0, rolled back 0', '... for a person');
+sql("UPDATE retry.global_decision SET decided_at = decided_at - interval '10 years' WHERE gid = '$settled'");
+sql('CALL retry.maintain()');
+is(doubts(), 'west: prepared again', '... however long ago it was');
+is(look(), 'committed 0, rolled back 0; committed 0, rolled back 0', '... and is not taken for an orphan');
+$west->safe_psql('postgres', "COMMIT PREPARED '$kept[1]'");
 
 # The look does what is decided, too: a server that was away for long need not wait for the backoff.
 ($gid) = decide_and_hold(80);
@@ -338,12 +352,12 @@ $gid = sql("SELECT retry.twophase_begin('bank/transfer')");
 sql("SELECT retry.twophase_branch('$gid', 'west')");
 sql_fails($node, "SELECT retry.commit('$gid')", '55000', qr/max_prepared_transactions is 0/, '... cannot be committed on');
 
-# What has ended long ago is forgotten, its branches too; what is undecided is not.
+# What has ended long ago is forgotten, its branches too; what is undecided is not, nor what a person has settled.
 wait_sql($node, "SELECT count(*) FROM retry.transactions WHERE state IN ('committing', 'rolling back')", 'all that is decided ends', expected => '0');
 sql("UPDATE retry.global_decision SET decided_at = decided_at - interval '10 years'");
 sql('CALL retry.maintain()');
-is(sql("SELECT string_agg(DISTINCT gid::text, ',') FROM (SELECT gid FROM retry.global_branch UNION ALL SELECT gid FROM retry.global_transaction
-	UNION ALL SELECT gid FROM retry.global_operation UNION ALL SELECT gid FROM retry.global_outcome) x"), $gid, 'upkeep leaves nothing of what is over');
+is(sql("SELECT string_agg(DISTINCT gid::text, ',' ORDER BY gid::text) FROM (SELECT gid FROM retry.global_branch UNION ALL SELECT gid FROM retry.global_transaction
+	UNION ALL SELECT gid FROM retry.global_operation UNION ALL SELECT gid FROM retry.global_outcome) x"), join(',', sort $by_hand, $settled, $gid), 'upkeep leaves nothing of what is over');
 
 $_->stop for $node, $east, $west;
 done_testing();
