@@ -11,7 +11,7 @@ MODULE_big = retry
 OBJS = $(patsubst %.c,%.o,$(sort $(wildcard src/*.c)))
 PGFILEDESC = "retry - durable HTTP calls with retries"
 
-REGRESS = catalog rate backoff enqueue admin bulk amend once rights owners bad_input callbacks rules routing call schedule sql_targets config lane_by lanes disabled secret tls remembered where_to limits audit alarms messages sagas twophase page
+REGRESS = catalog rate backoff enqueue admin bulk amend once rights owners bad_input callbacks rules routing call schedule sql_targets config lane_by lanes disabled secret tls remembered where_to limits audit alarms messages sagas twophase page find
 REGRESS_OPTS = --load-extension=retry
 
 PG_CONFIG ?= pg_config

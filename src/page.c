@@ -58,19 +58,6 @@ typedef struct Request
 	pg_uuid_t	after;
 } Request;
 
-/* Reads by the snapshot of the caller's statement; the result is SPI's. */
-static uint64
-query(const char *sql, int nparams, Oid *types, Datum *values, const char *nulls)
-{
-	int			rc = SPI_execute_with_args(sql, nparams, types, values, nulls, true, 0);
-
-	if (rc != SPI_OK_SELECT)
-		ereport(ERROR,
-				(errcode(ERRCODE_INTERNAL_ERROR),
-				 errmsg_internal("unexpected result %s of \"%s\"", SPI_result_code_string(rc), sql)));
-	return SPI_processed;
-}
-
 /* The state by its order in retry.task_state. */
 static RetryTaskState
 state_of(Datum state)
@@ -137,7 +124,7 @@ place_of_dead(const Request *request, TimestampTz *died_at)
 	Datum		values[] = {UUIDPGetDatum(&request->after)};
 	bool		isnull;
 
-	if (query("SELECT d.finished_at FROM retry.dead_letters d WHERE d.id = $1", 1, types, values, NULL) == 0)
+	if (retry_statement_query("SELECT d.finished_at FROM retry.dead_letters d WHERE d.id = $1", 1, types, values, NULL) == 0)
 		return false;
 	*died_at = DatumGetTimestampTz(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull));
 	return true;
@@ -183,7 +170,7 @@ find_dead(const RetryPageWanted *wanted)
 	bool		isnull;
 
 	retry_become_owner(&caller);
-	query(psprintf(FIND_DEAD, wanted->goes_on ? AFTER_DEAD : ""), lengthof(types), types, values, NULL);
+	retry_statement_query(psprintf(FIND_DEAD, wanted->goes_on ? AFTER_DEAD : ""), lengthof(types), types, values, NULL);
 	retry_become_caller(&caller);
 	return SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull);
 }
@@ -247,8 +234,8 @@ retry_page(PG_FUNCTION_ARGS)
 	{
 		Oid			types[] = {UUIDARRAYOID, request.state_type};
 		Datum		values[] = {ids, request.state};
-		uint64		n = query("SELECT t.* FROM retry.tasks t WHERE t.id = ANY ($1) AND t.state = $2"
-							  " ORDER BY array_position($1, t.id)", 2, types, values, NULL);
+		uint64		n = retry_statement_query("SELECT t.* FROM retry.tasks t WHERE t.id = ANY ($1) AND t.state = $2"
+											  " ORDER BY array_position($1, t.id)", 2, types, values, NULL);
 
 		for (uint64 i = 0; i < n; i++)
 			tuplestore_puttuple(result->setResult, SPI_tuptable->vals[i]);

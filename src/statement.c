@@ -50,15 +50,21 @@ retry_statement(const char *sql, int nargs, Oid *types, Datum *values,
 }
 
 uint64
+retry_statement_query(const char *sql, int nargs, Oid *types, Datum *values, const char *nulls)
+{
+	return checked(sql, SPI_execute_with_args(sql, nargs, types, values, nulls, true, 0), SPI_OK_SELECT);
+}
+
+uint64
 retry_statement_latest(const char *sql, int nargs, Oid *types, Datum *values)
 {
-	int			rc;
+	uint64		rows;
 
 	PushActiveSnapshot(GetLatestSnapshot());
 	/* read-only, so that it goes by that snapshot */
-	rc = SPI_execute_with_args(sql, nargs, types, values, NULL, true, 0);
+	rows = retry_statement_query(sql, nargs, types, values, NULL);
 	PopActiveSnapshot();
-	return checked(sql, rc, SPI_OK_SELECT);
+	return rows;
 }
 
 uint64

@@ -26,6 +26,9 @@ extern void retry_statement_connect(void);
 extern uint64 retry_statement(const char *sql, int nargs, Oid *types, Datum *values,
 							  const char *nulls, int expected);
 
+/* The same of a query that goes by the snapshot of the caller's statement. */
+extern uint64 retry_statement_query(const char *sql, int nargs, Oid *types, Datum *values, const char *nulls);
+
 /*
  * The same of a query that goes by what is committed now, whatever snapshot
  * the transaction has.

@@ -92,6 +92,9 @@ scenario_queries()
 		ask $role "its attempts" "<=" 100 "SELECT * FROM retry.attempts WHERE task_id = '$ID'"
 		ask $role "one key" "<=" 100 "SELECT * FROM retry.tasks WHERE key = 'key-100008'"
 		ask $role "one reference" "<=" 100 "SELECT * FROM retry.tasks WHERE reference = 'reference-20001'"
+		ask $role "one task, by retry.find()" "<=" 100 "SELECT * FROM retry.find(id => '$ID')"
+		ask $role "one key, by retry.find()" "<=" 100 "SELECT * FROM retry.find('key-100008')"
+		ask $role "one reference, by retry.find()" "<=" 100 "SELECT * FROM retry.find(reference => 'reference-20001')"
 		for state in pending running retrying succeeded dead cancelled; do
 			page="SELECT * FROM retry.page('$state')"
 			if [ "$role $state" = "plain succeeded" ]; then

@@ -58,8 +58,8 @@ WHERE f.oid NOT IN (TABLE internal_function);
 -- What users look at and write to; the rest is the store.
 CREATE TEMP VIEW relation AS
 SELECT c.oid, c.relname AS name, c.relkind, obj_description(c.oid, 'pg_class') AS comment,
-	has_any_column_privilege('public', c.oid, 'SELECT') OR
-		has_any_column_privilege('pg_monitor', c.oid, 'SELECT') AS open
+	(has_any_column_privilege('public', c.oid, 'SELECT') OR
+		has_any_column_privilege('pg_monitor', c.oid, 'SELECT')) AND obj_description(c.oid, 'pg_class') !~ '; look at ' AS open
 FROM pg_class c
 WHERE c.relnamespace = 'retry'::regnamespace AND c.relkind IN ('r', 'p', 'v') AND c.relname !~ '_\d\d$';
 

@@ -247,6 +247,8 @@ attack("retry.$_ finds nothing of others", "SELECT CASE WHEN n > 1 THEN 'LOOT' E
 attack('retry.replay_dead() finds nothing of others', "SELECT CASE WHEN retry.replay_dead() > 0 THEN 'LOOT' END;",
 	without => 'GRANT bank TO mallory;');
 attack('no page has tasks of others', "SELECT p::text FROM unnest(enum_range(NULL::retry.task_state)) s, retry.page(s, size => 1000) p;", without => 'GRANT bank TO mallory;');
+attack('none is found that is of others', "SELECT t::text FROM (VALUES ('$of_bank'::uuid), ('$dead_one')) v (id), retry.find(id => v.id) t;", without => 'GRANT bank TO mallory;');
+attack('nor by its key', "SELECT t::text FROM retry.find('LOOT-key-later') t;", without => 'GRANT bank TO mallory;');
 attack('a key of others in the shared group is not met', "SELECT 'met' WHERE retry.enqueue('$url/ok/x', key => 'LOOT-shared', delay => '1 day') = '$shared';", loot => qr/^met$/m);
 attack('no message about health names what is of others', 'SELECT h::text FROM retry.health() h;', loot => qr/LOOT|\bbank\b/);
 attack('nor which scenes of others believe any server', "RESET ROLE; UPDATE retry.scene SET url = 'https://bank.example.com', tls_verify = false WHERE name = 'ok'; SET LOCAL ROLE mallory; SELECT h::text FROM retry.health() h;",

@@ -206,6 +206,33 @@ foreach my $by (qw(key reference))
 {
 	cmp_ok(pages('app', "SELECT * FROM retry.tasks WHERE $by = 'one'", "dead_letter_$by") // 1000, '<=', 30, "$by: so it does among dead letters");
 }
+
+# Indexes of the store that a session locks for a statement, when it knows all of them.
+sub locked
+{
+	my ($role, $query) = @_;
+
+	return sql(<<"SQL");
+SET ROLE $role;
+SELECT FROM retry.tasks WHERE key = 'none';
+BEGIN;
+DO \$\$ BEGIN PERFORM count(*) FROM $query; END \$\$;
+SELECT count(*) FROM pg_locks l JOIN pg_class c ON c.oid = l.relation
+WHERE l.pid = pg_backend_pid() AND c.relkind = 'i' AND c.relname ~ '^(task|attempt|signal)_[0-9]';
+COMMIT;
+SQL
+}
+foreach my $role (qw(app granted stranger))
+{
+	foreach my $by (sort keys %index)
+	{
+		my ($column, $value) = split / = /, $by;
+
+		is(sql("SET ROLE $role; SELECT count(*) FROM retry.find($column => $value)"), $role eq 'stranger' ? 0 : 1, "$role, retry.find() by $column");
+		cmp_ok(locked($role, "retry.find($column => $value)"), '<=', 60, '... is planned for the leaf where it lies');
+	}
+}
+cmp_ok(locked('app', "retry.tasks WHERE key = 'one'"), '>', 300, '... and the view for all');
 cmp_ok(pages('app', "SELECT * FROM retry.attempts WHERE task_id = '$one'", "attempt_${leaf}_no") // 1000, '<=', 30, 'so it does to the attempts of a task');
 cmp_ok(pages('app', "SELECT * FROM retry.tasks WHERE state = 'retrying' LIMIT 50", "attempt_${leaf}_due") // 1000, '<=', 30, 'and to tasks that retry');
 
