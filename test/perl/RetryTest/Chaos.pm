@@ -77,8 +77,26 @@ sub receiver { return $_[0]->{receiver}; }
 sub start
 {
 	my ($self) = @_;
+	my $log = $self->{node}->logfile;
+	my $offset = -s $log // 0;
 
-	$self->{clock}->start($self->{node});
+	return if $self->{clock}->start($self->{node});
+	substr(slurp_file($log), $offset) =~ /No space left on device/ or die 'the server does not start';
+	$self->make_room;
+	$self->{clock}->start($self->{node}) or die 'the server does not start, though there is room';
+	return;
+}
+
+# Our disks have room again: PostgreSQL needs some to recover, and ends without.
+sub make_room
+{
+	my ($self) = @_;
+
+	foreach ([ RETRY_CHAOS_DATA => $ENV{RETRY_CHAOS_DISK} ], [ RETRY_CHAOS_WAL => $ENV{RETRY_CHAOS_WAL_SIZE} ])
+	{
+		my ($folder, $size) = ($ENV{ $_->[0] }, $_->[1]);
+		system_or_bail('mount', '-o', "remount,size=$size", $folder) if $folder;
+	}
 	return;
 }
 

@@ -26,7 +26,7 @@ sub _disks
 	return (
 		{ name => 'disk-full', needs => $needs, lasts => 2,
 			begin => sub { _fill($ENV{RETRY_CHAOS_DATA}) },
-			end => sub { _free($ENV{RETRY_CHAOS_DATA}) } },
+			end => sub { $chaos->make_room } },
 		# PostgreSQL itself ends at this, and cannot start before there is room
 		{ name => 'wal-disk-full', needs => $needs, repeats => 1, begin => sub {
 			$chaos->excuse(qr/No space left on device/);
@@ -38,7 +38,7 @@ sub _disks
 				$chaos->pause(0.1);
 			}
 			$chaos->pause(2);
-			_free($ENV{RETRY_CHAOS_WAL});
+			$chaos->make_room;
 			$chaos->recover;
 		} });
 }
@@ -56,13 +56,6 @@ sub _fill
 		return if system("mount -o remount,size=${used}k $folder 2>/dev/null") == 0;
 	}
 	die "cannot fill $folder";
-}
-
-sub _free
-{
-	my ($folder) = @_;
-
-	return system_or_bail('mount', '-o', "remount,size=$ENV{RETRY_CHAOS_DISK}", $folder);
 }
 
 # Limits of a dispatcher, lowered to what it has now.

@@ -98,8 +98,14 @@ sub _kill_one
 	my ($pid) = $chaos->pids($type);
 
 	return if !$pid || !kill('KILL', $pid);
-	$chaos->wait_quietly(sub { substr(slurp_file($log), $offset) =~ /is ready to accept connections/ },
+	$chaos->wait_quietly(sub { substr(slurp_file($log), $offset) =~ /is ready to accept connections|database system is shut down/ },
 		"the server starts anew after the end of a $type");
+	# or it gave up: a disk was full
+	if (substr(slurp_file($log), $offset) !~ /is ready to accept connections/)
+	{
+		$chaos->make_room;
+		$chaos->recover;
+	}
 	return;
 }
 
