@@ -176,7 +176,9 @@ sub _has_ended
 	my $state = $self->_state($key);
 	my $effects = $self->_rows('effects', $key);
 
-	$self->_violation(lost => "$key is $state, not $expected")
+	my $last = ($self->_rows('attempts', $key))[-1];
+
+	$self->_violation(lost => "$key is $state, not $expected" . ($last ? ", at last $last->{outcome}" : ''))
 	  if $state ne ($expected =~ /^(effect|mail)$/ ? 'succeeded' : $expected);
 	$self->_violation(lost => "$key has succeeded and its function has left nothing")
 	  if $expected eq 'effect' && $state eq 'succeeded' && $effects == 0;

@@ -28,7 +28,7 @@ sub new
 	$campaign->{node}->safe_psql($campaign->{dbname}, sprintf <<'SQL', $listener->sockport);
 INSERT INTO retry.channel (name, kind, url, mail_from, mail_to)
 VALUES ('box', 'email', 'smtp+plaintext://127.0.0.1:%d', 'retry@sender.test', '{box@reader.test}');
-UPDATE retry.scene SET breaker_ratio = NULL, retry_share = NULL WHERE name = 'alarm-box';
+UPDATE retry.scene SET breaker_ratio = NULL, retry_share = NULL, expires_after = NULL WHERE name = 'alarm-box';
 SQL
 	return $self;
 }
