@@ -322,6 +322,7 @@ CREATE TABLE retry.scene_group
 	resume_over	interval
 				CONSTRAINT scene_group_resume_over_valid CHECK (resume_over BETWEEN '0' AND '30 days'),
 	resumed_at	timestamptz,
+	order_ended_at	timestamptz,
 	allowed_hosts	text[]
 				CONSTRAINT scene_group_allowed_hosts_valid CHECK (retry.check_hosts(allowed_hosts)),
 	https_only	boolean NOT NULL DEFAULT false,
@@ -347,6 +348,7 @@ COMMENT ON COLUMN retry.scene_group.owner IS 'Role whose members see and adminis
 COMMENT ON COLUMN retry.scene_group.paused IS 'While true nothing of the group is sent; nothing is lost';
 COMMENT ON COLUMN retry.scene_group.resume_over IS 'When the group is resumed, what has become due meanwhile is spread over this time; null: all at once';
 COMMENT ON COLUMN retry.scene_group.resumed_at IS 'When the group was last resumed with resume_over set; the server sets it';
+COMMENT ON COLUMN retry.scene_group.order_ended_at IS 'When a lane of the group last ceased to be ordered by its override; the server sets it';
 COMMENT ON COLUMN retry.scene_group.allowed_hosts IS 'Hosts that the group''s requests may go to: host, *.domain or *, with :port, :* for any, or the port of the scheme; null: any host';
 COMMENT ON COLUMN retry.scene_group.https_only IS 'Refuses http URLs, as retry.https_only does for all groups';
 COMMENT ON COLUMN retry.scene_group.max_pending IS 'Most tasks without an outcome; who would store more gets an error. Null: no limit. As all limits, set by the extension''s owner and superusers only';
@@ -478,6 +480,7 @@ CREATE TABLE retry.scene
 	resume_over		interval
 					CONSTRAINT scene_resume_over_valid CHECK (resume_over BETWEEN '0' AND '30 days'),
 	resumed_at		timestamptz,
+	order_ended_at	timestamptz,
 	archived		boolean NOT NULL DEFAULT false,
 	deleted_at		timestamptz,
 	description		text,
@@ -555,6 +558,7 @@ COMMENT ON COLUMN retry.scene.tls_cert IS 'Name of a secret of its group that is
 COMMENT ON COLUMN retry.scene.paused IS 'While true nothing of the scene is sent; nothing is lost';
 COMMENT ON COLUMN retry.scene.resume_over IS 'When the scene is resumed, what has become due meanwhile is spread over this time; null: all at once';
 COMMENT ON COLUMN retry.scene.resumed_at IS 'When the scene was last resumed with resume_over set; the server sets it';
+COMMENT ON COLUMN retry.scene.order_ended_at IS 'When the scene last ceased to be ordered; the server sets it';
 COMMENT ON COLUMN retry.scene.archived IS 'While true the scene takes no new tasks and serves the old; a DELETE sets it in place of deleting while tasks refer to the scene';
 COMMENT ON COLUMN retry.scene.deleted_at IS 'When a DELETE archived the scene: upkeep removes it when nothing refers to it any more; null: nobody deleted it. The server sets it, and takes it back when archived is set to false';
 COMMENT ON COLUMN retry.scene.description IS 'For people';
@@ -1673,6 +1677,7 @@ DECLARE
 BEGIN
 	IF TG_OP = 'INSERT' THEN
 		NEW.resumed_at := NULL;
+		NEW.order_ended_at := NULL;
 		IF TG_TABLE_NAME = 'scene_group' THEN
 			owner_missing := NEW.owner = 0::oid;
 		END IF;
@@ -1697,6 +1702,9 @@ BEGIN
 	IF TG_TABLE_NAME = 'scene' THEN
 		IF NOT NEW.archived THEN
 			NEW.deleted_at := NULL;
+		END IF;
+		IF TG_OP = 'UPDATE' THEN
+			NEW.order_ended_at := CASE WHEN OLD.ordered AND NOT NEW.ordered THEN clock_timestamp() ELSE OLD.order_ended_at END;
 		END IF;
 	END IF;
 	RETURN NEW;
@@ -1738,11 +1746,16 @@ BEGIN
 			CASE WHEN coalesce(was.disabled, false) AND NOT coalesce(is_now.disabled, false) THEN 'lane enabled' END,
 			CASE WHEN is_now.reset_at > coalesce(was.reset_at, '-infinity') THEN 'lane reset' END]) AS k (kind)
 	WHERE g.name = coalesce(is_now.group_name, was.group_name) AND k.kind IS NOT NULL;
+	IF was.ordered AND (is_now.ordered IS NOT TRUE OR (is_now.group_name, is_now.lane) <> (was.group_name, was.lane))
+			OR NOT is_now.ordered AND was.ordered IS NULL THEN
+		UPDATE retry.scene_group g SET order_ended_at = clock_timestamp()
+		WHERE g.name IN (was.group_name, is_now.group_name);
+	END IF;
 	RETURN NULL;
 END
 $$;
 COMMENT ON FUNCTION retry.override_changed() IS
-'Trigger: notes in retry.events that a lane was paused, disabled or reset, and by whom';
+'Trigger: notes in retry.events that a lane was paused, disabled or reset, and by whom, and in its group that it is no longer ordered';
 
 CREATE FUNCTION retry.resumed() RETURNS trigger
 LANGUAGE C VOLATILE AS 'MODULE_PATHNAME', 'retry_resumed';
@@ -2741,7 +2754,7 @@ AS $$
 	FROM pg_attribute a
 	JOIN pg_type t ON t.oid = a.atttypid
 	WHERE a.attrelid = config_table AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated = ''
-		AND a.attname NOT IN ('id', 'group_name', 'tls_unverified_by', 'resumed_at', 'deleted_at', 'created_at', 'reset_at',
+		AND a.attname NOT IN ('id', 'group_name', 'tls_unverified_by', 'resumed_at', 'order_ended_at', 'deleted_at', 'created_at', 'reset_at',
 			'scene_id', 'mail')
 $$;
 COMMENT ON FUNCTION retry.config_columns(regclass) IS

@@ -74,7 +74,7 @@ is_noise(const char *column)
 		/* what the row of the audit says itself */
 		"created_at", "since", "granted_at", "granted_by", "at", "by", "asked_at", "asked_by",
 		/* what follows from another column */
-		"resumed_at", "deleted_at", "scene_id"
+		"resumed_at", "order_ended_at", "deleted_at", "scene_id"
 	};
 
 	for (int i = 0; i < lengthof(noise); i++)

@@ -59,6 +59,7 @@ typedef struct Group
 	bool		paused;
 	TimestampTz resumed_at;		/* DT_NOBEGIN: never */
 	int64		resume_over_us;
+	TimestampTz order_ended_at; /* DT_NOBEGIN: never */
 	RetryDestination to;
 	RetryGroupLimits limits;
 } Group;
@@ -69,7 +70,7 @@ typedef struct Copy
 	MemoryContext context;		/* everything below is in it */
 	RetryScene **scenes;		/* by id */
 	int			nscenes;
-	bool		orders;			/* one of them has order */
+	bool		orders;			/* one of them has order, or had */
 	int			installations;
 	List	   *adopted;		/* pg_snapshot: what adopt() let go here */
 	void	   *copied;			/* the newest pg_snapshot of what came with a
@@ -111,12 +112,18 @@ interval_us(Datum value)
 	return us;
 }
 
+static TimestampTz
+time_or_never(const Datum *values, const bool *isnull, int column)
+{
+	return isnull[column] ? DT_NOBEGIN : DatumGetTimestampTz(values[column]);
+}
+
 /* When something was last resumed, and over what time its backlog is spread. */
 static void
 read_resumption(const Datum *values, const bool *isnull, int at, int over,
 				TimestampTz *resumed_at, int64 *over_us)
 {
-	*resumed_at = isnull[at] ? DT_NOBEGIN : DatumGetTimestampTz(values[at]);
+	*resumed_at = time_or_never(values, isnull, at);
 	*over_us = isnull[at] || isnull[over] ? 0 : interval_us(values[over]);
 }
 
@@ -132,6 +139,7 @@ read_group(const Datum *values, const bool *isnull)
 	group->paused = DatumGetBool(values[Group_paused]);
 	read_resumption(values, isnull, Group_resumed_at, Group_resume_over,
 					&group->resumed_at, &group->resume_over_us);
+	group->order_ended_at = time_or_never(values, isnull, Group_order_ended_at);
 	retry_destination_read(values, isnull, &group->to);
 	retry_group_limits_read(values, isnull, &group->limits);
 	return group;
@@ -391,6 +399,7 @@ read_scene(const SceneRow *row, const Group *group, const RetrySecrets *secrets,
 	scene->notify = text_or_null(row, Scene_notify);
 	scene->paused = DatumGetBool(values[Scene_paused]) || group->paused;
 	read_resumptions(row, group, scene);
+	scene->order_ended_at = Max(time_or_never(values, row->isnull, Scene_order_ended_at), group->order_ended_at);
 	scene->secret = text_or_null(row, Scene_secret);
 	*wrong = "secret_use";
 	if (!retry_secret_use_named(TextDatumGetCString(values[Scene_secret_use]), &scene->secret_use))
@@ -486,8 +495,10 @@ read_scenes(RetryConfig *config, Copy *copy, RetryTableRead *read, List *groups)
 	copy->scenes = palloc(Max(list_length(scenes), 1) * sizeof(RetryScene *));
 	foreach(cell, scenes)
 	{
-		copy->scenes[copy->nscenes++] = lfirst(cell);
-		copy->orders |= ((RetryScene *) lfirst(cell))->flow.ordered;
+		RetryScene *scene = lfirst(cell);
+
+		copy->scenes[copy->nscenes++] = scene;
+		copy->orders |= scene->flow.ordered || scene->order_ended_at > DT_NOBEGIN;
 	}
 }
 

@@ -76,6 +76,8 @@ typedef struct RetryScene
 								 * resume_over_us > 0 */
 	int64		resume_over_us; /* what was due before resumed_at is spread
 								 * over this; 0: it is not */
+	TimestampTz order_ended_at; /* it, or a lane of its group, was ordered
+								 * until then; DT_NOBEGIN: never */
 	HeapTuple	row;			/* what it was read from */
 } RetryScene;
 

@@ -280,7 +280,7 @@ feed_row(RetryTurn *turn, const RetryCandidate *c, int64 lane_hash)
 	{
 		RetryAdmitted admitted = retry_admit(turn, lane, c);
 
-		if (admitted != RETRY_ADMIT_NO_ROOM && !lane->ordered)
+		if (admitted != RETRY_ADMIT_NO_ROOM && admitted != RETRY_ADMIT_ANEW)
 		{
 			if (!side->is_ahead && retry_pos_compare(&c->entry.pos, &side->cursor) > 0)
 				retry_lane_advance(d->lanes, side, &c->entry.pos, side->next_due);

@@ -419,6 +419,7 @@ add_lane(RetryLanes *lanes, int64 hash, TimestampTz due, TimestampTz now, RetryF
 
 	memset(lane, 0, sizeof(RetryLane));
 	lane->hash = hash;
+	lane->read_from = DT_NOEND;
 	lane->weight = 1;
 	lane->flow = flow;
 	lane->paused = paused;

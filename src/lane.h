@@ -76,6 +76,8 @@ typedef struct RetryLane
 	bool		dead_head;		/* it waits for a dead task to be replayed */
 	RetryPos	head;			/* ordered: just before what it waits for; see
 								 * retry_lane_early() */
+	TimestampTz read_from;		/* not ordered: it was read from there on for
+								 * those that had waited; DT_NOEND: never */
 	int64		blocked_until_us;
 	uint64		turn;			/* grows with what it sent, by its weight */
 	RetryHeapNode ready_node;

@@ -26,6 +26,8 @@
 
 #define LOOK_BUDGET		1000	/* entries looked at in one lane in a turn */
 #define LOCKED_PAUSE_US	100000	/* a leaf is locked: look again after this */
+#define ORDER_ENDED_US	USECS_PER_DAY	/* it ended so much later, at most,
+										 * than it says: clocks are set */
 
 /* One lane being looked at. */
 typedef struct Look
@@ -122,6 +124,77 @@ end_order(Look *look)
 
 	lane->ordered = lane->order_known = lane->dead_head = false;
 	close_until(look, lane->side[RETRY_SIDE_FIRST].cursor.due, lane->side[RETRY_SIDE_RETRY].cursor.due);
+}
+
+/*
+ * May tasks that are due then have begun while the lane was ordered?  Those that
+ * waited behind such a one lie after its place, and nothing tells of them but it.
+ */
+static bool
+may_have_led(const RetryScene *scene, TimestampTz due)
+{
+	return scene->order_ended_at > DT_NOBEGIN && due <= scene->order_ended_at + ORDER_ENDED_US;
+}
+
+/* The lane is read from there on; false when it was before. */
+static bool
+read_left(RetryLanes *lanes, RetryLane *lane, const RetryPos *place)
+{
+	if (place->due >= lane->read_from)
+		return false;
+	lane->read_from = place->due;
+	retry_lane_note(lanes, &lane->side[RETRY_SIDE_FIRST], place);
+	return true;
+}
+
+/* Where a task lies in its lane, and of which scene it is. */
+typedef struct Placed
+{
+	RetryPos	place;
+	RetryScene *scene;
+} Placed;
+
+/* False when that cannot be had: its row is gone or locked, or the scene not known yet. */
+static bool
+look_up(RetryTurn *turn, const RetryEntry *entry, Placed *task)
+{
+	int			leaf = entry->leaf;
+	TupleTableSlot *slot = retry_find_task(turn->reader, &entry->pos.id, NULL, &leaf);
+
+	if (slot == NULL)
+		return false;
+	task->place.id = entry->pos.id;
+	task->place.due = DatumGetTimestampTz(retry_column(slot, Task_due_at));
+	task->scene = retry_turn_scene(turn, DatumGetInt32(retry_column(slot, Task_scene_id)));
+	return task->scene != NULL;
+}
+
+/* May order be of any concern in a lane? */
+static bool
+may_matter(const RetryDispatcher *d, int64 lane_hash)
+{
+	return retry_config_orders(d->config) || retry_override_find(d->overrides, lane_hash) != NULL;
+}
+
+bool
+retry_order_met(RetryTurn *turn, RetryLane *lane, const RetryEntry *entry, const RetryScene *scene)
+{
+	RetryDispatcher *d = turn->d;
+	bool		begun = entry->attempts > 0;
+	Placed		task;
+
+	/* a signal does not say of which scene it is */
+	if (scene == NULL && begun && entry->scene_id == 0 && may_matter(d, lane->hash) && look_up(turn, entry, &task))
+		scene = task.scene;
+	if (scene == NULL)
+		return false;
+	if (retry_order_wanted(d, lane->hash, scene))
+	{
+		retry_order_begin(d, lane, scene->id);
+		return true;
+	}
+	return begun && scene->order_ended_at > DT_NOBEGIN && look_up(turn, entry, &task) &&
+		may_have_led(scene, task.place.due) && read_left(d->lanes, lane, &task.place);
 }
 
 /* Looking */
@@ -605,25 +678,20 @@ retry_order_signalled(RetryTurn *turn, const RetryCandidate *c, int64 lane_hash)
 	RetryDispatcher *d = turn->d;
 	RetryLane  *lane = retry_lanes_find(d->lanes, lane_hash);
 
-	if ((lane == NULL || !lane->ordered) && !retry_config_orders(d->config) &&
-		retry_override_find(d->overrides, lane_hash) == NULL)
-		return;
 	if (lane == NULL || !lane->ordered)
 	{
-		int			leaf = c->entry.leaf;
-		TupleTableSlot *slot = retry_find_task(turn->reader, &c->entry.pos.id, NULL, &leaf);
-		RetryScene *scene;
-		TimestampTz due;
-		int32		scene_id;
+		Placed		task;
 
-		if (slot == NULL)
+		if (!may_matter(d, lane_hash) || !look_up(turn, &c->entry, &task))
 			return;
-		scene_id = DatumGetInt32(retry_column(slot, Task_scene_id));
-		due = DatumGetTimestampTz(retry_column(slot, Task_due_at));
-		scene = retry_turn_scene(turn, scene_id);
-		if (scene == NULL || !retry_order_wanted(d, lane_hash, scene))
+		if (!retry_order_wanted(d, lane_hash, task.scene))
+		{
+			if (c->entry.attempts > 0 && may_have_led(task.scene, task.place.due) &&
+				(lane = retry_lanes_get(d->lanes, lane_hash, task.place.due, turn->now)) != NULL)
+				(void) read_left(d->lanes, lane, &task.place);
 			return;
-		lane = ordered_lane(turn, lane_hash, scene_id, due);
+		}
+		lane = ordered_lane(turn, lane_hash, task.scene->id, task.place.due);
 		if (lane == NULL)
 			return;
 	}

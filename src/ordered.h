@@ -25,6 +25,14 @@ extern bool retry_order_wanted(const RetryDispatcher *d, int64 lane_hash, const 
 extern void retry_order_begin(RetryDispatcher *d, RetryLane *lane, int32 scene_id);
 
 /*
+ * An entry of a lane that is not ordered, so far; "scene" is NULL when it does not
+ * say.  True when the lane is to be read anew, and the entry then met again: order
+ * begins; or it was ordered when this task began, and others that waited behind it
+ * may lie where nobody reads.
+ */
+extern bool retry_order_met(RetryTurn *turn, RetryLane *lane, const RetryEntry *entry, const RetryScene *scene);
+
+/*
  * Queues what is next in an ordered lane, if it is due, and says when to look
  * again if it is not.  Returns how many entries it looked at.
  */

@@ -128,11 +128,8 @@ retry_admit(RetryTurn *turn, RetryLane *lane, const RetryCandidate *c)
 
 	/* also one that is past: what waited behind it may lie before the horizon */
 	scene = entry.scene_id != 0 ? retry_turn_scene(turn, entry.scene_id) : NULL;
-	if (scene != NULL && retry_order_wanted(d, lane->hash, scene))
-	{
-		retry_order_begin(d, lane, scene->id);
-		return RETRY_ADMIT_NO_ROOM;
-	}
+	if (retry_order_met(turn, lane, &entry, scene))
+		return RETRY_ADMIT_ANEW;
 
 	current = is_current(turn, &entry);
 	if (retry_reader_leaf_blocked(turn->reader, c->entry.leaf))
@@ -254,7 +251,7 @@ refill_side(RetryTurn *turn, RetrySide *side)
 		if (next_due > turn->now || looked_at >= REFILL_LANE_BUDGET)
 			break;
 		admitted = retry_admit(turn, lane, &open[i].next);
-		if (lane->ordered)
+		if (admitted == RETRY_ADMIT_ANEW)
 			return looked_at + 1;
 		if (retry_reader_leaf_blocked(turn->reader, open[i].leaf))
 		{

@@ -24,7 +24,7 @@
 enum
 {
 	Group_id, Group_name, Group_owner, Group_paused, Group_resume_over,
-	Group_resumed_at, Group_allowed_hosts, Group_https_only, Group_max_pending, Group_max_lanes,
+	Group_resumed_at, Group_order_ended_at, Group_allowed_hosts, Group_https_only, Group_max_pending, Group_max_lanes,
 	Group_max_enqueue_rate, Group_max_body_size, Group_max_headers, Group_max_headers_size, Group_description, Group_created_at,
 	Group_natts
 };
@@ -46,7 +46,7 @@ enum
 	Scene_breaker_open, Scene_retry_share, Scene_retry_floor, Scene_secret, Scene_secret_use, Scene_mail,
 	Scene_tls_verify, Scene_tls_unverified_by, Scene_tls_min_version, Scene_tls_ca,
 	Scene_tls_pin, Scene_tls_cert, Scene_paused,
-	Scene_resume_over, Scene_resumed_at, Scene_archived, Scene_deleted_at, Scene_description,
+	Scene_resume_over, Scene_resumed_at, Scene_order_ended_at, Scene_archived, Scene_deleted_at, Scene_description,
 	Scene_created_at,
 	Scene_natts
 };

@@ -93,6 +93,8 @@ typedef enum RetryAdmitted
 {
 	RETRY_ADMIT_TAKEN,			/* queued now or before */
 	RETRY_ADMIT_SKIPPED,		/* resolved, superseded, or held back */
+	RETRY_ADMIT_ANEW,			/* its lane is read from elsewhere, and the
+								 * entry then met again */
 	RETRY_ADMIT_NO_ROOM
 } RetryAdmitted;
 

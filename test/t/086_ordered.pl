@@ -444,19 +444,47 @@ scene($scene, ordered => 'false', backoff => "'random 20ms..200ms'", max_in_flig
 	is(sql("SELECT count(*) FROM retry.tasks WHERE scene = 'default/$scene' AND state = 'succeeded'"), 1000, 'all of them');
 }
 
-# Switched off while a head waits that is not in memory: those behind it are sent when
-# somebody asks for them.
+# Switched off while a head waits that is not in memory: nothing but it leads to those
+# behind it, whatever becomes of it.
 $scene = 'off';
-scene($scene, backoff => "'fixed 1s'");
 {
-	my $head = add('a', 1, '/flaky/1?fail=500');
-	add('a', $_, '/ok') for 2, 3;
-	wait_state($node, $head, 'retrying');
-	$node->restart;
-	sql("UPDATE retry.scene SET ordered = false WHERE name = '$scene'");
-	wait_state($node, $head, 'succeeded');
-	sql("SELECT retry.run_now_where('$scene')");
-	all_finished($scene, 'switched off and asked for');
+	my %becomes_of_it = (
+		retried => sub { wait_state($node, $_[0], 'succeeded', description => "$_[1]: the head") },
+		asked => sub { sql("SELECT retry.run_now('$_[0]')") },
+		cancelled => sub { sql("SELECT retry.cancel('$_[0]')") });
+	my %ordered_by = (
+		scene => ["UPDATE retry.scene SET ordered = true WHERE name = '$scene'", "UPDATE retry.scene SET ordered = false WHERE name = '$scene'"],
+		override => ["INSERT INTO retry.lane_override (group_name, lane, ordered) VALUES ('default', '$scene LANE', true)", "DELETE FROM retry.lane_override WHERE lane = '$scene LANE'"],
+		exception => ["UPDATE retry.scene SET ordered = true WHERE name = '$scene'", "INSERT INTO retry.lane_override (group_name, lane, ordered) VALUES ('default', '$scene LANE', false)"]);
+
+	scene($scene, ordered => 'false');
+	foreach my $by (sort keys %ordered_by)
+	{
+		foreach my $what (sort keys %becomes_of_it)
+		{
+			my $lane = "$by-$what";
+			my ($on, $off) = map { s/LANE/$lane/r } @{ $ordered_by{$by} };
+
+			sql("UPDATE retry.scene SET backoff = " . ($what eq 'retried' ? "'fixed 1s'" : "'fixed 1h'") . " WHERE name = '$scene'");
+			sql($on);
+			my $head = add($lane, 1, '/flaky/1?fail=500');
+			my ($last) = map { add($lane, $_, '/ok') } 2, 3;
+			wait_state($node, $head, 'retrying', description => "$lane: the head waits");
+			$node->restart;
+			# nobody looks for what was due before then
+			add("other $lane", 1, '/ok');
+			wait_sql($node, "SELECT EXISTS (SELECT FROM (TABLE retry.checkpoint_a UNION ALL TABLE retry.checkpoint_b) c JOIN retry.tasks t ON t.id = '$last' WHERE low_water > t.due_at AND taken_at > pg_postmaster_start_time())",
+				"$lane: they are past", expected => 't');
+			$node->restart;
+			sql($off);
+			$becomes_of_it{$what}->($head, $lane);
+			wait_sql($node, "SELECT count(*) FROM retry.tasks WHERE reference = '$lane' AND state NOT IN ('succeeded', 'cancelled')",
+				"$lane: those behind it go", expected => '0');
+			is(join(' ', sort split / /, numbers($lane)), $what eq 'cancelled' ? '1 2 3' : '1 1 2 3', "$lane: each once");
+		}
+		sql("UPDATE retry.scene SET ordered = false WHERE name = '$scene'");
+	}
+	sql("DELETE FROM retry.lane_override WHERE lane ~ '^$scene '");
 }
 
 # One lane of a scene without order is ordered, as an override says.
@@ -485,20 +513,24 @@ sub load_goes_on
 # comes a crash: those behind it were due before, and are found all the same.
 $scene = 'ended';
 scene($scene, backoff => "'fixed 2s'");
+foreach my $how ('by itself', 'asked for')
 {
-	my $head = add('a', 1, '/flaky/1?fail=500');
-	add('a', 2, '/slow-first/60000');
-	add('a', 3, '/ok');
+	my $asked = $how eq 'asked for';
+	my $head = add($how, 1, '/flaky/1?fail=500');
+	add($how, 2, '/slow-first/60000');
+	add($how, 3, '/ok');
 	wait_state($node, $head, 'retrying');
 	$node->restart;
-	add('b', 1, '/ok');
+	add("other $how", 1, '/ok');
 	wait_sql($node, 'SELECT EXISTS (SELECT FROM (TABLE retry.checkpoint_a UNION ALL TABLE retry.checkpoint_b) c WHERE taken_at > pg_postmaster_start_time())',
 		'a checkpoint is written', expected => 't');
-	wait_for(sub { numbers('a') eq '1 1 2' }, 'the head ends, and the next begins');
+	sql("SELECT retry.run_now('$head')") if $asked;
+	wait_for(sub { numbers($how) eq '1 1 2' }, "$how the head ends, and the next begins");
 	$node->stop('immediate');
 	$node->start;
-	all_finished($scene, 'killed after the head had ended');
-	is(numbers('a'), '1 1 2 2 3', 'those behind it go on, in order');
+	all_finished($scene, "killed after the head had ended $how");
+	is(numbers($how), '1 1 2 2 3', 'those behind it go on, in order');
+	sql("UPDATE retry.scene SET backoff = 'fixed 1h' WHERE name = '$scene'");
 }
 
 # One that is committed late lies before the head that waits: it is not forgotten with
