@@ -120,6 +120,31 @@ SELECT count(*) AS due_before FROM retry.signal WHERE task_id IN (SELECT id FROM
 INSERT INTO retry.scene (group_name, name, resumed_at) VALUES ('conf', 'fresh', '2001-01-01') RETURNING resumed_at;
 DELETE FROM retry.scene WHERE name = 'fresh';
 
+-- So is order_ended_at: of a scene, and of its group when it is a lane that is no longer ordered.
+UPDATE retry.scene SET ordered = true, order_ended_at = '2001-01-01' WHERE group_name = 'conf';
+SELECT order_ended_at FROM retry.scene WHERE group_name = 'conf';
+UPDATE retry.scene SET ordered = false, order_ended_at = '2001-01-01' WHERE group_name = 'conf';
+SELECT order_ended_at BETWEEN now() - interval '1 min' AND clock_timestamp() AS ended FROM retry.scene WHERE group_name = 'conf';
+CREATE FUNCTION pg_temp.ended(statement text) RETURNS boolean LANGUAGE plpgsql AS $$
+DECLARE
+	before	timestamptz := clock_timestamp();
+BEGIN
+	EXECUTE statement;
+	RETURN coalesce((SELECT g.order_ended_at >= before FROM retry.scene_group g WHERE g.name = 'conf'), false);
+END
+$$;
+SELECT pg_temp.ended($$INSERT INTO retry.lane_override (group_name, lane, ordered) VALUES ('conf', 'a', true), ('conf', 'b', NULL)$$) AS made,
+	pg_temp.ended($$UPDATE retry.lane_override SET weight = 2 WHERE lane = 'a'$$) AS weighed,
+	pg_temp.ended($$UPDATE retry.lane_override SET ordered = false WHERE lane = 'a'$$) AS switched_off,
+	pg_temp.ended($$UPDATE retry.lane_override SET ordered = true WHERE lane = 'a'$$) AS switched_on,
+	pg_temp.ended($$UPDATE retry.lane_override SET lane = 'c' WHERE lane = 'a'$$) AS of_another_lane,
+	pg_temp.ended($$UPDATE retry.lane_override SET ordered = false WHERE lane = 'b'$$) AS excepted,
+	pg_temp.ended($$DELETE FROM retry.lane_override WHERE lane = 'b'$$) AS no_longer_excepted,
+	pg_temp.ended($$DELETE FROM retry.lane_override WHERE lane = 'c'$$) AS gone;
+SELECT count(*) AS audited FROM retry.audit a WHERE a::text ~ 'order_ended_at';
+INSERT INTO retry.scene_group (name, order_ended_at) VALUES ('fresh', '2001-01-01') RETURNING order_ended_at;
+DELETE FROM retry.scene_group WHERE name = 'fresh';
+
 -- A whole configuration as a document, and back.
 UPDATE retry.scene_group SET owner = '"regress_config Odd"', paused = true, resume_over = '1 h', description = 'it''s "odd"' WHERE name = 'conf';
 INSERT INTO retry.scene (group_name, name, targets, route, method, headers, timeout, backoff, max_attempts, expires_after,
