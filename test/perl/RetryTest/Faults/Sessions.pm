@@ -161,6 +161,12 @@ sub _switches
 			$chaos->pause(0.6);
 			$chaos->wait_quietly(sub { defined $chaos->try_sql("UPDATE retry.scene SET paused = false WHERE name = 'default'") }, 'a scene is resumed');
 		} },
+		# a scene that is ordered for a while only, see RetryTest::Load::Order
+		{ name => 'order-off', lasts => 3,
+			begin => sub { $chaos->try_sql("UPDATE retry.scene SET ordered = true WHERE name = 'fickle'") },
+			end => sub {
+				$chaos->wait_quietly(sub { defined $chaos->try_sql("UPDATE retry.scene SET ordered = false WHERE name = 'fickle'") }, 'order is switched off');
+			} },
 		{ name => 'switch-off',
 			begin => sub { $chaos->setting('retry.enabled', 'off') },
 			end => sub { $chaos->setting('retry.enabled') } },

@@ -1,6 +1,7 @@
 # Tasks of a scene whose lanes are ordered: each session has two lanes of its own, and
 # each third task fails once before it succeeds, so that there is always one that
-# holds up others.  In the ledger of the sessions
+# holds up others.  Some are of another scene, which is ordered for a while only, so
+# that of these nothing is asked but that all end.  In the ledger of the sessions
 #   O key lane    the next of its lane, which its session saw commit before it went on
 package RetryTest::Load::Order;
 
@@ -14,26 +15,29 @@ sub new
 
 	$campaign->{node}->safe_psql($campaign->{dbname}, <<"SQL");
 INSERT INTO retry.scene (name, url, ordered, lane_by, max_attempts, backoff, timeout)
-VALUES ('order', '$ok', true, 'reference', 100000, 'random 100ms..1s', '1500 ms');
+VALUES ('order', '$ok', true, 'reference', 100000, 'random 100ms..1s', '1500 ms'),
+	('fickle', '$ok', false, 'reference', 100000, 'random 1s..4s', '1500 ms');
 SQL
 	return bless { campaign => $campaign }, $class;
 }
 
-sub share { return 0.05; }
+sub share { return 0.06; }
 
 sub transaction
 {
 	my ($self, $key) = @_;
 	my $lane = $key =~ s/-\d+\z//r . '-' . int(rand(2));
 	my $flaky = $self->{campaign}{receiver}->url('/flaky/1?fail=500');
+	my $scene = rand() < 0.3 ? 'fickle' : 'order';
 	my $text = '';
 
 	foreach my $n (1 .. 3)
 	{
 		my $target = rand() < 0.3 ? ", url => '$flaky'" : '';
 
-		$text .= "\\echo T $key-$n\nSELECT retry.enqueue('order', '{}', key => '$key-$n', reference => '$lane'$target);\n"
-		  . "\\echo C $key-$n\n\\echo O $key-$n $lane\n";
+		$text .= "\\echo T $key-$n\nSELECT retry.enqueue('$scene', '{}', key => '$key-$n', reference => '$lane'$target);\n"
+		  . "\\echo C $key-$n\n";
+		$text .= "\\echo O $key-$n $lane\n" if $scene eq 'order';
 	}
 	return $text;
 }
