@@ -172,7 +172,7 @@ sub _switches
 			end => sub { $chaos->setting('retry.enabled') } },
 		{ name => 'dispatchers', begin => sub { $chaos->setting('retry.dispatchers', 1 + int(rand(4))) } },
 		{ name => 'in-flight', begin => sub { $chaos->setting('retry.lane_max_in_flight', 1 + int(rand(16))) } },
-		{ name => 'lanes', begin => sub { $chaos->setting('retry.max_lanes', (16, 10000)[ rand 2 ]) } },
+		{ name => 'lanes', begin => sub { $chaos->setting('retry.max_lanes', (64, 10000)[ rand 2 ]) } },
 		{ name => 'reloads', begin => sub {
 			foreach (1 .. 10)
 			{
