@@ -51,7 +51,7 @@ wait_state($node, $id, 'succeeded', description => 'what a scene that was resume
 
 # Asked for before its next attempt was due, by a transaction that ends after; and
 # when it is to be sent, its leaf is locked.
-sql("INSERT INTO retry.scene (name, url, lane_by, breaker_calls, breaker_open, backoff, retry_share) VALUES ('given-back', '$base/flaky/1?fail=500', 'scene', 3, '3 s', 'fixed 1500ms', NULL)");
+sql("INSERT INTO retry.scene (name, url, lane_by, breaker_calls, breaker_open, backoff, retry_share) VALUES ('given-back', '$base/flaky/1?fail=500', 'scene', 3, '10 s', 'fixed 4s', NULL)");
 sql("SELECT count(retry.enqueue('given-back', '{}', key => i::text)) FROM generate_series(1, 3) i");
 my $mine = "FROM retry.tasks WHERE scene = 'default/given-back'";
 wait_sql($node, "SELECT count(*) $mine AND state = 'retrying'", 'a breaker opens', expected => '3');
