@@ -261,6 +261,15 @@ tell(Node *statement)
 	}
 }
 
+/* True when dispatchers are to be told after the statement. */
+static bool
+note_prepared(const TransactionStmt *statement)
+{
+	if (statement->kind == TRANS_STMT_PREPARE)
+		retry_wakeup_preparing(statement->gid);
+	return statement->kind == TRANS_STMT_COMMIT_PREPARED && retry_wakeup_wanted(statement->gid);
+}
+
 static void
 process_utility(PlannedStmt *pstmt, const char *queryString, bool readOnlyTree,
 				ProcessUtilityContext context, ParamListInfo params,
@@ -291,7 +300,7 @@ process_utility(PlannedStmt *pstmt, const char *queryString, bool readOnlyTree,
 			alters = true;
 			break;
 		case T_TransactionStmt:
-			prepared = castNode(TransactionStmt, statement)->kind == TRANS_STMT_COMMIT_PREPARED;
+			prepared = note_prepared(castNode(TransactionStmt, statement));
 			break;
 		default:
 			break;

@@ -8,16 +8,26 @@
  * sets latches.  (NOTIFY would take a lock on the whole database at commit.)
  * At the time of the callback the rows are visible to new snapshots.
  *
+ * COMMIT PREPARED is another session's, and knows nothing but a name.  So what
+ * wants something takes a lock on its name when it is prepared: that stays with
+ * it, through restarts, and who commits it sees whether it is held.  Most
+ * prepared transactions are none of our business, and wake nobody.
+ *
  * What a rolled-back subtransaction asked for is not taken back: the dispatcher
  * wakes and finds nothing.
  */
 #include "postgres.h"
 
 #include "access/xact.h"
+#include "common/hashfn.h"
 #include "miscadmin.h"
+#include "storage/lock.h"
 
 #include "shmem.h"
 #include "wakeup.h"
+
+/* SQL's advisory locks use 1 and 2 here, others of ours 0x52 to 0x54. */
+#define PREPARED_LOCK_CLASS	0x55
 
 /* What the current transaction wants at commit. */
 static uint64 wanted_slots = 0;
@@ -27,6 +37,9 @@ static bool wanted_config = false;
 static Oid	wanted_restart = InvalidOid;
 static bool wanted_launcher = false;
 static bool wanted_databases = false;
+
+/* Of the name that is being prepared; 0: it is prepared by no statement. */
+static uint64 preparing = 0;
 
 static void
 forget(void)
@@ -64,10 +77,36 @@ after_commit(void)
 		retry_shmem_wake_launcher();
 }
 
+static uint64
+name_hash(const char *name)
+{
+	return hash_bytes_extended((const unsigned char *) name, strlen(name), 0);
+}
+
+static void
+name_tag(uint64 hash, LOCKTAG *tag)
+{
+	SET_LOCKTAG_ADVISORY(*tag, MyDatabaseId, (uint32) (hash >> 32), (uint32) hash, PREPARED_LOCK_CLASS);
+}
+
+/* Does a prepared transaction of this name want something? */
+static bool
+is_held(uint64 hash)
+{
+	LOCKTAG		tag;
+
+	name_tag(hash, &tag);
+	if (LockAcquire(&tag, ExclusiveLock, false, true) == LOCKACQUIRE_NOT_AVAIL)
+		return true;
+	(void) LockRelease(&tag, ExclusiveLock, false);
+	return false;
+}
+
 static void
 at_transaction_event(XactEvent event, void *arg)
 {
 	RetryDatabase *db;
+	LOCKTAG		tag;
 
 	if (wanted_slots == 0 && !wanted_config && !OidIsValid(wanted_restart) &&
 		!wanted_launcher && !wanted_databases)
@@ -77,6 +116,10 @@ at_transaction_event(XactEvent event, void *arg)
 		case XACT_EVENT_COMMIT:
 			after_commit();
 			forget();
+			break;
+		case XACT_EVENT_PRE_PREPARE:
+			name_tag(preparing, &tag);
+			(void) LockAcquire(&tag, ShareLock, false, false);
 			break;
 		case XACT_EVENT_PREPARE:
 
@@ -179,6 +222,18 @@ retry_wakeup_databases(void)
 {
 	if (be_ready())
 		wanted_databases = true;
+}
+
+void
+retry_wakeup_preparing(const char *name)
+{
+	preparing = name_hash(name);
+}
+
+bool
+retry_wakeup_wanted(const char *name)
+{
+	return retry_shmem_ready() && (is_held(name_hash(name)) || is_held(0));
 }
 
 void

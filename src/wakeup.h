@@ -31,7 +31,14 @@ extern void retry_wakeup_launcher(void);
 /* At commit: make the launcher look at the list of databases. */
 extern void retry_wakeup_databases(void);
 
-/* After COMMIT PREPARED in this database, which passes no commit callback. */
+/* Before PREPARE TRANSACTION of this name, in which what is wanted at commit is noted. */
+extern void retry_wakeup_preparing(const char *name);
+
+/*
+ * Before COMMIT PREPARED: did what is prepared under this name want anything at
+ * its commit?  Then the other comes after it, which passes no commit callback.
+ */
+extern bool retry_wakeup_wanted(const char *name);
 extern void retry_wakeup_prepared(void);
 
 #endif							/* RETRY_WAKEUP_H */

@@ -98,12 +98,14 @@ SQL
 	delivered_once(3, 'subtransactions');
 }
 
-# Prepared, and committed after others: nothing wakes the dispatcher for it.
+# Prepared, and committed after others, by another session, and after a restart.
 {
 	$node->safe_psql('postgres',
 		"BEGIN; SELECT count(retry.enqueue('$url')) FROM generate_series(1, 500); PREPARE TRANSACTION 'late'");
 	$node->safe_psql('postgres',
 		"BEGIN; SELECT count(retry.enqueue('$url')) FROM generate_series(1, 500); PREPARE TRANSACTION 'never'");
+	$node->safe_psql('postgres', "INSERT INTO retry.scene (name, url) VALUES ('changed', '" . $receiver->url('/status/500') . "')");
+	$node->safe_psql('postgres', "BEGIN; UPDATE retry.scene SET url = '$url' WHERE name = 'changed'; PREPARE TRANSACTION 'change'");
 	my $id = enqueue($node, "'$url'");
 	wait_state($node, $id, 'succeeded', description => 'a task enqueued after a prepared transaction');
 	is($receiver->stats->{distinct}, 1, 'what is prepared is not sent');
@@ -114,6 +116,11 @@ SQL
 	$node->safe_psql('postgres', "COMMIT PREPARED 'late'");
 	$node->safe_psql('postgres', "ROLLBACK PREPARED 'never'");
 	delivered_once(502, 'prepared transactions');
+	$node->safe_psql('postgres', "COMMIT PREPARED 'change'");
+	$id = enqueue($node, "'changed'");
+	wait_state($node, $id, 'succeeded', description => 'configuration that was prepared before a restart counts when it is committed');
+	is($node->safe_psql('postgres', "SELECT attempts FROM retry.tasks WHERE id = '$id'"), '1', '... at once');
+	$receiver->reset;
 	# the restart ended these
 	eval { $_->quit } foreach ($with_xid, $with_snapshot);
 	$with_xid = session($node);

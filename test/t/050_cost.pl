@@ -13,6 +13,7 @@ autovacuum = off
 jit = off
 retry.poll_interval = 50ms
 retry.max_queued = 2000
+max_prepared_transactions = 5
 CONF
 my $receiver = start_endpoint();
 my $url = $receiver->url('/ok');
@@ -73,6 +74,13 @@ note("read for each task: $empty->{tuples} entries, $empty->{scans} scans");
 my $idle = settled_work();
 $node->safe_psql('postgres', 'SELECT pg_current_xact_id()') for 1 .. 20;
 is_deeply(settled_work(), $idle, 'an idle dispatcher begins no index scan');
+
+# Nor is configuration read for what others have prepared.
+my $configured = $node->safe_psql('postgres', 'SELECT seq_scan FROM pg_stat_all_tables WHERE relid = \'retry.scene\'::regclass');
+$node->safe_psql('postgres', "BEGIN; SELECT pg_current_xact_id(); PREPARE TRANSACTION 'other-$_'") for 1 .. 5;
+$node->safe_psql('postgres', "COMMIT PREPARED 'other-$_'") for 1 .. 5;
+settled_work();
+is($node->safe_psql('postgres', 'SELECT seq_scan FROM pg_stat_all_tables WHERE relid = \'retry.scene\'::regclass'), $configured, 'a COMMIT PREPARED that is not about us has no configuration read');
 
 # I7: much that is finished and much that is due later, in the same lane.
 $node->safe_psql('postgres', "SELECT count(*) FROM retry.enqueue_many('$url', array_fill('{}'::jsonb, ARRAY[30000]))");
