@@ -68,9 +68,34 @@ coordinated()
 	keep transactions/s "retry" "$(awk -v s="$from" -v e="$EPOCHREALTIME" -v n="$(sql -c "SELECT count(*) - $before FROM retry.global_decision")" 'BEGIN { printf "%.0f", n / (e - s) }')"
 }
 
+# keep_times WHAT: of the milliseconds in standard input, one a line.
+keep_times()
+{
+	sort -n >"$WORK/took"
+	for p in 50 99; do
+		keep ms "$1: p$p" "$(awk -v p="$p" '{ ms[NR] = $1 } END { printf "%.2f", ms[int((NR - 1) * p / 100) + 1] }' "$WORK/took")"
+	done
+}
+
+# timed SECONDS: fifty a second; keeps how long one took, from its begin to the
+# moment that both are committed, and that is recorded here.
+timed()
+{
+	local since
+
+	rm -f "$WORK"/log/hand.*
+	pgbench -n -M simple -c 8 -j 2 -T "$1" -R 50 -l --log-prefix="$WORK/log/hand" -f "$WORK/hand.sql" >/dev/null 2>>"$WORK/log/pgbench.log"
+	cat "$WORK"/log/hand.* | awk '{ print ($3 - $7) / 1000 }' | keep_times "PREPARE and COMMIT PREPARED by hand"
+	since=$(sql -c "SELECT clock_timestamp()")
+	pgbench -n -M simple -c 8 -j 2 -T "$1" -R 50 -f "$WORK/ours.sql" >/dev/null 2>>"$WORK/log/pgbench.log"
+	until [ "$(sql -c "SELECT count(*) FROM retry.transactions WHERE begun_at >= '$since' AND state <> 'committed'")" = 0 ]; do sleep 0.05; done
+	sql -c "SELECT extract(epoch FROM max(o.at) - g.begun_at) * 1000 FROM retry.global_transaction g JOIN retry.global_outcome o USING (gid)
+		WHERE g.begun_at >= '$since' AND o.op = 'commit' AND o.branch_no > 0 GROUP BY g.gid" | keep_times "retry"
+}
+
 scenario_twophase()
 {
-	local seconds
+	local seconds what
 
 	seconds=$(sized 5 2)
 	two_servers
@@ -78,7 +103,11 @@ scenario_twophase()
 		keep transactions/s "two commits" "$(pgbench_tps "$seconds" -M simple -c 8 -j 2 -f "$WORK/plain.sql")"
 		keep transactions/s "PREPARE and COMMIT PREPARED by hand" "$(pgbench_tps "$seconds" -M simple -c 8 -j 2 -f "$WORK/hand.sql")"
 		coordinated "$seconds"
+		timed "$seconds"
 	done
 	results "two commits" "PREPARE and COMMIT PREPARED by hand" "retry"
+	for what in "PREPARE and COMMIT PREPARED by hand" "retry"; do
+		results "$what: p50" "$what: p99"
+	done
 	result twophase "ratio to PREPARE and COMMIT PREPARED by hand" "$(of_middles "retry" "PREPARE and COMMIT PREPARED by hand")" - 0
 }
