@@ -1,6 +1,10 @@
 /*
  * subtransaction.c
  *		Something that may fail, and is undone then, while the rest goes on.
+ *
+ * A worker goes through what many people have set up: schedules, jobs of pg_cron,
+ * servers.  Each of them may be wrong in its own way, so each is tried by itself:
+ * what fails leaves nothing but its error, and those after it get their turn.
  */
 #include "postgres.h"
 

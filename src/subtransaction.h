@@ -1,6 +1,9 @@
 /*
  * subtransaction.h
  *		Something that may fail, and is undone then, while the rest goes on.
+ *
+ * For workers that go through what many people have set up, and are to tell of one
+ * that fails without giving up on the others.
  */
 #ifndef RETRY_SUBTRANSACTION_H
 #define RETRY_SUBTRANSACTION_H

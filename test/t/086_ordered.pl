@@ -448,41 +448,43 @@ scene($scene, ordered => 'false', backoff => "'random 20ms..200ms'", max_in_flig
 # behind it, whatever becomes of it.
 $scene = 'off';
 {
-	my %becomes_of_it = (
-		retried => sub { wait_state($node, $_[0], 'succeeded', description => "$_[1]: the head") },
-		asked => sub { sql("SELECT retry.run_now('$_[0]')") },
-		cancelled => sub { sql("SELECT retry.cancel('$_[0]')") });
+	my $switch = sub { return "UPDATE retry.scene SET ordered = $_[0] WHERE name = '$scene'" };
+	my $override = sub { return map { "INSERT INTO retry.lane_override (group_name, lane, ordered) VALUES ('default', '$scene $_', $_[0])" } @_[ 1 .. 3 ] };
 	my %ordered_by = (
-		scene => ["UPDATE retry.scene SET ordered = true WHERE name = '$scene'", "UPDATE retry.scene SET ordered = false WHERE name = '$scene'"],
-		override => ["INSERT INTO retry.lane_override (group_name, lane, ordered) VALUES ('default', '$scene LANE', true)", "DELETE FROM retry.lane_override WHERE lane = '$scene LANE'"],
-		exception => ["UPDATE retry.scene SET ordered = true WHERE name = '$scene'", "INSERT INTO retry.lane_override (group_name, lane, ordered) VALUES ('default', '$scene LANE', false)"]);
+		scene => sub { return ([ $switch->('true') ], [ $switch->('false') ]) },
+		override => sub { return ([ $override->('true', @_) ], ["DELETE FROM retry.lane_override WHERE lane ~ '^$scene '"]) },
+		exception => sub { return ([ $switch->('true') ], [ $override->('false', @_) ]) });
+	my %done = (asked => sub { sql("SELECT retry.run_now('$_[0]')") }, cancelled => sub { sql("SELECT retry.cancel('$_[0]')") }, retried => sub { });
 
 	scene($scene, ordered => 'false');
 	foreach my $by (sort keys %ordered_by)
 	{
-		foreach my $what (sort keys %becomes_of_it)
-		{
-			my $lane = "$by-$what";
-			my ($on, $off) = map { s/LANE/$lane/r } @{ $ordered_by{$by} };
+		my ($on, $off) = $ordered_by{$by}->(map { "$by-$_" } sort keys %done);
+		my (%head, $last);
 
-			sql("UPDATE retry.scene SET backoff = " . ($what eq 'retried' ? "'fixed 1s'" : "'fixed 1h'") . " WHERE name = '$scene'");
-			sql($on);
-			my $head = add($lane, 1, '/flaky/1?fail=500');
-			my ($last) = map { add($lane, $_, '/ok') } 2, 3;
-			wait_state($node, $head, 'retrying', description => "$lane: the head waits");
-			$node->restart;
-			# nobody looks for what was due before then
-			add("other $lane", 1, '/ok');
-			wait_sql($node, "SELECT EXISTS (SELECT FROM (TABLE retry.checkpoint_a UNION ALL TABLE retry.checkpoint_b) c JOIN retry.tasks t ON t.id = '$last' WHERE low_water > t.due_at AND taken_at > pg_postmaster_start_time())",
-				"$lane: they are past", expected => 't');
-			$node->restart;
-			sql($off);
-			$becomes_of_it{$what}->($head, $lane);
-			wait_sql($node, "SELECT count(*) FROM retry.tasks WHERE reference = '$lane' AND state NOT IN ('succeeded', 'cancelled')",
-				"$lane: those behind it go", expected => '0');
-			is(join(' ', sort split / /, numbers($lane)), $what eq 'cancelled' ? '1 2 3' : '1 1 2 3', "$lane: each once");
+		sql($_) foreach @$on;
+		foreach my $what (sort keys %done)
+		{
+			sql("UPDATE retry.scene SET backoff = '" . ($what eq 'retried' ? 'fixed 8s' : 'fixed 1h') . "' WHERE name = '$scene'");
+			$head{$what} = add("$by-$what", 1, '/flaky/1?fail=500');
+			$last = add("$by-$what", $_, '/ok') foreach 2, 3;
+			wait_state($node, $head{$what}, 'retrying', description => "$by: a head waits");
 		}
-		sql("UPDATE retry.scene SET ordered = false WHERE name = '$scene'");
+		$node->restart;
+		# nobody looks for what was due before then
+		add("other $by", 1, '/ok');
+		wait_sql($node, "SELECT EXISTS (SELECT FROM (TABLE retry.checkpoint_a UNION ALL TABLE retry.checkpoint_b) c JOIN retry.tasks t ON t.id = '$last' WHERE low_water > t.due_at AND taken_at > pg_postmaster_start_time())",
+			"$by: those behind are past", expected => 't');
+		$node->restart;
+		sql($_) foreach @$off;
+		$done{$_}->($head{$_}) foreach sort keys %done;
+		foreach my $what (sort keys %done)
+		{
+			wait_sql($node, "SELECT count(*) FROM retry.tasks WHERE reference = '$by-$what' AND state NOT IN ('succeeded', 'cancelled')",
+				"$by-$what: those behind it go", expected => '0');
+			is(join(' ', sort split / /, numbers("$by-$what")), $what eq 'cancelled' ? '1 2 3' : '1 1 2 3', "$by-$what: each once");
+		}
+		sql($switch->('false'));
 	}
 	sql("DELETE FROM retry.lane_override WHERE lane ~ '^$scene '");
 }
