@@ -77,9 +77,9 @@ keep_times()
 	done
 }
 
-# timed SECONDS: fifty a second; keeps how long one took, from its begin to the
+# coordinated_times SECONDS: fifty a second; keeps how long one took, from its begin to the
 # moment that both are committed, and that is recorded here.
-timed()
+coordinated_times()
 {
 	local since
 
@@ -103,7 +103,7 @@ scenario_twophase()
 		keep transactions/s "two commits" "$(pgbench_tps "$seconds" -M simple -c 8 -j 2 -f "$WORK/plain.sql")"
 		keep transactions/s "PREPARE and COMMIT PREPARED by hand" "$(pgbench_tps "$seconds" -M simple -c 8 -j 2 -f "$WORK/hand.sql")"
 		coordinated "$seconds"
-		timed "$seconds"
+		coordinated_times "$seconds"
 	done
 	results "two commits" "PREPARE and COMMIT PREPARED by hand" "retry"
 	for what in "PREPARE and COMMIT PREPARED by hand" "retry"; do
