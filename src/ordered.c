@@ -181,10 +181,13 @@ retry_order_met(RetryTurn *turn, RetryLane *lane, const RetryEntry *entry, const
 {
 	RetryDispatcher *d = turn->d;
 	bool		begun = entry->attempts > 0;
+	bool		placed = false;
 	Placed		task;
 
 	/* a signal does not say of which scene it is */
-	if (scene == NULL && begun && entry->scene_id == 0 && may_matter(d, lane->hash) && look_up(turn, entry, &task))
+	if (scene == NULL && begun && entry->scene_id == 0 && may_matter(d, lane->hash))
+		placed = look_up(turn, entry, &task);
+	if (placed)
 		scene = task.scene;
 	if (scene == NULL)
 		return false;
@@ -193,8 +196,9 @@ retry_order_met(RetryTurn *turn, RetryLane *lane, const RetryEntry *entry, const
 		retry_order_begin(d, lane, scene->id);
 		return true;
 	}
-	return begun && scene->order_ended_at > DT_NOBEGIN && look_up(turn, entry, &task) &&
-		may_have_led(scene, task.place.due) && read_left(d->lanes, lane, &task.place);
+	if (!begun || scene->order_ended_at == DT_NOBEGIN || !(placed || look_up(turn, entry, &task)))
+		return false;
+	return may_have_led(scene, task.place.due) && read_left(d->lanes, lane, &task.place);
 }
 
 /* Looking */
