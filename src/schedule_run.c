@@ -62,13 +62,23 @@ static const char *const enqueue_run =
 " backoff => ($5->>'backoff')::retry.backoff,"
 " on_success => $5->>'on_success', on_dead => $5->>'on_dead', on_conflict => 'error')";
 
-static void
-enqueue_as_owner(const RetryScheduled *what, TimestampTz nominal, pg_uuid_t *id)
+/* What is to be enqueued, at which moment of the schedule, and the task that it becomes. */
+typedef struct Enqueuing
 {
+	const RetryScheduled *what;
+	TimestampTz nominal;
+	pg_uuid_t  *id;
+} Enqueuing;
+
+static void
+enqueue_as_owner(void *arg)
+{
+	const Enqueuing *enqueuing = arg;
+	const RetryScheduled *what = enqueuing->what;
 	Oid			types[5] = {TEXTOID, JSONBOID, TEXTOID, TIMESTAMPTZOID, JSONBOID};
 	Datum		values[5] = {
 		PointerGetDatum(what->target), JsonbPGetDatum(what->payload),
-		what->name != NULL ? CStringGetTextDatum(what->name) : (Datum) 0, TimestampTzGetDatum(nominal), JsonbPGetDatum(what->options)
+		what->name != NULL ? CStringGetTextDatum(what->name) : (Datum) 0, TimestampTzGetDatum(enqueuing->nominal), JsonbPGetDatum(what->options)
 	};
 	char		nulls[6] = "     ";
 	Oid			role;
@@ -80,7 +90,7 @@ enqueue_as_owner(const RetryScheduled *what, TimestampTz nominal, pg_uuid_t *id)
 		nulls[1] = 'n';
 	if (what->name == NULL)
 		nulls[2] = 'n';
-	if (nominal == DT_NOBEGIN)
+	if (enqueuing->nominal == DT_NOBEGIN)
 		nulls[3] = 'n';
 	if (what->options == NULL)
 		nulls[4] = 'n';
@@ -94,7 +104,7 @@ enqueue_as_owner(const RetryScheduled *what, TimestampTz nominal, pg_uuid_t *id)
 	SetUserIdAndSecContext(what->owner, SECURITY_LOCAL_USERID_CHANGE | SECURITY_RESTRICTED_OPERATION);
 	(void) retry_statement(enqueue_run, 5, types, values, nulls, SPI_OK_SELECT);
 	result = SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull);
-	*id = *DatumGetUUIDP(result);
+	*enqueuing->id = *DatumGetUUIDP(result);
 	SPI_freetuptable(SPI_tuptable);
 	SetUserIdAndSecContext(role, sec_context);
 }
@@ -117,27 +127,11 @@ will_pass(int sqlerrcode)
 	return sqlerrcode == ERRCODE_LOCK_NOT_AVAILABLE;
 }
 
-/* What is to be enqueued. */
-typedef struct Enqueuing
-{
-	const RetryScheduled *what;
-	TimestampTz nominal;
-	pg_uuid_t  *id;
-} Enqueuing;
-
-static void
-enqueue_it(void *arg)
-{
-	const Enqueuing *e = arg;
-
-	enqueue_as_owner(e->what, e->nominal, e->id);
-}
-
 ErrorData *
 retry_schedule_enqueue(const RetryScheduled *what, TimestampTz nominal, pg_uuid_t *id)
 {
 	Enqueuing	enqueuing = {what, nominal, id};
-	ErrorData  *error = retry_subtransaction(enqueue_it, &enqueuing, nominal != DT_NOBEGIN);
+	ErrorData  *error = retry_subtransaction(enqueue_as_owner, &enqueuing, nominal != DT_NOBEGIN);
 
 	if (error != NULL && will_pass(error->sqlerrcode))
 		ReThrowError(error);
