@@ -175,7 +175,6 @@ sub _has_ended
 	my $expected = $self->_expected($key);
 	my $state = $self->_state($key);
 	my $effects = $self->_rows('effects', $key);
-
 	my $last = ($self->_rows('attempts', $key))[-1];
 
 	$self->_violation(lost => "$key is $state, not $expected" . ($last ? ", at last $last->{outcome}" : ''))
