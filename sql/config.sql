@@ -142,6 +142,11 @@ SELECT pg_temp.ended($$INSERT INTO retry.lane_override (group_name, lane, ordere
 	pg_temp.ended($$DELETE FROM retry.lane_override WHERE lane = 'b'$$) AS no_longer_excepted,
 	pg_temp.ended($$DELETE FROM retry.lane_override WHERE lane = 'c'$$) AS gone;
 SELECT count(*) AS audited FROM retry.audit a WHERE a::text ~ 'order_ended_at';
+-- a group is renamed with its ordered lanes
+INSERT INTO retry.lane_override (group_name, lane, ordered) VALUES ('conf', 'd', true);
+UPDATE retry.scene_group SET name = 'renamed' WHERE name = 'conf';
+UPDATE retry.scene_group SET name = 'conf' WHERE name = 'renamed';
+DELETE FROM retry.lane_override WHERE lane = 'd' RETURNING group_name, ordered;
 INSERT INTO retry.scene_group (name, order_ended_at) VALUES ('fresh', '2001-01-01') RETURNING order_ended_at;
 DELETE FROM retry.scene_group WHERE name = 'fresh';
 
