@@ -171,11 +171,11 @@ sql("UPDATE retry.scene SET paused = false WHERE name = 'waits'");
 wait_state($node, $late, 'succeeded');
 $holder->quit;
 
-# Dead letters have a retention of their own.
+# Dead letters have a retention of their own; so has a replay, which dies before they are looked at.
+wait_state($node, sql("SELECT retry.replay('$dead')"), 'dead');
 sql("ALTER SYSTEM SET retry.dead_letter_retention = 0");
 sql("SELECT pg_reload_conf()");
 wait_sql($node, "SELECT setting = '0' FROM pg_settings WHERE name = 'retry.dead_letter_retention'", 'workers that start have the setting', fresh => 1);
-$node->psql('postgres', "SELECT retry.replay('$dead')");
 sql('CALL retry.maintain()');
 is(sql('SELECT count(*) FROM retry.dead_letter'), 0, 'old dead letters go');
 is(sql('SELECT count(*) FROM retry.replayed'), 0, 'and the notes on their replay');
