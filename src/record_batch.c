@@ -193,7 +193,7 @@ open_tables(RetryRecordBatch *batch, RetryEnded *ended, Needs *needs)
 {
 	bool		told = batch->form.callback != RETRY_CALLBACK_NONE;
 	RetryPart	part = ended->row_unread ? RETRY_PART_NONE : retry_part(ended->on_dead);
-	const char *column;
+	const char *column = NULL;
 	const char *target;
 	bool		letter;
 
