@@ -449,7 +449,7 @@ scene($scene, ordered => 'false', backoff => "'random 20ms..200ms'", max_in_flig
 $scene = 'off';
 {
 	my $switch = sub { return "UPDATE retry.scene SET ordered = $_[0] WHERE name = '$scene'" };
-	my $override = sub { return map { "INSERT INTO retry.lane_override (group_name, lane, ordered) VALUES ('default', '$scene $_', $_[0])" } @_[ 1 .. 3 ] };
+	my $override = sub { return map { "INSERT INTO retry.lane_override (group_name, lane, ordered) VALUES ('default', '$scene $_', $_[0])" } @_[ 1 .. $#_ ] };
 	my %ordered_by = (
 		scene => sub { return ([ $switch->('true') ], [ $switch->('false') ]) },
 		override => sub { return ([ $override->('true', @_) ], ["DELETE FROM retry.lane_override WHERE lane ~ '^$scene '"]) },
@@ -459,11 +459,13 @@ $scene = 'off';
 	scene($scene, ordered => 'false');
 	foreach my $by (sort keys %ordered_by)
 	{
-		my ($on, $off) = $ordered_by{$by}->(map { "$by-$_" } sort keys %done);
+		# that its time comes is waited for once
+		my @what = sort grep { $by eq 'scene' || $_ ne 'retried' } keys %done;
+		my ($on, $off) = $ordered_by{$by}->(map { "$by-$_" } @what);
 		my (%head, $last);
 
 		sql($_) foreach @$on;
-		foreach my $what (sort keys %done)
+		foreach my $what (@what)
 		{
 			sql("UPDATE retry.scene SET backoff = '" . ($what eq 'retried' ? 'fixed 8s' : 'fixed 1h') . "' WHERE name = '$scene'");
 			$head{$what} = add("$by-$what", 1, '/flaky/1?fail=500');
@@ -477,8 +479,8 @@ $scene = 'off';
 			"$by: those behind are past", expected => 't');
 		$node->restart;
 		sql($_) foreach @$off;
-		$done{$_}->($head{$_}) foreach sort keys %done;
-		foreach my $what (sort keys %done)
+		$done{$_}->($head{$_}) foreach @what;
+		foreach my $what (@what)
 		{
 			wait_sql($node, "SELECT count(*) FROM retry.tasks WHERE reference = '$by-$what' AND state NOT IN ('succeeded', 'cancelled')",
 				"$by-$what: those behind it go", expected => '0');
