@@ -300,6 +300,7 @@ read_turn(RetryTurn *turn)
 	turn->snapshot = GetActiveSnapshot();
 	old = MemoryContextSwitchTo(d->turn_context);
 	turn->reader = retry_reader_begin(turn->snapshot, true);
+	turn->globals = retry_global_scans_begin(false);
 	retry_reader_watch(turn->reader, &d->db->truncations, truncations);
 	d->last_snapshot_at = turn->now;
 
@@ -358,6 +359,7 @@ read_turn(RetryTurn *turn)
 	if (blocked || retry_reader_blocked(turn->reader))
 		turn_again = turn->now + AGAIN_US;
 	retry_reader_end(turn->reader);
+	retry_global_scans_end(turn->globals);
 	MemoryContextSwitchTo(old);
 	commit();
 	retry_own_release(d);

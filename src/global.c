@@ -121,16 +121,15 @@ read_decision(HeapTuple tuple, TupleDesc desc)
 }
 
 bool
-retry_global_decided(const pg_uuid_t *gid, bool wait, RetryDecision *decision)
+retry_global_decided(RetryGlobalScans *scans, const pg_uuid_t *gid, RetryDecision *decision)
 {
-	Relation	rel = retry_global_open("global_decision", RowExclusiveLock, wait);
-	HeapTuple	tuple;
+	HeapTuple	row;
 
-	if (rel == NULL)
+	if (!retry_global_scan(scans, RETRY_GLOBAL_DECISION, gid))
 		return false;
-	tuple = find_row(rel, "global_decision_pkey", Decision_gid, gid);
-	*decision = tuple == NULL ? RETRY_UNDECIDED : read_decision(tuple, RelationGetDescr(rel));
-	table_close(rel, NoLock);
+	row = retry_global_scan_next(scans, RETRY_GLOBAL_DECISION);
+	*decision = row == NULL ? RETRY_UNDECIDED :
+		read_decision(row, RelationGetDescr(retry_global_scan_table(scans, RETRY_GLOBAL_DECISION)));
 	return true;
 }
 
@@ -179,12 +178,7 @@ retry_global_lock_by(RetryGlobalScans *scans, const pg_uuid_t *gid, RetryGlobal 
 		return lock;
 
 	/* who had the lock before may have decided */
-	if (!retry_global_scan(scans, RETRY_GLOBAL_DECISION, gid))
-		return RETRY_GLOBAL_BUSY;
-	row = retry_global_scan_next(scans, RETRY_GLOBAL_DECISION);
-	*decision = row == NULL ? RETRY_UNDECIDED :
-		read_decision(row, RelationGetDescr(retry_global_scan_table(scans, RETRY_GLOBAL_DECISION)));
-	return lock;
+	return retry_global_decided(scans, gid, decision) ? lock : RETRY_GLOBAL_BUSY;
 }
 
 RetryGlobalLock
@@ -278,7 +272,13 @@ retry_global_message(const pg_uuid_t *gid, bool wait, Datum *values, bool *isnul
 bool
 retry_global_decision(const pg_uuid_t *gid, RetryDecision *decision)
 {
+	RetryGlobalScans *scans;
 	RetryGlobal global;
 
-	return retry_global_find(gid, &global) && retry_global_decided(gid, true, decision);
+	if (!retry_global_find(gid, &global))
+		return false;
+	scans = retry_global_scans_begin(true);
+	(void) retry_global_decided(scans, gid, decision);
+	retry_global_scans_end(scans);
+	return true;
 }

@@ -115,8 +115,8 @@ extern void retry_global_decision_row(const pg_uuid_t *gid, RetryDecision decisi
 extern bool retry_global_message(const pg_uuid_t *gid, bool wait, Datum *values, bool *isnull,
 								 TimestampTz *due_at, bool *busy);
 
-/* What is decided, by what is committed now; false when that cannot be read at once, without "wait". */
-extern bool retry_global_decided(const pg_uuid_t *gid, bool wait, RetryDecision *decision);
+/* What is decided, by what is committed now; false when that cannot be read at once, and the scans do not wait. */
+extern bool retry_global_decided(RetryGlobalScans *scans, const pg_uuid_t *gid, RetryDecision *decision);
 
 /* What is decided over it, as of now; false when there is no such transaction. */
 extern bool retry_global_decision(const pg_uuid_t *gid, RetryDecision *decision);

@@ -299,7 +299,7 @@ end_part(RetryTurn *turn, Transfer *t, TupleTableSlot *slot)
 	gid = slot_getattr(slot, Task_parent_id + 1, &isnull);
 	if (isnull)
 		return false;
-	if (!retry_global_decided(DatumGetUUIDP(gid), false, &decision))
+	if (!retry_global_decided(turn->globals, DatumGetUUIDP(gid), &decision))
 	{
 		turn->locked = true;
 		retry_sending_put_back(turn->d, t);

@@ -52,6 +52,9 @@ static const IndexName index_names[RETRY_INDEXES] = {
 };
 
 /* One index of one leaf, opened. */
+/* Tasks that are asked for one by one before it is looked for many. */
+#define MAX_ALONE	15
+
 typedef struct OpenIndex
 {
 	Relation	rel;
@@ -75,6 +78,8 @@ typedef struct OpenLeaf
 	bool		untried_to_end; /* nor has any after that */
 	pg_uuid_t	untried_from;
 	pg_uuid_t	untried_to;
+	int			untried_uses;	/* tasks for which that was enough */
+	int			asked_alone;	/* since then, tasks for which it was not */
 } OpenLeaf;
 
 struct RetryReader
@@ -527,7 +532,21 @@ retry_task_tried(RetryReader *reader, int n, const pg_uuid_t *id)
 
 	if (leaf->untried_known && compare_ids(id, &leaf->untried_from) >= 0 &&
 		(leaf->untried_to_end || compare_ids(id, &leaf->untried_to) < 0))
+	{
+		leaf->untried_uses++;
 		return false;
+	}
+
+	/*
+	 * A scan without an end reads the rest of its page.  Where that helped
+	 * no other, tasks are asked for one by one, and it is tried again later.
+	 */
+	if (leaf->untried_known && leaf->untried_uses == 0 && leaf->asked_alone < MAX_ALONE)
+	{
+		leaf->asked_alone++;
+		return scan_by_id(reader, RETRY_ATTEMPT_NO, n, id, ForwardScanDirection) != NULL;
+	}
+	leaf->untried_uses = leaf->asked_alone = 0;
 
 	ScanKeyInit(&key, 1, BTGreaterEqualStrategyNumber, F_UUID_GE, UUIDPGetDatum(id));
 	retry_scan_start(reader, RETRY_ATTEMPT_NO, n, 1, &key);

@@ -12,6 +12,7 @@
 
 #include "config.h"
 #include "event.h"
+#include "global_scan.h"
 #include "http.h"
 #include "lane.h"
 #include "lane_stats.h"
@@ -79,6 +80,7 @@ typedef struct RetryTurn
 {
 	RetryDispatcher *d;
 	RetryReader *reader;
+	RetryGlobalScans *globals;
 	Snapshot	snapshot;
 	TimestampTz now;			/* read before the snapshot was taken */
 	int64		now_us;			/* retry_monotonic_us() then */
