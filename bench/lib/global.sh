@@ -26,14 +26,14 @@ global_statements()
 	SQL
 	cat >"$WORK/message.sql" <<-SQL
 		SELECT retry.prepare('$RECEIVER/ok', '{"amount": 30}', check_target => '$RECEIVER/ok/check') AS gid \gset
-		SELECT retry.commit(':gid');
+		SELECT retry.commit(:gid);
 	SQL
 }
 
-# begin_all FILE OPTION...: pgbench's transactions, and how many there were.
+# begin_all FILE OPTION...: pgbench's transactions, prepared as drivers do, and how many there were.
 begin_all()
 {
-	pgbench -n -j 2 "${@:2}" -f "$WORK/$1.sql" 2>>"$WORK/log/pgbench.log" |
+	pgbench -n -M prepared -j 2 "${@:2}" -f "$WORK/$1.sql" 2>>"$WORK/log/pgbench.log" |
 		sed -n 's/^number of transactions actually processed: \([0-9]*\).*/\1/p'
 }
 
