@@ -1729,6 +1729,10 @@ BEGIN
 			USING ERRCODE = 'trigger_protocol_violated';
 	ELSIF NOT current_setting('check_function_bodies')::boolean AND pg_has_role(session_user, current_user, 'USAGE') THEN
 		RETURN NULL;	-- a dump is being restored, which brings the events too
+	ELSIF TG_OP = 'TRUNCATE' THEN
+		-- which of them were ordered is not told
+		UPDATE retry.scene_group SET order_ended_at = clock_timestamp();
+		RETURN NULL;
 	END IF;
 	IF TG_OP <> 'INSERT' THEN
 		was := OLD;
@@ -2105,6 +2109,8 @@ CREATE TRIGGER check_row BEFORE INSERT OR UPDATE ON retry.lane_override
 	FOR EACH ROW EXECUTE FUNCTION retry.check_row();
 CREATE TRIGGER override_changed AFTER INSERT OR UPDATE OR DELETE ON retry.lane_override
 	FOR EACH ROW EXECUTE FUNCTION retry.override_changed();
+CREATE TRIGGER overrides_truncated AFTER TRUNCATE ON retry.lane_override
+	FOR EACH STATEMENT EXECUTE FUNCTION retry.override_changed();
 CREATE TRIGGER set_row BEFORE INSERT OR UPDATE ON retry.scene_group
 	FOR EACH ROW EXECUTE FUNCTION retry.set_row();
 CREATE TRIGGER set_row BEFORE INSERT OR UPDATE ON retry.scene

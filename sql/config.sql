@@ -147,6 +147,10 @@ INSERT INTO retry.lane_override (group_name, lane, ordered) VALUES ('conf', 'd',
 UPDATE retry.scene_group SET name = 'renamed' WHERE name = 'conf';
 UPDATE retry.scene_group SET name = 'conf' WHERE name = 'renamed';
 DELETE FROM retry.lane_override WHERE lane = 'd' RETURNING group_name, ordered;
+-- all of them at once, and not for good
+BEGIN;
+SELECT pg_temp.ended('TRUNCATE retry.lane_override') AS truncated;
+ROLLBACK;
 INSERT INTO retry.scene_group (name, order_ended_at) VALUES ('fresh', '2001-01-01') RETURNING order_ended_at;
 DELETE FROM retry.scene_group WHERE name = 'fresh';
 
