@@ -274,11 +274,12 @@ retry_global_decision(const pg_uuid_t *gid, RetryDecision *decision)
 {
 	RetryGlobalScans *scans;
 	RetryGlobal global;
+	bool		known;
 
 	if (!retry_global_find(gid, &global))
 		return false;
 	scans = retry_global_scans_begin(true);
-	(void) retry_global_decided(scans, gid, decision);
+	known = retry_global_decided(scans, gid, decision);
 	retry_global_scans_end(scans);
-	return true;
+	return known;
 }

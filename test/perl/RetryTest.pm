@@ -44,6 +44,17 @@ $SIG{INT} = sub { die "stopped by SIGINT\n" };
 	*Test::Builder::BAIL_OUT = sub { die "bail out: $_[1]\n" };
 }
 
+# What a session answers has no newline at its end; early releases of PostgreSQL 16 leave it there.
+{
+	no warnings 'redefine';
+	my $query = \&PostgreSQL::Test::BackgroundPsql::query;
+	*PostgreSQL::Test::BackgroundPsql::query = sub {
+		my ($answer, $failed) = $query->(@_);
+		chomp $answer;
+		return wantarray ? ($answer, $failed) : $answer;
+	};
+}
+
 # Making a cluster takes most of a second of CPU, and so does CREATE EXTENSION, so
 # the first server of each program is a copy of one that all programs of a run share,
 # with the extension or without.  Others are made: a cluster and its copy are told
