@@ -3475,7 +3475,7 @@ WHERE a.next_due IS NULL AND a.outcome = 'succeeded'
 		 OR a.scene_id IN (SELECT retry.my_scenes(true)) AND pg_has_role(r.enqueued_by, 'USAGE'));
 COMMENT ON VIEW retry.tasks_succeeded IS 'Arm of retry.tasks: the last attempt succeeded';
 
-CREATE VIEW retry.tasks_dead WITH (security_barrier) AS
+CREATE VIEW retry.dead_rows AS
 SELECT
 	d.id,
 	s.group_name || '/' || s.name AS scene,
@@ -3488,12 +3488,17 @@ SELECT
 	coalesce(d.method, s.method) AS method,
 	coalesce(d.url, s.url) AS url,
 	d.headers, d.body, d.enqueued_by, d.replay_of, p.replayed_as, d.parent_id,
-	d.attempts, d.http_status, d.error, d.died_at, d.reason, d.response
+	d.attempts, d.http_status, d.error, d.died_at, d.reason, d.response, d.scene_id
 FROM retry.dead_letter d
 LEFT JOIN retry.scene s ON s.id = d.scene_id
-LEFT JOIN retry.replayed p ON p.task_id = d.id
-WHERE d.scene_id IN (SELECT retry.my_scenes(false))
-	OR d.scene_id IN (SELECT retry.my_scenes(true)) AND pg_has_role(d.enqueued_by, 'USAGE');
+LEFT JOIN retry.replayed p ON p.task_id = d.id;
+COMMENT ON VIEW retry.dead_rows IS 'Dead letters as both views of them show them, whoever may see which';
+
+CREATE VIEW retry.tasks_dead WITH (security_barrier) AS
+SELECT *
+FROM retry.dead_rows
+WHERE scene_id IN (SELECT retry.my_scenes(false))
+	OR scene_id IN (SELECT retry.my_scenes(true)) AND pg_has_role(enqueued_by, 'USAGE');
 COMMENT ON VIEW retry.tasks_dead IS 'Arm of retry.tasks: dead, from the dead letters, which outlive the history';
 
 CREATE VIEW retry.tasks_cancelled WITH (security_barrier) AS
@@ -3673,15 +3678,19 @@ COMMENT ON COLUMN retry.running.running_for IS 'How long ago that is';
 COMMENT ON COLUMN retry.running.lane IS 'The lane it goes through';
 COMMENT ON COLUMN retry.running.url IS 'Where it goes';
 
-CREATE VIEW retry.dead_letters AS
+-- its order is that of an index, so that the newest few of very many come at once
+CREATE VIEW retry.dead_letters WITH (security_barrier) AS
 SELECT
 	id, scene, key, reference, 'dead'::retry.task_state AS state, reason,
 	attempts, max_attempts, http_status AS last_status, error AS last_error,
 	created_at, due_at, died_at AS finished_at, expires_at,
 	lane, method, url, headers, body, response AS last_response,
 	enqueued_by, replay_of, replayed_as, parent_id
-FROM retry.tasks_dead;
-COMMENT ON VIEW retry.dead_letters IS 'Dead tasks, whole, with the reason; retry.replay_dead() sends them again';
+FROM retry.dead_rows
+WHERE scene_id IN (SELECT retry.my_scenes(false))
+	OR scene_id IN (SELECT retry.my_scenes(true)) AND pg_has_role(enqueued_by, 'USAGE')
+ORDER BY died_at DESC;
+COMMENT ON VIEW retry.dead_letters IS 'Dead tasks, whole, with the reason, the newest first; retry.replay_dead() sends them again';
 COMMENT ON COLUMN retry.dead_letters.id IS 'The task';
 COMMENT ON COLUMN retry.dead_letters.scene IS 'group/scene';
 COMMENT ON COLUMN retry.dead_letters.key IS 'Idempotency key given by the caller';

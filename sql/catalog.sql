@@ -148,7 +148,7 @@ ORDER BY 1;
 SELECT c.relname, a.attname
 FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
 WHERE c.relnamespace = 'retry'::regnamespace AND c.relkind IN ('r', 'p', 'v', 'c') AND NOT c.relispartition
-	AND c.relname NOT IN ('task_rows', 'last_attempts', 'cancelled', 'schedule_rows', 'secret_uses', 'missing_secrets',
+	AND c.relname NOT IN ('task_rows', 'dead_rows', 'last_attempts', 'cancelled', 'schedule_rows', 'secret_uses', 'missing_secrets',
 		'minute_rows', 'hour_rows', 'day_rows', 'task_counts') AND c.relname NOT LIKE 'tasks\_%'
 	AND col_description(c.oid, a.attnum) IS NULL
 	AND NOT (c.relname = 'dead_letter' AND a.attnum <= 26)

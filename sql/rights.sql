@@ -49,6 +49,7 @@ SELECT count(*) FROM retry.attempts WHERE rights_peek(error);
 SELECT count(*) FROM retry.dead_letters WHERE rights_peek(last_error);
 SELECT count(*) FROM retry.running WHERE rights_peek(key);
 SELECT key, state FROM retry.tasks_dead, LATERAL (VALUES ('dead')) v(state) WHERE rights_peek(key);
+SELECT key FROM retry.dead_letters WHERE rights_peek(key);
 RESET ROLE;
 
 SET ROLE regress_rights_bank;
