@@ -46,6 +46,7 @@ typedef struct SocketState
 	bool		in_set;			/* member of the epoll set */
 	bool		wanted;			/* curl wants events now */
 	bool		ours;			/* opened and closed through our callbacks */
+	bool		read_from;		/* curl has waited for something to read */
 	void		(*ready) (void *arg);	/* not curl's any more; NULL: it is */
 	void	   *arg;
 } SocketState;
@@ -156,7 +157,10 @@ socket_callback(CURL *easy, curl_socket_t fd, int what, void *arg, void *socket_
 	}
 
 	if (what & CURL_POLL_IN)
+	{
 		wanted |= EPOLLIN;
+		state->read_from = true;
+	}
 	if (what & CURL_POLL_OUT)
 		wanted |= EPOLLOUT;
 	state->wanted = true;
@@ -193,6 +197,12 @@ retry_evloop_socket_opened(RetryEvloop *loop, curl_socket_t fd)
 	return true;
 }
 
+bool
+retry_evloop_read_from(const RetryEvloop *loop, curl_socket_t fd)
+{
+	return fd >= 0 && fd < loop->capacity && loop->sockets[fd].read_from;
+}
+
 int
 retry_evloop_close_socket(void *arg, curl_socket_t fd)
 {
@@ -205,8 +215,10 @@ retry_evloop_close_socket(void *arg, curl_socket_t fd)
 	 */
 	if (fd >= 0 && fd < loop->capacity)
 	{
+		SocketState closed = {.read_from = loop->sockets[fd].read_from};
+
 		forget_socket(loop, &loop->sockets[fd], fd);
-		memset(&loop->sockets[fd], 0, sizeof(SocketState));
+		loop->sockets[fd] = closed;
 	}
 	return close(fd);
 }

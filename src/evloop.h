@@ -37,6 +37,12 @@ extern void retry_evloop_add(RetryEvloop *loop, CURLM *multi);
  */
 extern bool retry_evloop_socket_opened(RetryEvloop *loop, curl_socket_t fd);
 
+/*
+ * Has curl waited for something to read from the socket that was opened last under
+ * this number, and may be closed by now?  Then it was connected.
+ */
+extern bool retry_evloop_read_from(const RetryEvloop *loop, curl_socket_t fd);
+
 /* A CURLOPT_CLOSESOCKETFUNCTION; its data is the loop. */
 extern int	retry_evloop_close_socket(void *loop, curl_socket_t fd);
 

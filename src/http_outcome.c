@@ -161,9 +161,13 @@ conclude_timeout(RetryTransfer *t)
 
 	duration_text(Min(t->timeout_ms, t->connect_timeout_ms), limit, sizeof(limit));
 	curl_easy_getinfo(t->easy, CURLINFO_NAMELOOKUP_TIME_T, &resolved);
-	/* the connect time is not set before the handshake is over, the port is */
+
+	/*
+	 * the connect time is not set before the handshake is over; the port is,
+	 * but not by libcurl 8.14
+	 */
 	curl_easy_getinfo(t->easy, CURLINFO_LOCAL_PORT, &local_port);
-	if (local_port > 0)
+	if (local_port > 0 || (t->sockets_opened > 0 && retry_evloop_read_from(t->http->loop, t->opened)))
 		retry_transfer_fail(t, RETRY_HTTP_CONNECT_TIMEOUT, "TLS handshake not complete within %s", limit);
 	else if (resolved > 0 || t->sockets_opened > 0)
 		retry_transfer_fail(t, RETRY_HTTP_CONNECT_TIMEOUT, "no connection within %s", limit);
@@ -215,6 +219,16 @@ conclude_closed(RetryTransfer *t, CURLcode code)
 	}
 	else
 		retry_transfer_fail(t, RETRY_HTTP_CLOSED, "connection closed %s", place);
+}
+
+/* libcurl's word for a line that is longer than it takes, too: its only one before 8.6. */
+static void
+conclude_out_of_memory(RetryTransfer *t)
+{
+	if (t->answering && !t->headers_complete)
+		retry_transfer_fail(t, RETRY_HTTP_MALFORMED, "answer's headers have a line that is too long");
+	else
+		retry_transfer_fail(t, RETRY_HTTP_INTERNAL, "out of memory");
 }
 
 static void
@@ -279,12 +293,16 @@ conclude_error(RetryTransfer *t, CURLcode code)
 			retry_transfer_fail(t, RETRY_HTTP_MALFORMED, "answer is not valid HTTP: %s", detail);
 			break;
 		case CURLE_OUT_OF_MEMORY:
-			/* libcurl's word for a line that is longer than it takes, too */
-			if (t->answering && !t->headers_complete)
-				retry_transfer_fail(t, RETRY_HTTP_MALFORMED, "answer's headers have a line that is too long");
-			else
-				retry_transfer_fail(t, RETRY_HTTP_INTERNAL, "out of memory");
+			conclude_out_of_memory(t);
 			break;
+#if LIBCURL_VERSION_NUM >= 0x080600
+		case CURLE_TOO_LARGE:
+			if (t->curl_error[0] != '\0')
+				retry_transfer_fail(t, RETRY_HTTP_MALFORMED, "answer is not valid HTTP: %s", detail);
+			else
+				conclude_out_of_memory(t);
+			break;
+#endif
 		case CURLE_URL_MALFORMAT:
 			retry_transfer_fail(t, RETRY_HTTP_BAD_REQUEST, "URL is malformed");
 			break;

@@ -97,6 +97,7 @@ typedef struct RetryTransfer
 	bool		out_of_memory;	/* in a callback */
 	int			open_errno;		/* of a socket that could not be made */
 	int			sockets_opened;
+	curl_socket_t opened;		/* the last of them */
 	int			sockets_blocked;
 	char		blocked_address[46];
 	char		blocked_rule[RETRY_NETGUARD_RULE_TEXT];

@@ -218,7 +218,7 @@ enum
 static const char *
 without_prefix(const char *detail)
 {
-	static const char *const prefixes[] = {"SSL certificate problem: ", "SSL: "};
+	static const char *const prefixes[] = {"SSL certificate problem: ", "SSL certificate OpenSSL verify result: ", "SSL: "};
 
 	for (int i = 0; i < lengthof(prefixes); i++)
 	{
@@ -226,6 +226,17 @@ without_prefix(const char *detail)
 			return detail + strlen(prefixes[i]);
 	}
 	return detail;
+}
+
+/* How much of that is words: libcurl 8.20 or so appends the number of the verdict. */
+static int
+words_length(const char *words)
+{
+	const char *number = strrchr(words, '(');
+	size_t		digits = number != NULL ? strspn(number + 1, "0123456789") : 0;
+
+	return digits > 0 && strcmp(number + 1 + digits, ")") == 0 && number > words && number[-1] == ' ' ?
+		(int) (number - words) - 1 : (int) strlen(words);
 }
 
 /* What the server said as it broke off, an alert; NULL: it said nothing of the kind. */
@@ -316,10 +327,11 @@ fail_server_certificate(RetryTransfer *t, const char *detail)
 		case SELF_SIGNED_IN_CHAIN:
 		case ISSUER_NOT_HERE:
 		case NO_CHAIN:
-			retry_transfer_fail(t, RETRY_HTTP_TLS, "issuer of the server's certificate is not trusted: %s", detail);
+			retry_transfer_fail(t, RETRY_HTTP_TLS, "issuer of the server's certificate is not trusted: %.*s",
+								words_length(detail), detail);
 			break;
 		default:
-			retry_transfer_fail(t, RETRY_HTTP_TLS, "server's certificate: %s", detail);
+			retry_transfer_fail(t, RETRY_HTTP_TLS, "server's certificate: %.*s", words_length(detail), detail);
 			break;
 	}
 }

@@ -229,6 +229,7 @@ open_socket(void *arg, curlsocktype purpose, struct curl_sockaddr *address)
 		return CURL_SOCKET_BAD;
 	}
 	t->sockets_opened++;
+	t->opened = fd;
 	t->connected = false;
 	return fd;
 }
