@@ -538,8 +538,8 @@ retry_task_tried(RetryReader *reader, int n, const pg_uuid_t *id)
 	}
 
 	/*
-	 * A scan without an end reads the rest of its page.  Where that helped
-	 * no other, tasks are asked for one by one, and it is tried again later.
+	 * A scan without an end reads the rest of its page.  Where that helped no
+	 * other, tasks are asked for one by one, and it is tried again later.
 	 */
 	if (leaf->untried_known && leaf->untried_uses == 0 && leaf->asked_alone < MAX_ALONE)
 	{
