@@ -71,7 +71,7 @@ my $alone = certificate($ours, 'alone');
 PostgreSQL::Test::Utils::run_command([ 'openssl', 'req', '-x509', '-new', '-key', $alone->{key}, '-days', '2', '-subj', '/CN=alone',
 	'-addext', 'subjectAltName=IP:127.0.0.1', '-out', $alone->{certificate} ]);
 error_is('self', "tls: issuer of the server's certificate is not trusted: self-signed certificate", 'self-signed', url => tls_receiver($alone) . '/');
-error_is('expired', "tls: server's certificate has expired", 'expired', url => tls_receiver(certificate($ours, 'old', days => -1)) . '/');
+error_is('expired', "tls: server's certificate has expired", 'expired', url => tls_receiver(certificate($ours, 'old', from => '20200101000000Z')) . '/');
 error_is('early', "tls: server's certificate is not valid yet", 'not valid yet',
 	url => tls_receiver(certificate($ours, 'early', from => '21000101000000Z')) . '/');
 error_is('wrong_host', "tls: server's certificate is for another host name", 'for another host',
@@ -133,7 +133,7 @@ my $wanting_1_2 = tls_receiver($server, '--clients-of', $ours->{certificate}, '-
 my $asking = tls_receiver($server, '--clients-of', $ours->{certificate}, '--ask');
 my %client = map { $_ => certificate($ours, $_) } qw(alice bob);
 my $mallory = certificate($theirs, 'mallory');
-my $lapsed = certificate($ours, 'lapsed', days => -1);
+my $lapsed = certificate($ours, 'lapsed', from => '20200101000000Z');
 error_is('none', qr/^tls: server wants a client certificate: certificate required/, 'one is wanted', url => "$wanting/");
 error_is('none_1_2', qr/^tls: server refused the handshake; it may want a client certificate/, 'by TLS 1.2', url => "$wanting_1_2/");
 sub set_secret

@@ -418,6 +418,9 @@ test_resolver(void)
 	check_result("a slow name server", RETRY_HTTP_CONNECT_TIMEOUT, 0, "host name not resolved within 200 ms");
 	snprintf(url, sizeof(url), "http://ok.test%s/ok", strrchr(base, ':'));
 	check_get(url, 0, RETRY_HTTP_OK, 200, "");
+
+	/* newer libcurl has a thread for each family, and waits for them when its handle goes */
+	sem_post(&resolver_release);
 	sem_post(&resolver_release);
 }
 

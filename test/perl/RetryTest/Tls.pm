@@ -48,8 +48,7 @@ sub authority
 
 # certificate(AUTHORITY, NAME, %options): one that it issued for 127.0.0.1, as above.
 #   for  => 'DNS:other.test'   for another host
-#   days => -1                 it has expired
-#   from => '21000101000000Z'  it is valid from then on, for a day
+#   from => '21000101000000Z'  it is valid from then on, for a year
 #   base => that of another    for the same key again
 sub certificate
 {
@@ -66,7 +65,7 @@ sub certificate
 	else
 	{
 		run_openssl('x509', '-req', '-in', "$base.csr", '-CA', $authority->{certificate}, '-CAkey', $authority->{key},
-			'-set_serial', ++$made, '-days', $opt{days} // 2, '-extfile', "$base.ext", '-out', "$base.crt");
+			'-set_serial', ++$made, '-days', 2, '-extfile', "$base.ext", '-out', "$base.crt");
 	}
 	return loaded($base);
 }
@@ -75,6 +74,8 @@ sub certificate
 sub issue_from
 {
 	my ($authority, $base, $from) = @_;
+
+	my ($year, $rest) = $from =~ /^(\d{4})(.*)$/;
 
 	append_to_file("$base.index", '');
 	append_to_file("$base.cnf", <<"CONF");
@@ -90,7 +91,8 @@ policy = any
 commonName = supplied
 CONF
 	run_openssl('ca', '-batch', '-notext', '-config', "$base.cnf", '-in', "$base.csr", '-cert', $authority->{certificate},
-		'-keyfile', $authority->{key}, '-startdate', $from, '-days', 1, '-extfile', "$base.ext", '-out', "$base.crt");
+		'-keyfile', $authority->{key}, '-startdate', $from, '-enddate', $year + 1 . $rest,
+		'-extfile', "$base.ext", '-out', "$base.crt");
 	return;
 }
 
