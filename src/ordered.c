@@ -182,7 +182,7 @@ retry_order_met(RetryTurn *turn, RetryLane *lane, const RetryEntry *entry, const
 	RetryDispatcher *d = turn->d;
 	bool		begun = entry->attempts > 0;
 	bool		placed = false;
-	Placed		task;
+	Placed		task = {0};
 
 	/* a signal does not say of which scene it is */
 	if (scene == NULL && begun && entry->scene_id == 0 && may_matter(d, lane->hash))
