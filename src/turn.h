@@ -80,7 +80,7 @@ typedef struct RetryTurn
 {
 	RetryDispatcher *d;
 	RetryReader *reader;
-	RetryGlobalScans *globals;
+	RetryGlobalScans *globals;	/* what is decided */
 	Snapshot	snapshot;
 	TimestampTz now;			/* read before the snapshot was taken */
 	int64		now_us;			/* retry_monotonic_us() then */
