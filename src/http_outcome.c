@@ -138,7 +138,6 @@ conclude_timeout(RetryTransfer *t)
 {
 	char		limit[32];
 	curl_off_t	resolved = 0;
-	long		local_port = 0;
 
 	if (t->connected)
 	{
@@ -163,11 +162,10 @@ conclude_timeout(RetryTransfer *t)
 	curl_easy_getinfo(t->easy, CURLINFO_NAMELOOKUP_TIME_T, &resolved);
 
 	/*
-	 * the connect time is not set before the handshake is over; the port is,
-	 * but not by libcurl 8.14
+	 * libcurl 8.14 tells neither port nor time of a connection before its
+	 * handshake is over
 	 */
-	curl_easy_getinfo(t->easy, CURLINFO_LOCAL_PORT, &local_port);
-	if (local_port > 0 || (t->sockets_opened > 0 && retry_evloop_read_from(t->http->loop, t->opened)))
+	if (t->sockets_opened > 0 && retry_evloop_read_from(t->http->loop, t->opened))
 		retry_transfer_fail(t, RETRY_HTTP_CONNECT_TIMEOUT, "TLS handshake not complete within %s", limit);
 	else if (resolved > 0 || t->sockets_opened > 0)
 		retry_transfer_fail(t, RETRY_HTTP_CONNECT_TIMEOUT, "no connection within %s", limit);
