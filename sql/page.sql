@@ -58,6 +58,20 @@ SELECT * FROM pg_temp.pages('retrying', 3);
 SELECT * FROM pg_temp.pages('succeeded', 5);
 SELECT * FROM pg_temp.pages('dead', 3);
 SELECT * FROM pg_temp.pages('cancelled', 5);
+-- the view of dead letters, too, is the newest first, and whoever asks for that order sorts nothing
+SELECT key FROM retry.dead_letters WHERE reference = 'page';
+CREATE FUNCTION pg_temp.sorts(query text, OUT sorts boolean) LANGUAGE plpgsql SET enable_sort = off AS $$
+DECLARE
+	line	text;
+BEGIN
+	sorts := false;
+	FOR line IN EXECUTE 'EXPLAIN ' || query LOOP
+		sorts := sorts OR line ~ 'Sort Key';
+	END LOOP;
+END
+$$;
+SELECT pg_temp.sorts('SELECT * FROM retry.dead_letters ORDER BY finished_at DESC LIMIT 50') AS by_death,
+	pg_temp.sorts('SELECT * FROM retry.dead_letters ORDER BY attempts LIMIT 50') AS by_attempts;
 SELECT * FROM pg_temp.pages('running', 5);
 SELECT * FROM pg_temp.pages('succeeded', 3, 'page/t');
 
