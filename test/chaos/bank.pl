@@ -31,6 +31,16 @@ my @databases = @{ $bank->{databases} };
 my @services = @{ $bank->{services} };
 my %count;
 
+# Whatever ends this program, but not what it has forked, ends the services.
+my $manager = $$;
+END
+{
+	if (defined $manager && $$ == $manager)
+	{
+		$bank->close_service($_) foreach @services;
+	}
+}
+
 sub pause { usleep(int(rand($_[0] * 1e6))); return; }
 
 # One process of a database, by its type.
@@ -92,7 +102,6 @@ foreach my $house (@databases)
 	is(join("\n", grep { /PANIC|TRAP|terminated by signal (?!9)/ } split /\n/, slurp_file($house->{node}->logfile)), '', "$house->{name}: no crash but ours");
 	$house->{node}->stop;
 }
-$bank->close_service($_) foreach @services;
 done_testing();
 
 Test::More->builder->no_ending(1);

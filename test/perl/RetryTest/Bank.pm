@@ -186,10 +186,11 @@ sub open_service
 sub close_service
 {
 	my ($self, $service) = @_;
+	my $pid = delete $service->{pid} // return;
 
-	kill 'KILL', $service->{pid};
+	kill 'KILL', $pid;
 	local ($?, $!);
-	waitpid($service->{pid}, 0);
+	waitpid($pid, 0);
 	return;
 }
 
